@@ -1,0 +1,15 @@
+//! The systems that hold access, and how Tenure talks to them.
+//!
+//! Knows nothing of cases, workflows or identities: a connector sees accounts, entitlements and operations.
+
+pub mod connector;
+pub mod exec;
+pub mod layer;
+pub mod ldap;
+pub mod manual;
+pub mod postgres;
+pub mod registry;
+pub mod scim;
+pub mod secret;
+
+pub mod conformance;
