@@ -150,7 +150,7 @@ lab_env() {
     local partial="$LAB_DIR/env.partial"
     : >"$partial"
     while [ "$#" -ge 2 ]; do
-        printf 'export %s=%q\n' "$1" "$2" >>"$partial"
+        printf "export %s='%s'\n" "$1" "${2//\'/\'\\\'\'}" >>"$partial"
         shift 2
     done
     mv "$partial" "$LAB_DIR/env"
