@@ -7,6 +7,8 @@ pub mod exec;
 pub mod layer;
 pub mod ldap;
 pub mod manual;
+#[cfg(test)]
+mod memory;
 pub mod postgres;
 pub mod registry;
 pub mod scim;

@@ -1,0 +1,406 @@
+//! A directory in memory: what the suite and the layers are tested on. Exists in tests only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+
+use crate::connector::{
+    Account, Attributes, Capabilities, Changes, Claim, ClaimName, Connector, Coverage, Cursor,
+    Entitlement, EntitlementName, Error, ErrorKind, Finding, Health, Kind, NativeId, Object,
+    ObjectRef, Observation, Operation, OperationKey, OperationName, Outcome, Page, Receipt, Use,
+    Verdict,
+};
+
+/// The longest name this system takes.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Objects on one page of a listing.
+pub const PAGE_SIZE: usize = 7;
+
+#[derive(Debug, Clone)]
+struct Held {
+    account: Account,
+    password: Option<String>,
+    sessions: u32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    accounts: BTreeMap<String, Held>,
+    made: u64,
+    log: Vec<String>,
+}
+
+/// Two entitlements, `staff` and `admins`, and no accounts.
+#[derive(Debug, Default)]
+pub struct Memory {
+    state: Mutex<State>,
+}
+
+impl Memory {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn accounts(&self) -> usize {
+        self.lock().accounts.len()
+    }
+
+    pub fn log_in(&self, id: &NativeId, password: &SecretString) -> bool {
+        let mut state = self.lock();
+        let Some(held) = state.accounts.get_mut(id.as_str()) else {
+            return false;
+        };
+        let opens = held.account.enabled == Some(true)
+            && held.password.as_deref() == Some(password.expose_secret());
+        held.sessions += u32::from(opens);
+        opens
+    }
+}
+
+fn error(kind: ErrorKind, message: &str) -> Error {
+    Error::new(kind, message)
+}
+
+fn known(name: &EntitlementName) -> Result<(), Error> {
+    if ["staff", "admins"].contains(&name.as_str()) {
+        Ok(())
+    } else {
+        Err(error(ErrorKind::NotFound, "no such entitlement"))
+    }
+}
+
+fn receipt(id: &NativeId) -> Receipt {
+    Receipt {
+        account: Some(id.clone()),
+        ..Receipt::default()
+    }
+}
+
+impl State {
+    fn held(&mut self, id: &NativeId) -> Result<&mut Held, Error> {
+        self.log.push(id.to_string());
+        self.accounts
+            .get_mut(id.as_str())
+            .ok_or_else(|| error(ErrorKind::NotFound, "no such account"))
+    }
+
+    fn change(
+        &mut self,
+        id: &NativeId,
+        change: impl FnOnce(&mut Held) -> bool,
+    ) -> Result<Outcome, Error> {
+        let changed = change(self.held(id)?);
+        Ok(if changed {
+            Outcome::Done(receipt(id))
+        } else {
+            Outcome::AlreadySo(receipt(id))
+        })
+    }
+
+    fn apply(&mut self, operation: &Operation) -> Result<Outcome, Error> {
+        match operation {
+            Operation::CreateAccount(new) => {
+                if new.name.len() > NAME_BYTES_MAX || new.name.contains('\0') {
+                    return Err(error(ErrorKind::Invalid, "the name is too long"));
+                }
+                for held in self.accounts.values() {
+                    if held.account.owner.as_ref() == Some(&new.owner) {
+                        return Ok(Outcome::AlreadySo(receipt(&held.account.id)));
+                    }
+                    if held.account.name == new.name {
+                        return Err(error(
+                            ErrorKind::Conflict,
+                            "the name belongs to somebody else",
+                        ));
+                    }
+                }
+                self.made += 1;
+                let id = NativeId::new(format!("account-{}", self.made));
+                let account = Account {
+                    id: id.clone(),
+                    name: new.name.clone(),
+                    enabled: Some(new.enabled),
+                    owner: Some(new.owner.clone()),
+                    attributes: new.attributes.clone(),
+                    entitlements: Some(BTreeSet::new()),
+                    version: None,
+                };
+                let password = new
+                    .password
+                    .as_ref()
+                    .map(|secret| secret.expose_secret().to_owned());
+                self.accounts.insert(
+                    id.to_string(),
+                    Held {
+                        account,
+                        password,
+                        sessions: 0,
+                    },
+                );
+                self.log.push(id.to_string());
+                Ok(Outcome::Done(receipt(&id)))
+            }
+            Operation::UpdateAccount {
+                account,
+                attributes,
+            } => self.change(account, |held| {
+                let before = held.account.attributes.clone();
+                held.account.attributes.extend(attributes.clone());
+                held.account.attributes != before
+            }),
+            Operation::EnableAccount { account } => self.change(account, |held| {
+                held.account.enabled.replace(true) != Some(true)
+            }),
+            Operation::DisableAccount { account } => self.change(account, |held| {
+                held.account.enabled.replace(false) != Some(false)
+            }),
+            Operation::DeleteAccount { account } => {
+                self.log.push(account.to_string());
+                Ok(match self.accounts.remove(account.as_str()) {
+                    Some(_) => Outcome::Done(receipt(account)),
+                    None => Outcome::AlreadySo(receipt(account)),
+                })
+            }
+            Operation::Grant {
+                account,
+                entitlement,
+            } => {
+                known(entitlement)?;
+                self.change(account, |held| {
+                    held.account
+                        .entitlements
+                        .get_or_insert_default()
+                        .insert(entitlement.clone())
+                })
+            }
+            Operation::Revoke {
+                account,
+                entitlement,
+            } => {
+                known(entitlement)?;
+                self.change(account, |held| {
+                    held.account
+                        .entitlements
+                        .get_or_insert_default()
+                        .remove(entitlement)
+                })
+            }
+            Operation::EndSessions { account } => {
+                self.change(account, |held| std::mem::take(&mut held.sessions) > 0)
+            }
+            Operation::SetPassword { account, password } => self.change(account, |held| {
+                held.password = Some(password.expose_secret().to_owned());
+                true
+            }),
+            Operation::TransferOwnership { from, to } => {
+                self.held(to)?;
+                self.change(from, |_| true)
+            }
+            Operation::Action { name, .. } if name == "noop" => {
+                Ok(Outcome::Done(Receipt::default()))
+            }
+            Operation::Action { .. } => Err(error(ErrorKind::Unsupported, "no such action")),
+        }
+    }
+
+    fn holds(&self, claim: &Claim) -> (bool, Option<NativeId>) {
+        let find = |id: &NativeId| self.accounts.get(id.as_str());
+        let granted = |account: &NativeId, name: &EntitlementName| {
+            find(account)
+                .and_then(|held| held.account.entitlements.as_ref())
+                .is_some_and(|held| held.contains(name))
+        };
+        let attributes = |held: &Held, wanted: &Attributes| {
+            wanted
+                .iter()
+                .all(|(name, value)| held.account.attributes.get(name) == Some(value))
+        };
+        match claim {
+            Claim::AccountExists { owner } => {
+                let found = self
+                    .accounts
+                    .values()
+                    .find(|held| held.account.owner.as_ref() == Some(owner));
+                (found.is_some(), found.map(|held| held.account.id.clone()))
+            }
+            Claim::AccountEnabled { account } => (
+                find(account).is_some_and(|held| held.account.enabled == Some(true)),
+                None,
+            ),
+            Claim::AccountDisabled { account } => (
+                find(account).is_none_or(|held| held.account.enabled == Some(false)),
+                None,
+            ),
+            Claim::AccountAbsent { account } => (find(account).is_none(), None),
+            Claim::AttributesAre {
+                account,
+                attributes: wanted,
+            } => (
+                find(account).is_some_and(|held| attributes(held, wanted)),
+                None,
+            ),
+            Claim::Granted {
+                account,
+                entitlement,
+            } => (granted(account, entitlement), None),
+            Claim::NotGranted {
+                account,
+                entitlement,
+            } => (!granted(account, entitlement), None),
+            Claim::NoSessions { account } => {
+                (find(account).is_none_or(|held| held.sessions == 0), None)
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Connector for Memory {
+    fn capabilities(&self) -> Capabilities {
+        use OperationName as Op;
+        Capabilities {
+            operations: BTreeSet::from([
+                Op::CreateAccount,
+                Op::UpdateAccount,
+                Op::EnableAccount,
+                Op::DisableAccount,
+                Op::DeleteAccount,
+                Op::Grant,
+                Op::Revoke,
+                Op::EndSessions,
+                Op::SetPassword,
+                Op::TransferOwnership,
+                Op::Action,
+            ]),
+            claims: BTreeSet::from([
+                ClaimName::AccountExists,
+                ClaimName::AccountEnabled,
+                ClaimName::AccountDisabled,
+                ClaimName::AccountAbsent,
+                ClaimName::AttributesAre,
+                ClaimName::Granted,
+                ClaimName::NotGranted,
+                ClaimName::NoSessions,
+            ]),
+            lists: BTreeSet::from([Kind::Account, Kind::Entitlement]),
+            changes: true,
+            dependents: true,
+            finds_by_owner: true,
+            by_hand: false,
+        }
+    }
+
+    async fn check(&self) -> Result<Health, Error> {
+        Ok(Health {
+            findings: vec![Finding::good("reach", "in memory")],
+        })
+    }
+
+    async fn list(&self, kind: Kind, after: Option<Cursor>) -> Result<Page, Error> {
+        let state = self.lock();
+        let all: Vec<Object> = match kind {
+            Kind::Account => state
+                .accounts
+                .values()
+                .map(|held| Object::Account(held.account.clone()))
+                .collect(),
+            Kind::Entitlement => ["staff", "admins"]
+                .map(|name| {
+                    Object::Entitlement(Entitlement {
+                        id: NativeId::new(name),
+                        name: EntitlementName::new(name),
+                    })
+                })
+                .into(),
+        };
+        let skip = after.map_or(Ok(0), |cursor| {
+            cursor
+                .0
+                .parse::<usize>()
+                .map_err(|_| error(ErrorKind::Invalid, "unknown cursor"))
+        })?;
+        let end = skip + PAGE_SIZE;
+        let next = (end < all.len()).then(|| Cursor(end.to_string()));
+        Ok(Page {
+            items: all.into_iter().skip(skip).take(PAGE_SIZE).collect(),
+            complete: next.is_none(),
+            next,
+        })
+    }
+
+    async fn get(&self, object: &ObjectRef) -> Result<Option<Object>, Error> {
+        tokio::task::yield_now().await;
+        let state = self.lock();
+        let find = |wanted: &dyn Fn(&Account) -> bool| {
+            state
+                .accounts
+                .values()
+                .find(|held| wanted(&held.account))
+                .map(|held| Object::Account(held.account.clone()))
+        };
+        Ok(match object {
+            ObjectRef::Account(id) => find(&|account| account.id == *id),
+            ObjectRef::AccountNamed(name) => find(&|account| account.name == *name),
+            ObjectRef::AccountOwnedBy(owner) => {
+                find(&|account| account.owner.as_ref() == Some(owner))
+            }
+            ObjectRef::Entitlement(name) => known(name).ok().map(|()| {
+                Object::Entitlement(Entitlement {
+                    id: NativeId::new(name.as_str()),
+                    name: name.clone(),
+                })
+            }),
+        })
+    }
+
+    async fn changes(&self, after: Option<Cursor>) -> Result<Changes, Error> {
+        let state = self.lock();
+        let skip = after
+            .and_then(|cursor| cursor.0.parse().ok())
+            .unwrap_or(state.log.len());
+        let mut changes = Changes {
+            items: Vec::new(),
+            deleted: Vec::new(),
+            next: Some(Cursor(state.log.len().to_string())),
+            gap: false,
+        };
+        for id in state.log.iter().skip(skip) {
+            match state.accounts.get(id) {
+                Some(held) => changes.items.push(Object::Account(held.account.clone())),
+                None => changes.deleted.push(NativeId::new(id)),
+            }
+        }
+        Ok(changes)
+    }
+
+    async fn apply(&self, operation: &Operation, _key: &OperationKey) -> Result<Outcome, Error> {
+        tokio::task::yield_now().await;
+        let outcome = self.lock().apply(operation);
+        tokio::task::yield_now().await;
+        outcome
+    }
+
+    async fn verify(&self, claim: &Claim) -> Result<Verdict, Error> {
+        let (holds, account) = self.lock().holds(claim);
+        let observation = Observation {
+            by: "memory".to_owned(),
+            account,
+            seen: json!({ "holds": holds }),
+        };
+        Ok(if holds {
+            Verdict::Proven(observation)
+        } else {
+            Verdict::Refuted(observation)
+        })
+    }
+
+    async fn dependents(&self, _object: &ObjectRef) -> Result<Coverage<Vec<Use>>, Error> {
+        Ok(Coverage {
+            value: Vec::new(),
+            blind_spots: vec!["everything outside memory".to_owned()],
+        })
+    }
+}
