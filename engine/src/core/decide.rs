@@ -1,0 +1,1321 @@
+//! The one function that moves a case.
+//!
+//! [`decide`] takes a case, something that happened and the time, changes the case and says what follows:
+//! events for the history, timers, effects for the shell, and which rows changed. It is pure in every way but
+//! one: it changes the case in place, because a copy would make a transition of a large case cost what the
+//! case weighs. An illegal pair leaves the case untouched. Replaying the events gives the same case.
+//!
+//! # The transition table
+//!
+//! Of the case as a whole:
+//!
+//! | state \ input | start | attempt finished, facts, timer, answer, task done, signal | retry, skip | cancel | preempt | recovered |
+//! |---|---|---|---|---|---|---|
+//! | queued | running | illegal | illegal | cancelled | preempted | nothing |
+//! | running | illegal | see below | parked work only | ending | ending | read back |
+//! | parked | illegal | see below | goes on | ending | ending | read back |
+//! | undoing | illegal | undo goes on | parked undo only | illegal | illegal | read back |
+//! | ending | illegal | closes with the last one | illegal | illegal | illegal | read back |
+//! | closed | illegal | illegal | illegal | illegal | illegal | nothing |
+//!
+//! Of one instance, when an attempt in mode `do` ends (`undo` is alike, with `undone` for `done`):
+//!
+//! | result | next state |
+//! |---|---|
+//! | succeeded | done |
+//! | accepted | waiting, then poll |
+//! | needs human | asking |
+//! | answer lost | waiting, then read back; unknown if the case is ending |
+//! | not applied (read back) | the next attempt, at once; cancelled if the case is ending |
+//! | not sent | cancelled if the case is ending, else the next attempt |
+//! | failed: retry | waiting; when the budget is spent as permanent |
+//! | failed: system away, not before | waiting, counted against nothing |
+//! | failed: permanent | park -> parked; forward -> parked, others go on; undo -> failed, case undoes |
+//!
+//! A failed undo parks, always: a case that could not take everything back stays visible.
+
+use serde_json::{Value, json};
+
+use super::Timestamp;
+use super::case::{
+    Ask, Case, CaseState, Ending, Failure, FailureClass, InstanceState, Mode, StepState,
+    Verification, WaitReason,
+};
+use super::definition::{INSTANCES_MAX, OnFailure, OnSilence, OnTimeout, Start, Work};
+use super::event::{Event, Planned};
+use super::expression::ExpressionError;
+use super::id::{Actor, Place, StepIndex};
+use super::input::{AttemptResult, Input, TimerTarget};
+use super::retry::pause_away;
+use super::scope::Scope;
+
+/// What follows from an input.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Decision {
+    pub events: Vec<Event>,
+    pub effects: Vec<Effect>,
+    pub timers_set: Vec<(TimerTarget, Timestamp)>,
+    pub timers_cleared: Vec<(TimerTarget, Timestamp)>,
+    /// Rows whose content changed; a place may stand here twice.
+    pub rows: Vec<Row>,
+    /// Instances that finished or were undone: what the layer above turns into changes of its own.
+    pub outcomes: Vec<Place>,
+}
+
+/// A row of the step table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Row {
+    /// The step itself: only for steps that are more than their instances.
+    Step(StepIndex),
+    Instance(Place),
+}
+
+/// What the core asks the shell to do, after the commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Make this attempt.
+    Attempt {
+        place: Place,
+        attempt: u32,
+        mode: Mode,
+    },
+    /// Fetch the facts that a step's expressions read.
+    Facts { step: StepIndex },
+    /// Drop the attempt if it has not left the queue yet.
+    Abort { place: Place, attempt: u32 },
+    /// Tell somebody: a deadline passed, or nobody answered.
+    Escalate { to: Option<String>, reason: String },
+    /// The case is closed: the subject is free.
+    Closed,
+}
+
+/// A pair of state and input that makes no sense. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Illegal {
+    #[error("the case is {0:?} and takes no `{1}`")]
+    State(CaseState, &'static str),
+    #[error("there is no such step or instance")]
+    NoSuchPlace,
+    #[error("attempt {attempt} is over; the current one is {current}")]
+    StaleAttempt { attempt: u32, current: u32 },
+    #[error("the timer no longer stands")]
+    StaleTimer,
+    #[error("the step is not waiting for facts")]
+    NotPlanning,
+    #[error("the step asks nothing of that kind now")]
+    NotAsking,
+    #[error("`{0}` has approved already")]
+    AlreadyApproved(String),
+    #[error("nothing waits for signal `{0}`")]
+    NobodyWaits(String),
+    #[error("this task is finished only with a proof: what was seen, or where it is recorded")]
+    ProofRequired,
+    #[error("a result of kind `{0}` does not belong to this attempt")]
+    WrongResult(&'static str),
+    #[error("there is nothing parked here")]
+    NothingParked,
+    #[error("this work is in flight or finished and cannot be skipped")]
+    NotSkippable,
+    #[error("a reason is needed")]
+    ReasonRequired,
+}
+
+/// Moves `case` by one input.
+///
+/// # Errors
+/// [`Illegal`] when the input does not fit the state; the case is unchanged.
+pub fn decide(case: &mut Case, input: Input, now: Timestamp) -> Result<Decision, Illegal> {
+    let legal = match (case.state, &input) {
+        (state, Input::Recovered) => Ok(state),
+        (state, _) if state.is_closed() => Err(state),
+        (CaseState::Queued, Input::Start | Input::Cancel { .. } | Input::Preempt { .. }) => {
+            Ok(CaseState::Queued)
+        }
+        (state @ CaseState::Queued, _) | (state, Input::Start) => Err(state),
+        (
+            state @ (CaseState::Undoing | CaseState::Ending),
+            Input::Cancel { .. } | Input::Preempt { .. },
+        ) => Err(state),
+        (state @ CaseState::Ending, Input::Retry { .. } | Input::Skip { .. }) => Err(state),
+        (state, _) => Ok(state),
+    };
+    if let Err(state) = legal {
+        return Err(Illegal::State(state, input.name()));
+    }
+    let mut machine = Machine {
+        case,
+        now,
+        decision: Decision::default(),
+    };
+    machine.input(input)?;
+    let decision = machine.decision;
+    if !decision.events.is_empty() {
+        case.version += 1;
+    }
+    Ok(decision)
+}
+
+struct Machine<'a> {
+    case: &'a mut Case,
+    now: Timestamp,
+    decision: Decision,
+}
+
+impl Machine<'_> {
+    fn input(&mut self, input: Input) -> Result<(), Illegal> {
+        match input {
+            Input::Start => self.start(),
+            Input::TimerDue { target, due } => return self.timer(target, due),
+            Input::Facts { step, facts } => return self.facts(step, facts),
+            Input::AttemptFinished {
+                place,
+                attempt,
+                result,
+            } => return self.attempt_finished(place, attempt, *result),
+            Input::Recovered => self.recovered(),
+            Input::Answered {
+                place,
+                by,
+                approve,
+                note,
+            } => return self.answered(place, by, approve, note),
+            Input::TaskDone {
+                place,
+                by,
+                proof,
+                output,
+            } => return self.task_done(place, &by, &proof, output),
+            Input::Signal { name, by, payload } => return self.signal(&name, &by, payload),
+            Input::Retry { place, step, by } => return self.retry(place, step, &by),
+            Input::Skip {
+                step,
+                place,
+                by,
+                reason,
+            } => return self.skip(step, place, by, reason),
+            Input::Cancel { by, reason } => self.end(Ending::Cancelled, by, reason, None),
+            Input::Preempt { by } => {
+                let reason = "a case that pre-empts this one starts".to_owned();
+                self.end(Ending::Preempted, Actor::engine(), reason, Some(by));
+            }
+        }
+        Ok(())
+    }
+
+    // --- starting -------------------------------------------------------------------------------------
+
+    fn start(&mut self) {
+        let deadline_at = self
+            .case
+            .definition
+            .deadline
+            .as_ref()
+            .map(|deadline| self.now + deadline.after.delta());
+        self.emit(Event::Started { deadline_at });
+        let first: Vec<StepIndex> = self.steps().filter(|step| self.is_ready(*step)).collect();
+        for step in first {
+            self.ready(step);
+        }
+        self.close_when_done();
+    }
+
+    fn steps(&self) -> impl Iterator<Item = StepIndex> + use<> {
+        (0..u16::try_from(self.case.steps.len()).unwrap_or(u16::MAX)).map(StepIndex)
+    }
+
+    fn is_ready(&self, step: StepIndex) -> bool {
+        let pending = self
+            .case
+            .step_run(step)
+            .is_some_and(|run| run.state == StepState::Pending);
+        let needs_finished = self.case.step(step).is_some_and(|definition| {
+            definition.needs.iter().all(|need| {
+                self.case
+                    .step_run(*need)
+                    .is_some_and(|run| run.state.is_finished())
+            })
+        });
+        pending && needs_finished
+    }
+
+    /// A parked case of a workflow that parks starts nothing new; one that goes forward does.
+    fn may_start(&self) -> bool {
+        match self.case.state {
+            CaseState::Running => true,
+            CaseState::Parked => self.case.definition.on_failure == OnFailure::Forward,
+            _ => false,
+        }
+    }
+
+    fn ready(&mut self, step: StepIndex) {
+        if !self.may_start() {
+            return;
+        }
+        match self.case.step(step).map(|definition| &definition.start) {
+            Some(Start::After(span)) => {
+                let due = self.now + span.delta();
+                self.emit(Event::StepDelayed { step, due });
+            }
+            Some(Start::AtOnce | Start::At(_)) => self.begin(step),
+            None => {}
+        }
+    }
+
+    /// Plans the step, after its facts were fetched if it reads any.
+    fn begin(&mut self, step: StepIndex) {
+        let Some(definition) = self.case.step(step) else {
+            return;
+        };
+        if definition.facts.is_empty() {
+            self.plan(step, &Value::Null);
+        } else {
+            self.emit(Event::StepPlanning { step });
+            self.decision.effects.push(Effect::Facts { step });
+        }
+    }
+
+    fn plan(&mut self, step: StepIndex, facts: &Value) {
+        match self.planned(step, facts) {
+            Ok(Plan::Delay(due)) => self.emit(Event::StepDelayed { step, due }),
+            Ok(Plan::Skip(reason)) => {
+                self.emit(Event::StepSkipped {
+                    step,
+                    reason,
+                    by: None,
+                });
+                self.step_finished(step);
+            }
+            Ok(Plan::Open(instances)) => {
+                let asks: Vec<bool> = instances
+                    .iter()
+                    .map(|planned| planned.ask.is_some())
+                    .collect();
+                self.emit(Event::StepPlanned { step, instances });
+                for (instance, asks) in (0..).zip(asks) {
+                    if !asks {
+                        let place = Place::new(step, instance);
+                        self.decision.effects.push(Effect::Attempt {
+                            place,
+                            attempt: 1,
+                            mode: Mode::Do,
+                        });
+                    }
+                }
+            }
+            Err(failure) => self.stuck(step, failure),
+        }
+    }
+
+    fn stuck(&mut self, step: StepIndex, failure: Failure) {
+        self.emit(Event::StepStuck {
+            step,
+            failure: failure.clone(),
+        });
+        if self.case.definition.on_failure == OnFailure::Undo {
+            self.end(Ending::Undoing, Actor::engine(), failure.message, None);
+        }
+    }
+
+    fn planned(&self, step: StepIndex, facts: &Value) -> Result<Plan, Failure> {
+        let expression_failure = |error: ExpressionError| Failure {
+            kind: "expression".to_owned(),
+            message: error.to_string(),
+            class: FailureClass::Permanent,
+        };
+        let definition = self
+            .case
+            .step(step)
+            .ok_or_else(|| expression_failure(ExpressionError::TooDeep))?;
+        let scope = Scope::new(self.case, facts);
+        let waited = matches!(
+            self.case.step_run(step).map(|run| run.state),
+            Some(StepState::Delayed { .. })
+        );
+        if let (Start::At(expression), false) = (&definition.start, waited) {
+            let due = scope.evaluate(expression).map_err(expression_failure)?;
+            let due = due
+                .as_str()
+                .and_then(|text| text.parse::<Timestamp>().ok())
+                .ok_or_else(|| Failure {
+                    kind: "expression".to_owned(),
+                    message: format!(
+                        "`at: {}` gives `{due}`, which is no RFC 3339 time",
+                        expression.source()
+                    ),
+                    class: FailureClass::Permanent,
+                })?;
+            if due > self.now {
+                return Ok(Plan::Delay(due));
+            }
+        }
+        if let Some(condition) = &definition.condition
+            && !scope.evaluate_bool(condition).map_err(expression_failure)?
+        {
+            return Ok(Plan::Skip(format!("`{}` is false", condition.source())));
+        }
+        let items = match &definition.for_each {
+            None => vec![Value::Null],
+            Some(expression) => scope
+                .evaluate_list(expression)
+                .map_err(expression_failure)?,
+        };
+        if items.is_empty() {
+            return Ok(Plan::Skip("nothing to do: the list is empty".to_owned()));
+        }
+        if items.len() > INSTANCES_MAX {
+            return Err(Failure {
+                kind: "too_many".to_owned(),
+                message: format!(
+                    "`for_each` gives {} items; at most {INSTANCES_MAX} are allowed",
+                    items.len()
+                ),
+                class: FailureClass::Permanent,
+            });
+        }
+        let mut instances = Vec::with_capacity(items.len());
+        for item in items {
+            let with = match &definition.work {
+                Work::Action { with, .. } => {
+                    let scope = Scope::new(self.case, facts).with_item(&item);
+                    scope.fill(with).map_err(expression_failure)?
+                }
+                Work::Approval(_) | Work::Task(_) | Work::WaitFor(_) => Value::Null,
+            };
+            let (ask, due) = match self.ask_of(step) {
+                Some((ask, due)) => (Some(ask), due),
+                None => (None, None),
+            };
+            instances.push(Planned {
+                item,
+                with,
+                ask,
+                due,
+            });
+        }
+        Ok(Plan::Open(instances))
+    }
+
+    /// The question a built-in step asks, and until when.
+    fn ask_of(&self, step: StepIndex) -> Option<(Ask, Option<Timestamp>)> {
+        let (ask, timeout) = match &self.case.step(step)?.work {
+            Work::Action { .. } => return None,
+            Work::Approval(approval) => (
+                Ask::Approval {
+                    ask: approval.ask.clone(),
+                    quorum: approval.quorum,
+                    question: approval.question.clone(),
+                },
+                approval.timeout,
+            ),
+            Work::Task(task) => (
+                Ask::Task {
+                    title: task.title.clone(),
+                    instructions: task.instructions.clone(),
+                    assignee: task.assignee.clone(),
+                    proof_required: task.proof_required,
+                },
+                task.timeout,
+            ),
+            Work::WaitFor(wait) => (
+                Ask::Signal {
+                    name: wait.signal.clone(),
+                },
+                wait.timeout,
+            ),
+        };
+        Some((ask, timeout.map(|timeout| self.now + timeout.delta())))
+    }
+
+    // --- timers and facts -----------------------------------------------------------------------------
+
+    fn timer(&mut self, target: TimerTarget, due: Timestamp) -> Result<(), Illegal> {
+        match target {
+            TimerTarget::Case => {
+                if self.case.deadline_at != Some(due) || self.case.deadline_passed {
+                    return Err(Illegal::StaleTimer);
+                }
+                let escalate_to = self
+                    .case
+                    .definition
+                    .deadline
+                    .as_ref()
+                    .and_then(|deadline| deadline.escalate_to.clone());
+                self.emit(Event::DeadlinePassed {
+                    escalate_to: escalate_to.clone(),
+                });
+                let reason = "the case is not finished at its deadline".to_owned();
+                self.decision.effects.push(Effect::Escalate {
+                    to: escalate_to,
+                    reason,
+                });
+            }
+            TimerTarget::Step(step) => {
+                let standing = self.case.step_run(step).map(|run| run.state)
+                    == Some(StepState::Delayed { due });
+                if !standing || self.case.ending.is_some() {
+                    return Err(Illegal::StaleTimer);
+                }
+                self.begin(step);
+                self.close_when_done();
+            }
+            TimerTarget::Instance(place) => {
+                let instance = self.case.instance(place).ok_or(Illegal::NoSuchPlace)?;
+                let attempt = instance.attempt + 1;
+                match &instance.state {
+                    InstanceState::Waiting {
+                        due: standing,
+                        mode,
+                        ..
+                    } if *standing == due => {
+                        let mode = mode.clone();
+                        self.attempt(place, attempt, mode, None);
+                    }
+                    InstanceState::Asking {
+                        due: Some(standing),
+                        ..
+                    } if *standing == due => self.silence(place),
+                    _ => return Err(Illegal::StaleTimer),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody answered in time.
+    fn silence(&mut self, place: Place) {
+        let unanswered = |what: &str| Failure {
+            kind: "unanswered".to_owned(),
+            message: format!("{what} in time"),
+            class: FailureClass::Permanent,
+        };
+        let work = self.case.step(place.step).map(|step| step.work.clone());
+        match work {
+            Some(Work::Approval(approval)) => match approval.on_timeout {
+                OnTimeout::Approve => {
+                    let output = json!({"approved": true, "timed_out": true});
+                    self.done(place, output, Verification::NotNeeded);
+                }
+                OnTimeout::Reject => self.permanent(place, Mode::Do, unanswered("nobody approved")),
+                OnTimeout::Park => {
+                    self.park(place, Mode::Do, unanswered("nobody approved or rejected"))
+                }
+            },
+            Some(Work::WaitFor(wait)) => match wait.on_timeout {
+                OnSilence::Continue => {
+                    self.done(place, json!({"timed_out": true}), Verification::NotNeeded)
+                }
+                OnSilence::Park => {
+                    self.park(
+                        place,
+                        Mode::Do,
+                        unanswered(&format!("signal `{}` did not come", wait.signal)),
+                    );
+                }
+            },
+            Some(Work::Task(_) | Work::Action { .. }) | None => {
+                let to = match self.case.instance(place).map(|instance| &instance.state) {
+                    Some(InstanceState::Asking {
+                        ask: Ask::Task { assignee, .. },
+                        ..
+                    }) => Some(assignee.clone()),
+                    _ => None,
+                };
+                self.emit(Event::Overdue { place });
+                let reason = "a task is not finished in time".to_owned();
+                self.decision.effects.push(Effect::Escalate { to, reason });
+            }
+        }
+    }
+
+    fn facts(&mut self, step: StepIndex, facts: Result<Value, Failure>) -> Result<(), Illegal> {
+        if self.case.step_run(step).map(|run| run.state) != Some(StepState::Planning) {
+            return Err(Illegal::NotPlanning);
+        }
+        if self.case.ending.is_some() {
+            self.emit(Event::StepSkipped {
+                step,
+                reason: "the case is ending".to_owned(),
+                by: None,
+            });
+        } else {
+            match facts {
+                Ok(facts) => self.plan(step, &facts),
+                Err(failure) => self.stuck(step, failure),
+            }
+        }
+        self.close_when_done();
+        self.after_ending();
+        Ok(())
+    }
+
+    // --- attempts -------------------------------------------------------------------------------------
+
+    fn attempt(&mut self, place: Place, attempt: u32, mode: Mode, by: Option<Actor>) {
+        self.emit(Event::Attempted {
+            place,
+            attempt,
+            mode: mode.clone(),
+            by,
+        });
+        self.decision.effects.push(Effect::Attempt {
+            place,
+            attempt,
+            mode,
+        });
+    }
+
+    fn attempt_finished(
+        &mut self,
+        place: Place,
+        attempt: u32,
+        result: AttemptResult,
+    ) -> Result<(), Illegal> {
+        let instance = self.case.instance(place).ok_or(Illegal::NoSuchPlace)?;
+        let (current, away) = (instance.attempt, instance.away);
+        let InstanceState::Running { mode } = instance.state.clone() else {
+            return Err(Illegal::StaleAttempt { attempt, current });
+        };
+        if attempt != current {
+            return Err(Illegal::StaleAttempt { attempt, current });
+        }
+        let reads_back = matches!(mode, Mode::ReadBack | Mode::UndoReadBack);
+        if matches!(result, AttemptResult::NotApplied) && !reads_back
+            || matches!(
+                result,
+                AttemptResult::NeedsHuman { .. } | AttemptResult::Accepted { .. }
+            ) && mode.is_undo()
+        {
+            return Err(Illegal::WrongResult(result.name()));
+        }
+        let ending = self.case.ending.is_some();
+        match result {
+            AttemptResult::Succeeded {
+                output,
+                verification,
+                ..
+            } => {
+                if mode.is_undo() {
+                    self.emit(Event::Undone { place });
+                    self.decision.outcomes.push(place);
+                    self.undo_next();
+                } else {
+                    self.done(place, output, verification);
+                }
+            }
+            AttemptResult::Accepted {
+                handle,
+                poll_after_ms,
+                ..
+            } => {
+                let due = self.now
+                    + chrono::TimeDelta::milliseconds(
+                        i64::try_from(poll_after_ms).unwrap_or(60_000),
+                    );
+                self.wait(
+                    place,
+                    due,
+                    Mode::Poll { handle },
+                    WaitReason::Accepted,
+                    None,
+                );
+            }
+            AttemptResult::NeedsHuman {
+                title,
+                instructions,
+                assignee,
+                due_after_ms,
+                proof_required,
+                output,
+            } => {
+                if ending {
+                    self.emit(Event::Cancelled { place });
+                } else {
+                    let due = self.now
+                        + chrono::TimeDelta::milliseconds(i64::try_from(due_after_ms).unwrap_or(0));
+                    let ask = Ask::Task {
+                        title,
+                        instructions,
+                        assignee,
+                        proof_required,
+                    };
+                    self.emit(Event::Asked {
+                        place,
+                        ask,
+                        due: Some(due),
+                        output,
+                    });
+                }
+            }
+            AttemptResult::AnswerLost { reason, .. } => {
+                if ending && !mode.is_undo() {
+                    self.emit(Event::Unknown { place, reason });
+                    self.decision.outcomes.push(place);
+                } else {
+                    let due = self.now + pause_away(away + 1).delta();
+                    self.wait(place, due, mode.read_back(), WaitReason::AnswerLost, None);
+                }
+            }
+            AttemptResult::NotApplied | AttemptResult::NotSent => {
+                if ending && !mode.is_undo() {
+                    self.emit(Event::Cancelled { place });
+                } else {
+                    let mode = if mode.is_undo() { Mode::Undo } else { Mode::Do };
+                    self.attempt(place, attempt + 1, mode, None);
+                }
+            }
+            AttemptResult::Failed { failure, .. } => self.failed(place, mode, failure),
+        }
+        self.after_ending();
+        Ok(())
+    }
+
+    fn failed(&mut self, place: Place, mode: Mode, failure: Failure) {
+        // A read-back that failed knows nothing: the effect may be there, so it can only be asked again.
+        let reads_back = matches!(mode, Mode::ReadBack | Mode::UndoReadBack);
+        if self.case.ending.is_some() && !mode.is_undo() {
+            if reads_back {
+                self.emit(Event::Unknown {
+                    place,
+                    reason: failure.message,
+                });
+                self.decision.outcomes.push(place);
+            } else {
+                self.emit(Event::Failed { place, failure });
+            }
+            return;
+        }
+        let (failures, away) = self
+            .case
+            .instance(place)
+            .map_or((0, 0), |instance| (instance.failures, instance.away));
+        match failure.class {
+            FailureClass::Permanent => self.permanent(place, mode, failure),
+            FailureClass::Retry => {
+                let pause = self
+                    .case
+                    .step(place.step)
+                    .and_then(|step| step.retry.pause(failures + 1));
+                match pause {
+                    Some(pause) => {
+                        let due = self.now + pause.delta();
+                        self.wait(place, due, mode, WaitReason::Retry, Some(failure));
+                    }
+                    None => self.permanent(place, mode, failure),
+                }
+            }
+            FailureClass::SystemAway => {
+                let due = self.now + pause_away(away + 1).delta();
+                self.wait(place, due, mode, WaitReason::SystemAway, Some(failure));
+            }
+            FailureClass::NotBefore(until) => {
+                let due = until.max(self.now + pause_away(1).delta());
+                self.wait(place, due, mode, WaitReason::NotBefore, Some(failure));
+            }
+        }
+    }
+
+    fn wait(
+        &mut self,
+        place: Place,
+        due: Timestamp,
+        mode: Mode,
+        why: WaitReason,
+        failure: Option<Failure>,
+    ) {
+        self.emit(Event::Waiting {
+            place,
+            due,
+            mode,
+            why,
+            failure,
+        });
+    }
+
+    /// The attempt will not succeed by itself any more.
+    fn permanent(&mut self, place: Place, mode: Mode, failure: Failure) {
+        let undoes = self.case.definition.on_failure == OnFailure::Undo && !mode.is_undo();
+        // An unknown effect cannot be left behind: somebody has to look before anything is undone.
+        let unknown = matches!(mode, Mode::ReadBack);
+        if undoes && !unknown {
+            let reason = failure.message.clone();
+            self.emit(Event::Failed { place, failure });
+            self.end(Ending::Undoing, Actor::engine(), reason, None);
+        } else {
+            self.park(place, mode, failure);
+        }
+    }
+
+    fn park(&mut self, place: Place, mode: Mode, failure: Failure) {
+        self.emit(Event::Parked {
+            place,
+            mode,
+            failure,
+        });
+    }
+
+    fn done(&mut self, place: Place, output: Value, verification: Verification) {
+        self.emit(Event::Done {
+            place,
+            output,
+            verification,
+        });
+        self.decision.outcomes.push(place);
+        if self
+            .case
+            .step_run(place.step)
+            .is_some_and(|run| run.state == StepState::Done)
+        {
+            self.step_finished(place.step);
+            self.close_when_done();
+        }
+    }
+
+    fn step_finished(&mut self, step: StepIndex) {
+        if self.case.ending.is_some() {
+            return;
+        }
+        let dependents = self
+            .case
+            .definition
+            .dependents
+            .get(usize::from(step.0))
+            .cloned()
+            .unwrap_or_default();
+        for dependent in dependents {
+            if self.is_ready(dependent) {
+                self.ready(dependent);
+            }
+        }
+    }
+
+    fn close_when_done(&mut self) {
+        let all = u32::try_from(self.case.steps.len()).unwrap_or(u32::MAX);
+        if self.case.ending.is_some()
+            || self.case.state.is_closed()
+            || self.case.state == CaseState::Undoing
+        {
+            return;
+        }
+        if self.case.steps_done >= all {
+            let state = if self.case.given_up > 0 {
+                CaseState::Incomplete
+            } else if self.case.unverified > 0 {
+                CaseState::Unverified
+            } else {
+                CaseState::Succeeded
+            };
+            self.close(state);
+        }
+    }
+
+    fn close(&mut self, state: CaseState) {
+        for step in self.steps() {
+            if let Some(due) = self.timer_of(TimerTarget::Step(step)) {
+                self.decision
+                    .timers_cleared
+                    .push((TimerTarget::Step(step), due));
+            }
+        }
+        self.emit(Event::Closed { state });
+        self.decision.effects.push(Effect::Closed);
+    }
+
+    // --- recovery -------------------------------------------------------------------------------------
+
+    fn recovered(&mut self) {
+        if self.case.in_flight == 0 {
+            return;
+        }
+        for step in self.steps() {
+            if self
+                .case
+                .step_run(step)
+                .is_some_and(|run| run.state == StepState::Planning)
+            {
+                self.decision.effects.push(Effect::Facts { step });
+            }
+            for place in self.case.places(step) {
+                let Some(instance) = self.case.instance(place) else {
+                    continue;
+                };
+                if let InstanceState::Running { mode } = &instance.state {
+                    let (attempt, mode) = (instance.attempt + 1, mode.read_back());
+                    self.attempt(place, attempt, mode, None);
+                }
+            }
+        }
+    }
+
+    // --- people and signals ---------------------------------------------------------------------------
+
+    fn answered(
+        &mut self,
+        place: Place,
+        by: Actor,
+        approve: bool,
+        note: String,
+    ) -> Result<(), Illegal> {
+        let instance = self.case.instance(place).ok_or(Illegal::NoSuchPlace)?;
+        let InstanceState::Asking {
+            ask: Ask::Approval { quorum, .. },
+            approvals,
+            ..
+        } = &instance.state
+        else {
+            return Err(Illegal::NotAsking);
+        };
+        if approvals.contains(&by.0) {
+            return Err(Illegal::AlreadyApproved(by.0));
+        }
+        if !approve {
+            let message = if note.is_empty() {
+                format!("rejected by {}", by.0)
+            } else {
+                format!("rejected by {}: {note}", by.0)
+            };
+            let failure = Failure {
+                kind: "rejected".to_owned(),
+                message,
+                class: FailureClass::Permanent,
+            };
+            self.permanent(place, Mode::Do, failure);
+            self.after_ending();
+            return Ok(());
+        }
+        let enough = approvals.len() + 1 >= usize::try_from(*quorum).unwrap_or(usize::MAX);
+        let mut everybody: Vec<String> = approvals.iter().cloned().collect();
+        everybody.push(by.0.clone());
+        self.emit(Event::Approved { place, by, note });
+        if enough {
+            let output = json!({"approved": true, "by": everybody});
+            self.done(place, output, Verification::NotNeeded);
+        }
+        Ok(())
+    }
+
+    fn task_done(
+        &mut self,
+        place: Place,
+        by: &Actor,
+        proof: &str,
+        output: Value,
+    ) -> Result<(), Illegal> {
+        let instance = self.case.instance(place).ok_or(Illegal::NoSuchPlace)?;
+        let InstanceState::Asking {
+            ask: Ask::Task { proof_required, .. },
+            ..
+        } = &instance.state
+        else {
+            return Err(Illegal::NotAsking);
+        };
+        if *proof_required && proof.trim().is_empty() {
+            return Err(Illegal::ProofRequired);
+        }
+        let mut result = match (&instance.output, output) {
+            (Value::Object(prepared), Value::Object(given)) => {
+                let mut merged = prepared.clone();
+                merged.extend(given);
+                Value::Object(merged)
+            }
+            (Value::Object(prepared), _) => Value::Object(prepared.clone()),
+            (_, given @ Value::Object(_)) => given,
+            _ => json!({}),
+        };
+        if let Value::Object(fields) = &mut result {
+            fields.insert("done_by".to_owned(), Value::String(by.0.clone()));
+            fields.insert("proof".to_owned(), Value::String(proof.to_owned()));
+        }
+        self.done(place, result, Verification::Attested { by: by.0.clone() });
+        Ok(())
+    }
+
+    fn signal(&mut self, name: &str, by: &Actor, payload: Value) -> Result<(), Illegal> {
+        let waiting: Vec<Place> = self
+            .steps()
+            .filter(|step| self.case.step_run(*step).is_some_and(|run| run.state == StepState::Open))
+            .filter(|step| matches!(self.case.step(*step).map(|step| &step.work), Some(Work::WaitFor(_))))
+            .flat_map(|step| self.case.places(step))
+            .filter(|place| {
+                matches!(
+                    self.case.instance(*place).map(|instance| &instance.state),
+                    Some(InstanceState::Asking { ask: Ask::Signal { name: asked }, .. }) if asked == name
+                )
+            })
+            .collect();
+        if waiting.is_empty() {
+            return Err(Illegal::NobodyWaits(name.to_owned()));
+        }
+        for place in waiting {
+            let output = json!({"payload": payload.clone(), "by": by.0});
+            self.done(place, output, Verification::NotNeeded);
+        }
+        Ok(())
+    }
+
+    // --- operators ------------------------------------------------------------------------------------
+
+    fn retry(
+        &mut self,
+        place: Option<Place>,
+        step: Option<StepIndex>,
+        by: &Actor,
+    ) -> Result<(), Illegal> {
+        let wanted = |candidate: StepIndex| {
+            place.is_none_or(|place| place.step == candidate)
+                && step.is_none_or(|step| step == candidate)
+        };
+        let stuck: Vec<StepIndex> = self
+            .steps()
+            .filter(|candidate| wanted(*candidate))
+            .filter(|candidate| {
+                self.case
+                    .step_run(*candidate)
+                    .is_some_and(|run| run.state == StepState::Stuck)
+            })
+            .collect();
+        let parked: Vec<Place> = self
+            .steps()
+            .filter(|candidate| wanted(*candidate))
+            .flat_map(|candidate| self.case.places(candidate))
+            .filter(|candidate| place.is_none_or(|place| place == *candidate))
+            .filter(|candidate| {
+                matches!(
+                    self.case
+                        .instance(*candidate)
+                        .map(|instance| &instance.state),
+                    Some(InstanceState::Parked { .. })
+                )
+            })
+            .collect();
+        if stuck.is_empty() && parked.is_empty() {
+            return Err(Illegal::NothingParked);
+        }
+        for step in stuck {
+            self.begin(step);
+        }
+        for place in parked {
+            let Some(instance) = self.case.instance(place) else {
+                continue;
+            };
+            let InstanceState::Parked { mode } = &instance.state else {
+                continue;
+            };
+            let (attempt, mode) = (instance.attempt + 1, mode.clone());
+            match self.ask_of(place.step) {
+                Some((ask, due)) => self.emit(Event::Asked {
+                    place,
+                    ask,
+                    due,
+                    output: Value::Null,
+                }),
+                None => self.attempt(place, attempt, mode, Some(by.clone())),
+            }
+        }
+        self.resume();
+        self.close_when_done();
+        Ok(())
+    }
+
+    fn skip(
+        &mut self,
+        step: StepIndex,
+        place: Option<Place>,
+        by: Actor,
+        reason: String,
+    ) -> Result<(), Illegal> {
+        if reason.trim().is_empty() {
+            return Err(Illegal::ReasonRequired);
+        }
+        let state = self.case.step_run(step).ok_or(Illegal::NoSuchPlace)?.state;
+        if matches!(state, StepState::Stuck | StepState::Delayed { .. }) && place.is_none() {
+            self.emit(Event::StepSkipped {
+                step,
+                reason,
+                by: Some(by),
+            });
+            self.step_finished(step);
+            self.resume();
+            self.close_when_done();
+            return Ok(());
+        }
+        let places: Vec<Place> = self
+            .case
+            .places(step)
+            .filter(|candidate| place.is_none_or(|place| place == *candidate))
+            .filter(|candidate| {
+                matches!(
+                    self.case
+                        .instance(*candidate)
+                        .map(|instance| &instance.state),
+                    Some(
+                        InstanceState::Parked { .. }
+                            | InstanceState::Waiting { .. }
+                            | InstanceState::Asking { .. }
+                    )
+                )
+            })
+            .collect();
+        if places.is_empty() {
+            return Err(Illegal::NotSkippable);
+        }
+        let undoing = self.case.state == CaseState::Undoing;
+        for place in places {
+            self.emit(Event::GivenUp {
+                place,
+                by: by.clone(),
+                reason: reason.clone(),
+            });
+        }
+        if undoing {
+            self.undo_next();
+            return Ok(());
+        }
+        if self
+            .case
+            .step_run(step)
+            .is_some_and(|run| run.state == StepState::Done)
+        {
+            self.step_finished(step);
+        }
+        self.resume();
+        self.close_when_done();
+        Ok(())
+    }
+
+    /// Starts what was held back while the case was parked.
+    fn resume(&mut self) {
+        if !self.may_start() {
+            return;
+        }
+        let ready: Vec<StepIndex> = self.steps().filter(|step| self.is_ready(*step)).collect();
+        for step in ready {
+            self.ready(step);
+        }
+    }
+
+    // --- ending and undoing ---------------------------------------------------------------------------
+
+    fn end(
+        &mut self,
+        ending: Ending,
+        by: Actor,
+        reason: String,
+        for_case: Option<super::id::CaseId>,
+    ) {
+        self.emit(Event::Ending {
+            ending,
+            by,
+            reason: reason.clone(),
+            for_case,
+        });
+        for step in self.steps() {
+            for place in self.case.places(step) {
+                let Some(instance) = self.case.instance(place) else {
+                    continue;
+                };
+                match &instance.state {
+                    InstanceState::Running { .. } => {
+                        let attempt = instance.attempt;
+                        self.decision.effects.push(Effect::Abort { place, attempt });
+                    }
+                    InstanceState::Waiting {
+                        mode: Mode::ReadBack | Mode::Poll { .. },
+                        ..
+                    }
+                    | InstanceState::Parked {
+                        mode: Mode::ReadBack | Mode::Poll { .. },
+                    } => {
+                        self.emit(Event::Unknown {
+                            place,
+                            reason: reason.clone(),
+                        });
+                        self.decision.outcomes.push(place);
+                    }
+                    InstanceState::Waiting { .. }
+                    | InstanceState::Asking { .. }
+                    | InstanceState::Parked { .. } => {
+                        self.emit(Event::Cancelled { place });
+                    }
+                    InstanceState::Done
+                    | InstanceState::Failed
+                    | InstanceState::GivenUp
+                    | InstanceState::Cancelled
+                    | InstanceState::Unknown
+                    | InstanceState::Undone => {}
+                }
+            }
+        }
+        self.after_ending();
+    }
+
+    /// Takes the next step towards the end once nothing is in flight.
+    fn after_ending(&mut self) {
+        if self.case.in_flight > 0 || self.case.state.is_closed() {
+            return;
+        }
+        match self.case.ending {
+            None => {}
+            Some(Ending::Cancelled) => self.close(CaseState::Cancelled),
+            Some(Ending::Preempted) => self.close(CaseState::Preempted),
+            Some(Ending::Undoing) => {
+                self.emit(Event::UndoStarted);
+                self.undo_next();
+            }
+        }
+    }
+
+    /// Undoes the instances of the step that finished last; when none is left the case is undone.
+    fn undo_next(&mut self) {
+        if self.case.in_flight > 0 || self.case.parked > 0 || self.waiting_undo() {
+            return;
+        }
+        let undoable = |place: &&Place| {
+            self.case
+                .instance(**place)
+                .is_some_and(|instance| instance.state == InstanceState::Done)
+                && self
+                    .case
+                    .step(place.step)
+                    .is_some_and(|step| step.undo.is_some())
+        };
+        let group: Vec<Place> = match self.case.undo_stack.iter().rev().find(undoable) {
+            None => Vec::new(),
+            Some(top) => self
+                .case
+                .undo_stack
+                .iter()
+                .rev()
+                .filter(|place| place.step == top.step)
+                .filter(undoable)
+                .copied()
+                .collect(),
+        };
+        if !group.is_empty() {
+            for place in group {
+                let attempt = self
+                    .case
+                    .instance(place)
+                    .map_or(1, |instance| instance.attempt + 1);
+                self.attempt(place, attempt, Mode::Undo, None);
+            }
+            return;
+        }
+        let state = if self.case.given_up > 0 {
+            CaseState::Incomplete
+        } else {
+            CaseState::Undone
+        };
+        self.close(state);
+    }
+
+    fn waiting_undo(&self) -> bool {
+        self.case.steps.iter().any(|run| {
+            run.instances.iter().any(
+                |instance| matches!(&instance.state, InstanceState::Waiting { mode, .. } if mode.is_undo()),
+            )
+        })
+    }
+
+    // --- recording ------------------------------------------------------------------------------------
+
+    /// Applies an event and keeps timers and changed rows in step with it.
+    fn emit(&mut self, event: Event) {
+        let target = timer_target(&event);
+        let before = target.and_then(|target| self.timer_of(target));
+        // A step has a row of its own once it waited as a whole; planning must bring that row up to date.
+        let had_row = matches!(target, Some(TimerTarget::Step(step))
+            if self.case.step_run(step).is_some_and(|run| run.state != StepState::Pending));
+        self.case.apply(&event, self.now);
+        if let Some(target) = target {
+            let after = self.timer_of(target);
+            if before != after {
+                self.decision
+                    .timers_cleared
+                    .extend(before.map(|due| (target, due)));
+                self.decision
+                    .timers_set
+                    .extend(after.map(|due| (target, due)));
+            }
+        }
+        self.rows_of(&event, had_row);
+        self.decision.events.push(event);
+    }
+
+    fn timer_of(&self, target: TimerTarget) -> Option<Timestamp> {
+        match target {
+            TimerTarget::Case => {
+                if self.case.deadline_passed || self.case.state.is_closed() {
+                    None
+                } else {
+                    self.case.deadline_at
+                }
+            }
+            TimerTarget::Step(step) => match self.case.step_run(step)?.state {
+                StepState::Delayed { due } => Some(due),
+                _ => None,
+            },
+            TimerTarget::Instance(place) => match &self.case.instance(place)?.state {
+                InstanceState::Waiting { due, .. } => Some(*due),
+                InstanceState::Asking { due, .. } => *due,
+                _ => None,
+            },
+        }
+    }
+
+    fn rows_of(&mut self, event: &Event, had_row: bool) {
+        match event {
+            Event::StepPlanned { step, instances } => {
+                if had_row {
+                    self.decision.rows.push(Row::Step(*step));
+                }
+                for instance in 0..u32::try_from(instances.len()).unwrap_or(u32::MAX) {
+                    self.decision
+                        .rows
+                        .push(Row::Instance(Place::new(*step, instance)));
+                }
+                for (instance, planned) in (0..).zip(instances) {
+                    if let Some(due) = planned.due {
+                        let target = TimerTarget::Instance(Place::new(*step, instance));
+                        self.decision.timers_set.push((target, due));
+                    }
+                }
+            }
+            Event::StepDelayed { step, .. }
+            | Event::StepPlanning { step }
+            | Event::StepSkipped { step, .. }
+            | Event::StepStuck { step, .. } => self.decision.rows.push(Row::Step(*step)),
+            Event::Closed { .. } | Event::UndoStarted => {
+                for step in self.steps() {
+                    if self
+                        .case
+                        .step_run(step)
+                        .is_some_and(|run| run.state == StepState::Cancelled)
+                    {
+                        self.decision.rows.push(Row::Step(step));
+                    }
+                }
+            }
+            other => self.decision.rows.extend(other.place().map(Row::Instance)),
+        }
+    }
+}
+
+enum Plan {
+    Delay(Timestamp),
+    Skip(String),
+    Open(Vec<Planned>),
+}
+
+fn timer_target(event: &Event) -> Option<TimerTarget> {
+    match event {
+        Event::Started { .. } | Event::DeadlinePassed { .. } | Event::Closed { .. } => {
+            Some(TimerTarget::Case)
+        }
+        Event::StepDelayed { step, .. }
+        | Event::StepPlanning { step }
+        | Event::StepPlanned { step, .. }
+        | Event::StepSkipped { step, .. }
+        | Event::StepStuck { step, .. } => Some(TimerTarget::Step(*step)),
+        other => other.place().map(TimerTarget::Instance),
+    }
+}

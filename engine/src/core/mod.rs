@@ -1,0 +1,20 @@
+//! The pure heart: definitions, cases and the one function that moves them.
+
+pub mod admission;
+pub mod case;
+pub mod decide;
+pub mod definition;
+pub mod duration;
+pub mod event;
+pub mod expression;
+pub mod id;
+pub mod input;
+pub mod proof;
+pub mod retry;
+mod scope;
+
+#[cfg(test)]
+mod tests;
+
+/// A point in time, always UTC and always handed in.
+pub type Timestamp = chrono::DateTime<chrono::Utc>;
