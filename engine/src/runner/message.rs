@@ -1,0 +1,61 @@
+//! What comes to a case from outside, in the stored form of the inbox.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::core::definition::Lane;
+use crate::core::id::{Actor, CaseId, Place, ShardId, StepIndex, Subject};
+use crate::store::InboxRow;
+
+/// A message. A stored form: variants and fields are only ever added.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Message {
+    /// Make a case and start it as soon as its subject is free.
+    Start(StartCase),
+    /// Do something to a case that exists.
+    Command { case: CaseId, command: Command },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StartCase {
+    /// Chosen by the sender, from what caused it: the same cause makes one case.
+    pub case: CaseId,
+    /// The workflow's name; the newest known definition of that name is taken.
+    pub workflow: String,
+    pub subject: Subject,
+    #[serde(default)]
+    pub generation: u32,
+    pub input: Value,
+    pub initiator: Actor,
+    pub effective_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Command {
+    Answer { place: Place, by: Actor, approve: bool, #[serde(default)] note: String },
+    TaskDone { place: Place, by: Actor, #[serde(default)] proof: String, #[serde(default)] output: Value },
+    Signal { name: String, by: Actor, #[serde(default)] payload: Value },
+    Retry { #[serde(default)] place: Option<Place>, #[serde(default)] step: Option<StepIndex>, by: Actor },
+    Skip { step: StepIndex, #[serde(default)] place: Option<Place>, by: Actor, reason: String },
+    Cancel { by: Actor, reason: String },
+}
+
+impl Message {
+    /// The row that carries the message. `id` names it: the same id sent twice is one message.
+    ///
+    /// # Errors
+    /// Never for messages made of plain data; the type says so because JSON may refuse.
+    pub fn into_row(
+        self,
+        shard: ShardId,
+        id: Uuid,
+        lane: Lane,
+        received_at: DateTime<Utc>,
+    ) -> Result<InboxRow, serde_json::Error> {
+        Ok(InboxRow { shard, id, lane, received_at, body: serde_json::to_string(&self)? })
+    }
+}
