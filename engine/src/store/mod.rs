@@ -1,1 +1,418 @@
-//! Store.
+//! Where cases live: one trait, two databases, one conformance suite.
+//!
+//! # Theory of operation
+//!
+//! A shard has one owner at a time. The owner holds the hot cases in memory and writes what changed in
+//! batches ([`Store::commit`]); nothing polls and nothing contends. Every batch is fenced twice in the same
+//! transaction: by the *epoch* of each shard it touches (a node that lost its lease matches nothing) and by
+//! the *version* each case had when it was read. If either does not match, the whole batch is refused and
+//! nothing of it is written.
+//!
+//! Tables by temperature: `case_head` is written once; `case_state` is narrow, hot and has no index on a
+//! column that a step changes; `case_step` has one row an instance; `case_timer` is only inserted into and
+//! deleted from; `case_history` and `evidence` are append-only; `inbox` holds what came from outside until a
+//! batch that used it deletes it.
+
+mod rows;
+
+pub mod postgres;
+pub mod sqlite;
+
+#[cfg(test)]
+mod conformance;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::core::Timestamp;
+use crate::core::admission::OpenCase;
+use crate::core::case::{CaseState, Verification};
+use crate::core::definition::Lane;
+use crate::core::id::{Actor, CaseId, DefinitionHash, Epoch, Place, ShardId, Subject};
+use crate::core::input::TimerTarget;
+
+pub use rows::{StoredCase, assemble, head_row, state_row, step_row, stored_time};
+
+/// The number of logical shards a new database gets; fixed for its life.
+pub const SHARDS_DEFAULT: u32 = 256;
+/// The most rows one page of a listing holds.
+pub const PAGE_ROWS_MAX: u32 = 1_000;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another node owns the shard. Drop the work; do not repeat it.
+    #[error("shard `{shard}` is no longer leased to this node")]
+    Fenced { shard: ShardId },
+    /// A case was changed by somebody else since it was read. Reload it.
+    #[error("case `{case}` is not at version {version} any more")]
+    Stale { case: CaseId, version: u64 },
+    #[error("cannot decode `{table}.{column}` for key `{key}`")]
+    Corrupt { table: &'static str, column: &'static str, key: String, #[source] source: BoxError },
+    /// Safe to repeat.
+    #[error("database did not answer")]
+    Unavailable(#[source] sqlx::Error),
+    /// A statement the database refused: a defect here, or a schema of another version.
+    #[error("database refused a statement")]
+    Refused(#[source] sqlx::Error),
+    #[error("database has schema version {found}, this program knows {known}; run a newer program")]
+    TooNew { found: i64, known: i64 },
+    #[error("migration `{name}` failed")]
+    Migration { name: String, #[source] source: BoxError },
+    /// The layer above could not do its part of the transaction.
+    #[error("{0}")]
+    Projection(String),
+}
+
+/// A shard held by this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardLease {
+    pub shard: ShardId,
+    pub epoch: Epoch,
+}
+
+/// Who owns what, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShardRow {
+    pub shard: ShardId,
+    pub epoch: Epoch,
+    pub owner: Option<String>,
+    pub lease_until: Option<Timestamp>,
+}
+
+/// One schema step. `version` orders them over all crates; both databases have the same names.
+#[derive(Debug, Clone, Copy)]
+pub struct Migration {
+    pub version: i64,
+    pub name: &'static str,
+    pub postgres: &'static str,
+    pub sqlite: &'static str,
+}
+
+/// The engine's own schema.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "engine",
+    postgres: include_str!("../../../migrations/postgres/0001_engine.sql"),
+    sqlite: include_str!("../../../migrations/sqlite/0001_engine.sql"),
+}];
+
+/// What is written once when a case is made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeadRow {
+    pub shard: ShardId,
+    pub case: CaseId,
+    pub subject: Subject,
+    pub workflow: String,
+    pub definition: DefinitionHash,
+    pub lane: Lane,
+    pub generation: u32,
+    pub input: Value,
+    pub salt: [u8; 16],
+    pub initiator: Actor,
+    pub effective_at: Option<Timestamp>,
+    pub received_at: Timestamp,
+    pub created_at: Timestamp,
+}
+
+/// What changes with a transition of the case.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StateRow {
+    pub shard: ShardId,
+    pub case: CaseId,
+    /// The version the row must have now; `None` for a case this batch makes.
+    pub from_version: Option<u64>,
+    pub version: u64,
+    pub state: CaseState,
+    /// `cancelled`, `preempted` or `undoing` while the case is ending.
+    pub ending: Option<crate::core::case::Ending>,
+    pub in_flight: u32,
+    pub parked: u32,
+    /// Instances that are not finished, over all planned steps.
+    pub unfinished: u32,
+    pub unverified: u32,
+    pub given_up: u32,
+    pub steps_done: u32,
+    pub deadline_at: Option<Timestamp>,
+    pub deadline_passed: bool,
+    pub closed_at: Option<Timestamp>,
+    pub changed_at: Timestamp,
+}
+
+/// One instance, or (`instance` is `None`) a step that waited as a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepRow {
+    pub shard: ShardId,
+    pub case: CaseId,
+    pub step: u16,
+    /// Stored as -1 for `None`.
+    pub instance: Option<u32>,
+    /// The name of the state: what lists and filters read.
+    pub state: String,
+    pub attempt: u32,
+    pub failures: u32,
+    pub away: u32,
+    /// Everything else of the row as JSON text, `{"state":..., "item":..., "with":..., "output":..., "failure":...,
+    /// "verification":..., "finished_version":..., "run":...}`; a stored form, fields are only ever added.
+    pub body: String,
+    pub changed_at: Timestamp,
+}
+
+/// The events of one transition. Key: shard, case, version.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistoryRow {
+    pub shard: ShardId,
+    pub case: CaseId,
+    /// The version of the case *after* the transition.
+    pub version: u64,
+    pub at: Timestamp,
+    /// The name of the input.
+    pub input: String,
+    pub by: String,
+    /// A JSON array of events.
+    pub events: String,
+}
+
+/// One leaf of evidence. Key: shard, case, version. Never updated, never deleted by the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvidenceRow {
+    pub shard: ShardId,
+    pub case: CaseId,
+    pub version: u64,
+    pub at: Timestamp,
+    /// The canonical bytes.
+    pub leaf: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TimerRow {
+    pub shard: ShardId,
+    pub due: Timestamp,
+    pub case: CaseId,
+    pub target: TimerTarget,
+}
+
+/// Something from outside, durable before it is acknowledged, deleted by the batch that used it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InboxRow {
+    pub shard: ShardId,
+    /// Chosen by the sender: the same message sent twice is one message.
+    pub id: Uuid,
+    pub lane: Lane,
+    pub received_at: Timestamp,
+    /// JSON text; the runner knows its form.
+    pub body: String,
+}
+
+/// What became of an inbox message that wanted an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplyRow {
+    pub shard: ShardId,
+    pub id: Uuid,
+    pub at: Timestamp,
+    pub accepted: bool,
+    pub message: String,
+}
+
+/// Everything one group commit writes.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Batch {
+    /// The epoch of every shard the batch touches; each must still be ours.
+    pub leases: Vec<ShardLease>,
+    pub heads: Vec<HeadRow>,
+    pub states: Vec<StateRow>,
+    /// At most one row for each (case, step, instance): the last content.
+    pub steps: Vec<StepRow>,
+    pub history: Vec<HistoryRow>,
+    pub evidence: Vec<EvidenceRow>,
+    pub timers_cleared: Vec<TimerRow>,
+    pub timers_set: Vec<TimerRow>,
+    pub inbox_done: Vec<(ShardId, Uuid)>,
+    pub replies: Vec<ReplyRow>,
+    pub outcomes: Vec<Outcome>,
+}
+
+impl Default for ShardLease {
+    fn default() -> Self {
+        Self { shard: ShardId(0), epoch: Epoch(0) }
+    }
+}
+
+/// What a projection is told: something finished, in the transaction that records it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    pub shard: ShardId,
+    pub case: CaseId,
+    pub version: u64,
+    pub subject: Subject,
+    pub workflow: String,
+    pub generation: u32,
+    pub at: Timestamp,
+    pub effective_at: Option<Timestamp>,
+    pub received_at: Timestamp,
+    pub kind: OutcomeKind,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum OutcomeKind {
+    /// An instance of an action finished (`Done`), was taken back (`Undone`) or is left unknown (`Unknown`).
+    Step {
+        place: Place,
+        step: String,
+        uses: String,
+        ending: StepEnding,
+        item: Value,
+        with: Value,
+        output: Value,
+        verification: Option<Verification>,
+    },
+    Closed { state: CaseState },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepEnding {
+    Done,
+    Undone,
+    Unknown,
+}
+
+/// The open transaction, handed to the layer above.
+pub enum Transaction<'a> {
+    Postgres(&'a mut sqlx::PgConnection),
+    Sqlite(&'a mut sqlx::SqliteConnection),
+}
+
+/// The layer above, taking part in the engine's transaction. It must not commit, roll back or call out.
+#[async_trait]
+pub trait Projection: Send + Sync {
+    /// # Errors
+    /// Any error rolls the whole batch back.
+    async fn project(&self, transaction: &mut Transaction<'_>, outcomes: &[Outcome]) -> Result<(), StoreError>;
+}
+
+/// A projection of nothing.
+pub struct NoProjection;
+
+#[async_trait]
+impl Projection for NoProjection {
+    async fn project(&self, _: &mut Transaction<'_>, _: &[Outcome]) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// A piece of writing that the layer above does in a transaction of its own, with inbox messages in the same one.
+#[async_trait]
+pub trait Work: Send + Sync {
+    /// Returns the inbox rows to put in the same transaction.
+    ///
+    /// # Errors
+    /// Any error rolls the transaction back.
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError>;
+}
+
+/// Which cases a listing wants.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CaseFilter {
+    pub states: Vec<CaseState>,
+    pub workflow: Option<String>,
+    pub subject: Option<Subject>,
+    pub open_only: bool,
+    pub parked_only: bool,
+}
+
+/// A case as a list shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CaseSummary {
+    pub head: HeadRow,
+    pub state: StateRow,
+}
+
+/// Where a listing goes on: newest first by creation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CaseCursor {
+    pub created_at: Timestamp,
+    pub case: CaseId,
+}
+
+/// A database that holds cases.
+///
+/// All times come from the caller, except the lease clock, which is the database's own.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Brings the schema up to date, oldest first, each in its own transaction, and makes the shards of a new
+    /// database. Two callers at once are safe.
+    ///
+    /// # Errors
+    /// [`StoreError::TooNew`] when the database was written by a newer program.
+    async fn migrate(&self, migrations: &[Migration], shards: u32) -> Result<(), StoreError>;
+
+    /// The number of shards of this database.
+    async fn shard_count(&self) -> Result<u32, StoreError>;
+
+    /// Takes every shard that is free, whose lease has run out, or whose owner is `replaces` (an earlier life of
+    /// this node, known to be dead). Raises each one's epoch.
+    async fn acquire(&self, node: &str, lease_ms: u32, replaces: &[String]) -> Result<Vec<ShardLease>, StoreError>;
+
+    /// Extends all of `leases`.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if any of them is owned by another now; then none is extended.
+    async fn renew(&self, node: &str, leases: &[ShardLease], lease_ms: u32) -> Result<(), StoreError>;
+
+    /// Gives the shards back at once.
+    async fn release(&self, node: &str, leases: &[ShardLease]) -> Result<(), StoreError>;
+
+    async fn shards(&self) -> Result<Vec<ShardRow>, StoreError>;
+
+    /// Writes a batch: all of it, or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`], [`StoreError::Stale`]: nothing was written and repeating is pointless.
+    /// [`StoreError::Unavailable`]: unknown whether it was written; reload before anything else.
+    async fn commit(&self, batch: &Batch, projection: &dyn Projection) -> Result<(), StoreError>;
+
+    /// Runs the layer above's own writing in one transaction and puts its messages into the inbox.
+    async fn write(&self, work: &dyn Work) -> Result<(), StoreError>;
+
+    /// Puts messages into the inbox; one that is there already stays as it is.
+    async fn put_inbox(&self, rows: &[InboxRow]) -> Result<(), StoreError>;
+
+    /// Messages of the given shards, the revocation lane first, then the oldest.
+    async fn inbox(&self, shards: &[ShardId], limit: u32) -> Result<Vec<InboxRow>, StoreError>;
+
+    async fn reply(&self, shard: ShardId, id: Uuid) -> Result<Option<ReplyRow>, StoreError>;
+
+    /// Deletes replies older than `before`.
+    async fn forget_replies(&self, before: Timestamp) -> Result<(), StoreError>;
+
+    async fn load(&self, shard: ShardId, case: CaseId) -> Result<Option<StoredCase>, StoreError>;
+
+    /// The shard of a case, if it exists.
+    async fn locate(&self, case: CaseId) -> Result<Option<ShardId>, StoreError>;
+
+    /// Cases that need their owner right after a take-over: attempts in flight, or queued.
+    async fn restless(&self, shards: &[ShardId]) -> Result<Vec<(ShardId, CaseId)>, StoreError>;
+
+    /// The open cases of each of these subjects.
+    async fn open_cases(&self, subjects: &[(ShardId, Subject)]) -> Result<Vec<(Subject, OpenCase)>, StoreError>;
+
+    /// Timers due up to `until`, soonest first.
+    async fn timers(&self, shards: &[ShardId], until: Timestamp, limit: u32) -> Result<Vec<TimerRow>, StoreError>;
+
+    async fn put_definition(&self, hash: &DefinitionHash, name: &str, source: &str, now: Timestamp) -> Result<(), StoreError>;
+
+    async fn definition(&self, hash: &DefinitionHash) -> Result<Option<String>, StoreError>;
+
+    async fn list(&self, filter: &CaseFilter, after: Option<CaseCursor>, limit: u32) -> Result<Vec<CaseSummary>, StoreError>;
+
+    /// How many cases there are by workflow and state.
+    async fn counts(&self) -> Result<Vec<(String, CaseState, u64)>, StoreError>;
+
+    async fn history(&self, shard: ShardId, case: CaseId) -> Result<Vec<HistoryRow>, StoreError>;
+
+    async fn evidence(&self, shard: ShardId, case: CaseId) -> Result<Vec<EvidenceRow>, StoreError>;
+}
