@@ -1,1 +1,4 @@
 //! workflows
+
+pub mod policy;
+pub mod sources;

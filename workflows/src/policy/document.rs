@@ -1,0 +1,97 @@
+//! The form of a policy file. What it means is [`super::set`].
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+/// One file of the policy folder.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyFile {
+    #[serde(default)]
+    pub roles: Vec<RoleDocument>,
+    /// How accounts are named and filled, one entry a system.
+    #[serde(default)]
+    pub accounts: Vec<AccountDocument>,
+}
+
+/// A named bundle of entitlements with a rule that says who has it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RoleDocument {
+    #[schemars(with = "String")]
+    pub name: Spanned<String>,
+    #[serde(default)]
+    pub description: String,
+    /// A CEL expression over `identity`. Without it nobody has the role by itself; it is given only by
+    /// roles that include it.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub when: Option<Spanned<String>>,
+    /// Roles whose grants come with this one.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub includes: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub grants: Vec<GrantDocument>,
+    /// Systems on which this role needs an account, beside those it has grants on.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub accounts: Vec<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrantDocument {
+    #[schemars(with = "String")]
+    pub system: Spanned<String>,
+    #[schemars(with = "String")]
+    pub entitlement: Spanned<String>,
+}
+
+/// How accounts on one system are named and filled.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccountDocument {
+    #[schemars(with = "String")]
+    pub system: Spanned<String>,
+    #[schemars(with = "String")]
+    pub name: Spanned<String>,
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub attributes: BTreeMap<String, Spanned<String>>,
+    #[serde(default = "enabled")]
+    pub enabled: bool,
+}
+
+/// Name and attributes of an account as CEL over `identity` and `n`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccountTemplate {
+    /// A text. `n` counts 0, 1, 2, ... until the name is free; `suffix(n)` is the usual way to use it.
+    #[schemars(with = "String")]
+    pub name: Spanned<String>,
+    /// Attributes as the system names them. `null` leaves the attribute out.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub attributes: BTreeMap<String, Spanned<String>>,
+    /// Whether a new account can log in at once.
+    #[serde(default = "enabled")]
+    pub enabled: bool,
+}
+
+impl From<AccountDocument> for AccountTemplate {
+    fn from(document: AccountDocument) -> Self {
+        Self {
+            name: document.name,
+            attributes: document.attributes,
+            enabled: document.enabled,
+        }
+    }
+}
+
+fn enabled() -> bool {
+    true
+}

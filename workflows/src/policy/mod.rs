@@ -1,0 +1,34 @@
+//! Policy: facts and rules in, decisions with their reasons out. Pure: no clock, no I/O, no randomness.
+//!
+//! - [`schema`]: what rules may speak of;
+//! - [`document`]: the YAML that people write, [`set`]: what it means once checked;
+//! - [`expression`]: the rule language, CEL, bounded;
+//! - [`evaluate`]: what a person should have, [`plan`]: the way there from what they hold,
+//!   [`explain`]: why or why not;
+//! - [`template`]: how accounts are named and filled.
+
+mod canonical;
+mod compile;
+pub mod document;
+pub mod evaluate;
+pub mod explain;
+pub mod expression;
+pub mod plan;
+pub mod problem;
+pub mod schema;
+pub mod set;
+pub mod template;
+pub mod yaml;
+
+pub use canonical::{canonical, digest, hex};
+pub(crate) use compile::{Origin, compile};
+pub use document::{AccountTemplate, PolicyFile};
+pub use evaluate::{
+    EvaluationError, IdentityFacts, Reason, Wanted, WantedAccount, WantedGrant, evaluate,
+};
+pub use explain::{Chance, Explanation, Outcome, Trace, explain};
+pub use plan::{Held, HeldBy, Plan, plan};
+pub use problem::{Problem, Problems};
+pub use schema::{AttributeDeclaration, AttributeDeclarations, AttributeKind, Schema};
+pub use set::{Grant, PolicySet, Role};
+pub use template::{CompiledTemplate, TemplateError};

@@ -1,0 +1,470 @@
+//! From files to a checked policy.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde_json::json;
+use serde_saphyr::Spanned;
+
+use super::{
+    Bundled, ENTITLEMENT_BYTES_MAX, GRANTS_PER_ROLE_MAX, Grant, PolicySet, ROLE_NAME_BYTES_MAX,
+    ROLES_MAX, Role,
+};
+use crate::policy::canonical::digest;
+use crate::policy::compile::{Origin, compile};
+use crate::policy::document::{AccountDocument, AccountTemplate, PolicyFile, RoleDocument};
+use crate::policy::expression::Expression;
+use crate::policy::expression::check::{Kind, Variable};
+use crate::policy::problem::{Problem, Problems, suggest};
+use crate::policy::schema::Schema;
+use crate::policy::template::CompiledTemplate;
+
+/// A policy in the making.
+pub(super) struct Loading<'a> {
+    schema: &'a Schema,
+    roles: BTreeMap<String, Role>,
+    /// Where each `includes` entry stands, for messages.
+    includes: BTreeMap<String, Vec<Spanned<String>>>,
+    templates: BTreeMap<String, CompiledTemplate>,
+    canonical_templates: Vec<serde_json::Value>,
+    pub problems: Problems,
+    warnings: Vec<Problem>,
+}
+
+impl<'a> Loading<'a> {
+    pub fn new(schema: &'a Schema) -> Self {
+        Self {
+            schema,
+            roles: BTreeMap::new(),
+            includes: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            canonical_templates: Vec::new(),
+            problems: Problems::default(),
+            warnings: Vec::new(),
+        }
+    }
+
+    pub fn add(&mut self, file: &str, document: PolicyFile) {
+        for role in document.roles {
+            self.add_role(file, role);
+        }
+        for account in document.accounts {
+            self.add_account(file, account);
+        }
+    }
+
+    fn add_role(&mut self, file: &str, document: RoleDocument) {
+        let name = document.name.value.clone();
+        let line = document.name.defined.line();
+        if self.roles.len() >= ROLES_MAX {
+            self.problem(
+                file,
+                &document.name,
+                format!("more than {ROLES_MAX} roles"),
+                "merge roles",
+            );
+            return;
+        }
+        if !is_name(&name) {
+            self.problem(
+                file,
+                &document.name,
+                format!("`{name}` is no name for a role"),
+                "use up to 100 letters, digits, `-`, `_`, `.` and `:`",
+            );
+            return;
+        }
+        if let Some(first) = self.roles.get(&name) {
+            let message = format!(
+                "role `{name}` is defined twice; the first is at `{}`:{}",
+                first.file, first.line
+            );
+            self.problem(
+                file,
+                &document.name,
+                message,
+                "rename or remove one of them",
+            );
+            return;
+        }
+        let rule = document
+            .when
+            .as_ref()
+            .and_then(|rule| self.rule(file, &name, rule));
+        let grants = self.grants(file, &name, &document);
+        for system in &document.accounts {
+            self.check_system(file, system);
+        }
+        if grants.is_empty() && document.accounts.is_empty() && document.includes.is_empty() {
+            self.warn(
+                file,
+                &document.name,
+                format!("role `{name}` gives nothing"),
+                "add `grants`, `accounts` or `includes`, or remove it",
+            );
+        }
+        self.roles.insert(
+            name.clone(),
+            Role {
+                name: name.clone(),
+                description: document.description,
+                rule,
+                includes: document
+                    .includes
+                    .iter()
+                    .map(|included| included.value.clone())
+                    .collect(),
+                grants,
+                accounts: document
+                    .accounts
+                    .into_iter()
+                    .map(|system| system.value)
+                    .collect(),
+                file: file.to_owned(),
+                line,
+            },
+        );
+        self.includes.insert(name, document.includes);
+    }
+
+    fn rule(&mut self, file: &str, role: &str, rule: &Spanned<String>) -> Option<Expression> {
+        let what = format!("the rule of role `{role}`");
+        let variables = BTreeMap::from([("identity", Variable::Record(&self.schema.attributes))]);
+        compile(
+            Origin { file, what: &what },
+            rule,
+            &variables,
+            Kind::Boolean,
+            &mut self.problems,
+            &mut self.warnings,
+        )
+        .map(|(expression, _)| expression)
+    }
+
+    fn grants(&mut self, file: &str, role: &str, document: &RoleDocument) -> Vec<Grant> {
+        if document.grants.len() > GRANTS_PER_ROLE_MAX {
+            self.problem(
+                file,
+                &document.name,
+                format!("role `{role}` has more than {GRANTS_PER_ROLE_MAX} grants"),
+                "split it and include the parts",
+            );
+        }
+        let mut grants = BTreeSet::new();
+        for grant in &document.grants {
+            self.check_system(file, &grant.system);
+            let entitlement = &grant.entitlement;
+            if entitlement.value.trim().is_empty()
+                || entitlement.value.len() > ENTITLEMENT_BYTES_MAX
+            {
+                self.problem(
+                    file,
+                    entitlement,
+                    format!("`{}` is no name for an entitlement", entitlement.value),
+                    "write the name the system uses, 1 to 512 bytes",
+                );
+            }
+            let new = grants.insert(Grant {
+                system: grant.system.value.clone(),
+                entitlement: entitlement.value.clone(),
+            });
+            if !new {
+                self.warn(
+                    file,
+                    entitlement,
+                    format!("role `{role}` grants `{}` twice", entitlement.value),
+                    "remove one of them",
+                );
+            }
+        }
+        grants.into_iter().collect()
+    }
+
+    fn add_account(&mut self, file: &str, document: AccountDocument) {
+        self.check_system(file, &document.system);
+        let system = document.system.clone();
+        if self.templates.contains_key(&system.value) {
+            let message = format!("accounts of system `{}` are described twice", system.value);
+            self.problem(file, &system, message, "keep one of the two");
+            return;
+        }
+        let template = AccountTemplate::from(document);
+        self.canonical_templates.push(json!({
+            "system": system.value,
+            "name": template.name.value.trim(),
+            "attributes": template
+                .attributes
+                .iter()
+                .map(|(name, text)| (name.clone(), json!(text.value.trim())))
+                .collect::<serde_json::Map<_, _>>(),
+            "enabled": template.enabled,
+        }));
+        match CompiledTemplate::compile(file, &system.value, &template, self.schema) {
+            Ok((compiled, warnings)) => {
+                self.warnings.extend(warnings);
+                self.templates.insert(system.value, compiled);
+            }
+            Err(problems) => self.problems.extend(problems.list),
+        }
+    }
+
+    pub fn finish(mut self) -> Result<PolicySet, Problems> {
+        if self.roles.is_empty() && self.problems.is_empty() {
+            self.problems.push(Problem::new(
+                "policy",
+                None,
+                "the policy has no roles, so it would take all access from everybody",
+                "add at least one role",
+            ));
+        }
+        self.check_includes();
+        let bundles = if self.problems.is_empty() {
+            self.bundles()
+        } else {
+            BTreeMap::new()
+        };
+        self.warn_unreachable(&bundles);
+        let hash = self.hash();
+        let Self {
+            roles,
+            templates,
+            problems,
+            warnings,
+            ..
+        } = self;
+        problems.into_result(|| PolicySet {
+            roles,
+            bundles,
+            templates,
+            hash,
+            warnings,
+        })
+    }
+
+    fn check_includes(&mut self) {
+        let mut found = Vec::new();
+        for (name, includes) in &self.includes {
+            let Some(role) = self.roles.get(name) else {
+                continue;
+            };
+            for included in includes {
+                if !self.roles.contains_key(&included.value) {
+                    found.push(at(
+                        &role.file,
+                        included,
+                        format!(
+                            "role `{name}` includes `{}`, which does not exist",
+                            included.value
+                        ),
+                        suggest(
+                            &included.value,
+                            "roles",
+                            self.roles.keys().map(String::as_str),
+                        ),
+                    ));
+                }
+            }
+        }
+        self.problems.extend(found);
+        let mut told = BTreeSet::new();
+        let mut cycles = Vec::new();
+        for name in self.roles.keys() {
+            let Some(path) = self.cycle_from(name) else {
+                continue;
+            };
+            let members: BTreeSet<&str> = path.iter().copied().collect();
+            if told.insert(members)
+                && let Some(role) = self.roles.get(name)
+            {
+                cycles.push(Problem::on_line(
+                    role.file.clone(),
+                    role.line,
+                    format!(
+                        "roles include each other in a circle: {}",
+                        path.join(" -> ")
+                    ),
+                    "remove one of these `includes`",
+                ));
+            }
+        }
+        self.problems.extend(cycles);
+    }
+
+    /// The shortest way from `start` back to itself.
+    fn cycle_from(&self, start: &'_ str) -> Option<Vec<&str>> {
+        let (start, _) = self.roles.get_key_value(start)?;
+        let mut came_from: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut queue = VecDeque::from([start.as_str()]);
+        while let Some(current) = queue.pop_front() {
+            for next in self
+                .roles
+                .get(current)
+                .into_iter()
+                .flat_map(|role| &role.includes)
+            {
+                if next == start {
+                    let mut path = vec![start.as_str(), current];
+                    let mut here = current;
+                    while let Some(before) = came_from.get(here) {
+                        path.push(before);
+                        here = before;
+                    }
+                    if here != start {
+                        path.push(start);
+                    }
+                    if current == start {
+                        path.truncate(2);
+                    }
+                    path.reverse();
+                    return Some(path);
+                }
+                if self.roles.contains_key(next) && !came_from.contains_key(next.as_str()) {
+                    came_from.insert(next, current);
+                    queue.push_back(next);
+                }
+            }
+        }
+        None
+    }
+
+    /// Each role once, by the shortest way: a diamond of includes does not multiply.
+    fn bundles(&self) -> BTreeMap<String, Vec<Bundled>> {
+        self.roles
+            .values()
+            .filter(|role| role.rule.is_some())
+            .map(|role| {
+                let mut seen = BTreeSet::from([role.name.as_str()]);
+                let mut bundle = vec![Bundled {
+                    role: role.name.clone(),
+                    via: vec![role.name.clone()],
+                }];
+                let mut next = 0;
+                while let Some(current) = bundle.get(next).cloned() {
+                    next += 1;
+                    for included in self
+                        .roles
+                        .get(&current.role)
+                        .into_iter()
+                        .flat_map(|role| &role.includes)
+                    {
+                        if seen.insert(included) {
+                            let mut via = current.via.clone();
+                            via.push(included.clone());
+                            bundle.push(Bundled {
+                                role: included.clone(),
+                                via,
+                            });
+                        }
+                    }
+                }
+                (role.name.clone(), bundle)
+            })
+            .collect()
+    }
+
+    fn warn_unreachable(&mut self, bundles: &BTreeMap<String, Vec<Bundled>>) {
+        if bundles.is_empty() {
+            return;
+        }
+        let reachable: BTreeSet<&str> = bundles
+            .values()
+            .flatten()
+            .map(|bundled| bundled.role.as_str())
+            .collect();
+        let found: Vec<Problem> = self
+            .roles
+            .values()
+            .filter(|role| !reachable.contains(role.name.as_str()))
+            .map(|role| {
+                Problem::on_line(
+                    role.file.clone(),
+                    role.line,
+                    format!(
+                        "nobody can have role `{}`: it has no rule and no role with a rule includes it",
+                        role.name
+                    ),
+                    "add `when`, or include it somewhere",
+                )
+            })
+            .collect();
+        self.warnings.extend(found);
+    }
+
+    /// Over everything that can change a decision, in an order that does not depend on files.
+    fn hash(&mut self) -> String {
+        self.canonical_templates
+            .sort_by_key(|template| template.get("system").map(ToString::to_string));
+        let roles: Vec<serde_json::Value> = self
+            .roles
+            .values()
+            .map(|role| {
+                json!({
+                    "name": role.name,
+                    "when": role.rule.as_ref().map(Expression::text),
+                    "includes": role.includes.iter().collect::<BTreeSet<_>>(),
+                    "grants": role.grants,
+                    "accounts": role.accounts.iter().collect::<BTreeSet<_>>(),
+                })
+            })
+            .collect();
+        let canonical = json!({
+            "format": 1,
+            "roles": roles,
+            "accounts": self.canonical_templates,
+        });
+        digest(&canonical)
+    }
+
+    fn check_system(&mut self, file: &str, system: &Spanned<String>) {
+        if !self.schema.systems.contains(&system.value) {
+            let fix = suggest(
+                &system.value,
+                "configured systems",
+                self.schema.systems.iter().map(String::as_str),
+            );
+            let message = format!("there is no system `{}`", system.value);
+            self.problem(file, system, message, fix);
+        }
+    }
+
+    fn problem(
+        &mut self,
+        file: &str,
+        place: &Spanned<String>,
+        message: String,
+        fix: impl Into<String>,
+    ) {
+        self.problems.push(at(file, place, message, fix));
+    }
+
+    fn warn(
+        &mut self,
+        file: &str,
+        place: &Spanned<String>,
+        message: String,
+        fix: impl Into<String>,
+    ) {
+        self.warnings.push(at(file, place, message, fix));
+    }
+}
+
+fn at(
+    file: &str,
+    place: &Spanned<String>,
+    message: impl Into<String>,
+    fix: impl Into<String>,
+) -> Problem {
+    Problem::new(
+        file,
+        Some((place.defined.line(), place.defined.column())),
+        message,
+        fix,
+    )
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= ROLE_NAME_BYTES_MAX
+        && name
+            .chars()
+            .all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ':'))
+}

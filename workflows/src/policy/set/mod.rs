@@ -1,0 +1,135 @@
+//! A policy: all roles of the folder, checked, compiled and hashed.
+//!
+//! Background: a role has a rule (`when`), grants, and other roles it includes. Who satisfies the rule gets
+//! the role's grants and those of everything it includes, whatever the included roles' own rules say. A role
+//! without a rule is a building block for others.
+//!
+//! Loading is a pure function over texts. Everything that can be known before a person is looked at is
+//! refused here, with file, line and fix; an empty policy is refused too, because it would take everything
+//! from everybody.
+
+mod load;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use self::load::Loading;
+use super::document::PolicyFile;
+use super::expression::Expression;
+use super::problem::{Problem, Problems};
+use super::schema::Schema;
+use super::template::CompiledTemplate;
+use super::yaml;
+
+/// The most roles of a policy.
+pub const ROLES_MAX: usize = 2_000;
+/// The most grants of one role.
+pub const GRANTS_PER_ROLE_MAX: usize = 1_000;
+/// The longest name of a role, in bytes.
+pub const ROLE_NAME_BYTES_MAX: usize = 100;
+/// The longest name of an entitlement, in bytes.
+pub const ENTITLEMENT_BYTES_MAX: usize = 512;
+
+/// A right on a system.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Grant {
+    pub system: String,
+    pub entitlement: String,
+}
+
+/// A checked role.
+#[derive(Debug)]
+pub struct Role {
+    pub name: String,
+    pub description: String,
+    pub rule: Option<Expression>,
+    pub includes: Vec<String>,
+    pub grants: Vec<Grant>,
+    pub accounts: Vec<String>,
+    pub file: String,
+    pub line: u64,
+}
+
+/// A role that comes with another, and the way there: both ends and every role between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundled {
+    pub role: String,
+    pub via: Vec<String>,
+}
+
+/// A whole policy.
+#[derive(Debug)]
+pub struct PolicySet {
+    roles: BTreeMap<String, Role>,
+    /// For each role with a rule: itself and all it includes, nearest first.
+    bundles: BTreeMap<String, Vec<Bundled>>,
+    templates: BTreeMap<String, CompiledTemplate>,
+    hash: String,
+    warnings: Vec<Problem>,
+}
+
+impl PolicySet {
+    /// Loads a policy from (file name, text) pairs, in whatever order they come.
+    ///
+    /// # Errors
+    /// Everything that is wrong, up to the limit of [`Problems`].
+    pub fn load(files: &[(String, String)], schema: &Schema) -> Result<Self, Problems> {
+        let mut loading = Loading::new(schema);
+        let mut sorted: Vec<&(String, String)> = files.iter().collect();
+        sorted.sort();
+        for (file, text) in sorted {
+            match yaml::parse::<PolicyFile>(file, text) {
+                Ok(document) => loading.add(file, document),
+                Err(problem) => loading.problems.push(problem),
+            }
+        }
+        loading.finish()
+    }
+
+    /// The roles in the order of their names.
+    pub fn roles(&self) -> impl Iterator<Item = &Role> {
+        self.roles.values()
+    }
+
+    #[must_use]
+    pub fn role(&self, name: &str) -> Option<&Role> {
+        self.roles.get(name)
+    }
+
+    /// What comes with a role that has a rule, itself first.
+    pub(super) fn bundle(&self, name: &str) -> &[Bundled] {
+        self.bundles.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// How accounts on `system` are named, if the policy says so.
+    #[must_use]
+    pub fn template(&self, system: &str) -> Option<&CompiledTemplate> {
+        self.templates.get(system)
+    }
+
+    /// The version of this policy: the SHA-256, in hex, of everything in it that can change a decision.
+    #[must_use]
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// What is allowed but likely a slip.
+    #[must_use]
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
+    /// Every right that some role gives: what this policy decides about. A grant outside of it was not made
+    /// by this policy.
+    #[must_use]
+    pub fn governed(&self) -> BTreeSet<Grant> {
+        self.roles
+            .values()
+            .flat_map(|role| role.grants.iter().cloned())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

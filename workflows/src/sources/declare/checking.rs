@@ -1,0 +1,489 @@
+//! Everything a configuration can get wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono_tz::Tz;
+use serde_saphyr::Spanned;
+
+use super::{ATTRIBUTES_MAX, Attribute, Extract, NAME_BYTES_MAX, Source, Status};
+use crate::policy::expression::check::{Kind, Variable};
+use crate::policy::problem::{Problem, Problems, suggest};
+use crate::policy::schema::AttributeKind;
+use crate::policy::{Origin, compile};
+use crate::sources::config::{ColumnSource, DetailedColumn, SourceConfig, TypeSource};
+use crate::sources::event::EventType;
+use crate::sources::guard::SliceLimit;
+use crate::sources::record::{IdentityType, attribute};
+
+/// A configuration under examination.
+pub(super) struct Checking<'a> {
+    file: &'a str,
+    problems: Problems,
+    warnings: Vec<Problem>,
+}
+
+impl<'a> Checking<'a> {
+    pub fn new(file: &'a str) -> Self {
+        Self {
+            file,
+            problems: Problems::default(),
+            warnings: Vec::new(),
+        }
+    }
+
+    pub fn finish(mut self, config: SourceConfig) -> Result<Source, Problems> {
+        match self.source(config) {
+            Some(source) if self.problems.is_empty() => Ok(Source {
+                warnings: self.warnings,
+                ..source
+            }),
+            _ => Err(self.problems),
+        }
+    }
+
+    fn source(&mut self, config: SourceConfig) -> Option<Source> {
+        if !is_identifier(&config.name.value, true) {
+            self.problem(
+                &config.name,
+                format!("`{}` is no name for a source", config.name.value),
+                "use up to 64 small letters, digits, `_` and `-`, a letter first",
+            );
+        }
+        let zone = self.zone(&config.time_zone);
+        let delimiter = self.delimiter(&config);
+        let key = self.extract("the key", &config.key, Kind::Any);
+        let attributes = self.attributes(&config);
+        let names: BTreeSet<&str> = config.columns.keys().map(String::as_str).collect();
+        self.check_names(&config, &names);
+        let change_events = self.change_events(&config, &names);
+        self.check_guard(&config, &names);
+        let (fixed_type, type_rule) = self.identity_type(config.identity_type.as_ref());
+        let date_format = config
+            .employment
+            .as_ref()
+            .and_then(|employment| employment.date_format.as_ref());
+        if let Some(format) = date_format {
+            self.check_date_format(format, &format.value);
+        }
+        let status = config.status.map(|status| {
+            let lower = |values: Vec<String>| {
+                values
+                    .iter()
+                    .map(|value| value.trim().to_lowercase())
+                    .collect()
+            };
+            Status {
+                column: status.column.value,
+                ended: lower(status.ended),
+                leave: lower(status.leave),
+                active: lower(status.active),
+            }
+        });
+        Some(Source {
+            name: config.name.value,
+            format: config.format,
+            delimiter: delimiter?,
+            zone: zone?,
+            as_of_file_name: config.as_of_file_name.map(|format| format.value),
+            complete: config.complete,
+            manifest: config.manifest,
+            final_newline: config.final_newline,
+            key: key?,
+            attributes,
+            fixed_type,
+            type_rule,
+            manager: config
+                .manager
+                .map(|manager| (manager.column.value, manager.by.value)),
+            project: config
+                .project
+                .map(|project| (project.column.value, project.separator)),
+            start: config
+                .employment
+                .as_ref()
+                .and_then(|employment| employment.start.as_ref())
+                .map(|column| column.value.clone()),
+            end: config
+                .employment
+                .as_ref()
+                .and_then(|employment| employment.end.as_ref())
+                .map(|column| column.value.clone()),
+            date_format: date_format
+                .map_or_else(|| ISO_DATE.to_owned(), |format| format.value.clone()),
+            status,
+            change_events,
+            guard: config.guard,
+            warnings: Vec::new(),
+        })
+    }
+
+    fn zone(&mut self, name: &Spanned<String>) -> Option<Tz> {
+        let zone = name.value.parse::<Tz>().ok();
+        if zone.is_none() {
+            let known = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
+            let fix = match crate::policy::problem::similar(&name.value, known) {
+                Some(zone) => format!("did you mean `{zone}`?"),
+                None => "use an IANA name such as `Europe/Berlin`".to_owned(),
+            };
+            self.problem(name, format!("there is no time zone `{}`", name.value), fix);
+        }
+        zone
+    }
+
+    fn delimiter(&mut self, config: &SourceConfig) -> Option<u8> {
+        let Some(delimiter) = &config.delimiter else {
+            return Some(b',');
+        };
+        match delimiter.value.as_bytes() {
+            [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\r' | b'\n' | 0) => Some(*byte),
+            _ => {
+                self.problem(
+                    delimiter,
+                    "`delimiter` is not one ASCII character".to_owned(),
+                    "write `\",\"`, `\";\"`, `\"|\"` or `\"\\t\"`",
+                );
+                None
+            }
+        }
+    }
+
+    fn attributes(&mut self, config: &SourceConfig) -> Vec<Attribute> {
+        let mut attributes = Vec::new();
+        if config.columns.len() > ATTRIBUTES_MAX {
+            self.problem(
+                &config.name,
+                format!("the source has more than {ATTRIBUTES_MAX} attributes"),
+                "keep those that rules and accounts use",
+            );
+            return attributes;
+        }
+        for (name, source) in &config.columns {
+            if attribute::RESERVED.contains(&name.as_str()) {
+                let fix = match name.as_str() {
+                    attribute::TYPE => "set `type:` of the source",
+                    attribute::PROJECTS => "set `project:` of the source",
+                    attribute::MANAGER | attribute::MANAGER_NAME => "set `manager:` of the source",
+                    attribute::KEY => "set `key:` of the source",
+                    attribute::EMPLOYMENT_STATUS => "set `status:` of the source",
+                    _ => "set `employment:` of the source",
+                };
+                self.problem(
+                    source,
+                    format!("the attribute `{name}` has a meaning of its own"),
+                    fix,
+                );
+                continue;
+            }
+            if !is_identifier(name, false) {
+                self.problem(
+                    source,
+                    format!("`{name}` is no name for an attribute"),
+                    "use up to 64 small letters, digits and `_`, a letter first",
+                );
+                continue;
+            }
+            let detail = match &source.value {
+                ColumnSource::Column(_) => None,
+                ColumnSource::Detailed(detail) => Some(detail),
+            };
+            let kind = detail.map_or(AttributeKind::Text, |detail| detail.kind);
+            let wanted = match kind {
+                AttributeKind::Text | AttributeKind::Date => Kind::Any,
+                other => Kind::from(other),
+            };
+            let what = format!("attribute `{name}`");
+            let Some(from) = self.extract(&what, source, wanted) else {
+                continue;
+            };
+            let date_format = self.details(name, source, detail);
+            attributes.push(Attribute {
+                name: name.clone(),
+                from,
+                kind,
+                separator: detail
+                    .and_then(|detail| detail.separator.clone())
+                    .filter(|separator| !separator.is_empty())
+                    .unwrap_or_else(|| ";".to_owned()),
+                date_format,
+                required: config
+                    .required
+                    .iter()
+                    .any(|required| required.value == *name),
+            });
+        }
+        attributes
+    }
+
+    /// Settings that belong to one kind of value only. Gives the form of dates.
+    fn details(
+        &mut self,
+        name: &str,
+        place: &Spanned<ColumnSource>,
+        detail: Option<&DetailedColumn>,
+    ) -> String {
+        let Some(detail) = detail else {
+            return ISO_DATE.to_owned();
+        };
+        if detail.separator.is_some() && detail.kind != AttributeKind::List {
+            self.problem(
+                place,
+                format!("`separator` of attribute `{name}` has no meaning"),
+                "set `type: list`, or remove it",
+            );
+        }
+        match &detail.date_format {
+            Some(_) if detail.kind != AttributeKind::Date => {
+                self.problem(
+                    place,
+                    format!("`date_format` of attribute `{name}` has no meaning"),
+                    "set `type: date`, or remove it",
+                );
+                ISO_DATE.to_owned()
+            }
+            Some(format) => {
+                self.check_date_format(place, format);
+                format.clone()
+            }
+            None => ISO_DATE.to_owned(),
+        }
+    }
+
+    fn extract(
+        &mut self,
+        what: &str,
+        source: &Spanned<ColumnSource>,
+        wanted: Kind,
+    ) -> Option<Extract> {
+        match &source.value {
+            ColumnSource::Column(column) => self.column(what, source, column),
+            ColumnSource::Detailed(detail) => match (&detail.column, &detail.cel) {
+                (Some(column), None) => self.column(what, source, column),
+                (None, Some(text)) => self.cel(what, source, text, wanted),
+                (Some(_), Some(_)) | (None, None) => {
+                    self.problem(
+                        source,
+                        format!("{what} needs either `column` or `cel`"),
+                        "write one of the two",
+                    );
+                    None
+                }
+            },
+        }
+    }
+
+    fn column<T>(&mut self, what: &str, place: &Spanned<T>, column: &str) -> Option<Extract> {
+        if column.trim().is_empty() {
+            self.problem(
+                place,
+                format!("{what} has no column"),
+                "write the name of a column",
+            );
+            return None;
+        }
+        Some(Extract::Column(column.to_owned()))
+    }
+
+    fn cel<T>(
+        &mut self,
+        what: &str,
+        place: &Spanned<T>,
+        text: &str,
+        wanted: Kind,
+    ) -> Option<Extract> {
+        let spanned = Spanned::new(text.to_owned(), place.referenced, place.defined);
+        let origin = Origin {
+            file: self.file,
+            what: &format!("the expression of {what}"),
+        };
+        compile(
+            origin,
+            &spanned,
+            &BTreeMap::from([("row", Variable::Open)]),
+            wanted,
+            &mut self.problems,
+            &mut self.warnings,
+        )
+        .map(|(expression, report)| {
+            let reads = report.reads.into_iter().map(|(_, column)| column).collect();
+            Extract::Cel(expression, reads)
+        })
+    }
+
+    fn identity_type(
+        &mut self,
+        source: Option<&Spanned<TypeSource>>,
+    ) -> (IdentityType, Option<Extract>) {
+        match source.map(|source| (&source.value, source)) {
+            None => (IdentityType::Employee, None),
+            Some((TypeSource::Fixed(kind), _)) => (*kind, None),
+            Some((TypeSource::Cel(rule), place)) => (
+                IdentityType::Employee,
+                self.cel("the type", place, &rule.cel, Kind::Text),
+            ),
+        }
+    }
+
+    fn check_names(&mut self, config: &SourceConfig, names: &BTreeSet<&str>) {
+        for required in &config.required {
+            if !names.contains(required.value.as_str()) {
+                self.problem(
+                    required,
+                    format!(
+                        "`required` names `{}`, which is not in `columns`",
+                        required.value
+                    ),
+                    suggest(&required.value, "attributes", names.iter().copied()),
+                );
+            }
+        }
+        if let Some(manager) = &config.manager
+            && manager.by.value != attribute::KEY
+            && !names.contains(manager.by.value.as_str())
+        {
+            let by = &manager.by;
+            self.problem(
+                by,
+                format!(
+                    "the manager is named by `{}`, which is not in `columns`",
+                    by.value
+                ),
+                suggest(
+                    &by.value,
+                    "attributes",
+                    names.iter().copied().chain(["key"]),
+                ),
+            );
+        }
+        if let Some(status) = &config.status
+            && status.ended.is_empty()
+            && status.leave.is_empty()
+        {
+            self.problem(
+                &status.column,
+                "`status` says nothing about its values".to_owned(),
+                "list the values that mean the end in `ended`",
+            );
+        }
+    }
+
+    fn change_events(
+        &mut self,
+        config: &SourceConfig,
+        names: &BTreeSet<&str>,
+    ) -> BTreeMap<String, EventType> {
+        const ALLOWED: [EventType; 3] = [
+            EventType::Transfer,
+            EventType::CostCenterChanged,
+            EventType::EntityTransfer,
+        ];
+        let mut events = BTreeMap::new();
+        for (name, event) in &config.change_events {
+            if !names.contains(name.as_str()) {
+                self.problem(
+                    event,
+                    format!("`change_events` names `{name}`, which is not in `columns`"),
+                    suggest(name, "attributes", names.iter().copied()),
+                );
+            }
+            match ALLOWED
+                .into_iter()
+                .find(|allowed| allowed.as_str() == event.value)
+            {
+                Some(event) => {
+                    events.insert(name.clone(), event);
+                }
+                None => self.problem(
+                    event,
+                    format!("a change of `{name}` cannot be the event `{}`", event.value),
+                    suggest(
+                        &event.value,
+                        "events of a change",
+                        ALLOWED.map(EventType::as_str),
+                    ),
+                ),
+            }
+        }
+        events
+    }
+
+    fn check_guard(&mut self, config: &SourceConfig, names: &BTreeSet<&str>) {
+        let guard = &config.guard;
+        for (what, limit) in [
+            ("removals", &guard.removals),
+            ("creations", &guard.creations),
+            ("changes", &guard.changes),
+        ] {
+            let whole = SliceLimit {
+                share_max: limit.share_max,
+                ..SliceLimit::default()
+            };
+            let all = std::iter::once(&whole).chain(limit.slices.values());
+            if all
+                .filter_map(|limit| limit.share_max)
+                .any(|share| !(0.0..=1.0).contains(&share))
+            {
+                self.problem(
+                    &config.name,
+                    format!("`guard.{what}` has a `share_max` that is not between 0 and 1"),
+                    "write 0.05 for five per cent",
+                );
+            }
+            for slice in limit.slices.keys() {
+                if !names.contains(slice.as_str()) && slice != attribute::TYPE {
+                    self.problem(
+                        &config.name,
+                        format!("`guard.{what}.slices` names `{slice}`, which is not in `columns`"),
+                        suggest(slice, "attributes", names.iter().copied()),
+                    );
+                }
+            }
+        }
+        if guard.removals.share_max.is_none() && guard.removals.count_max.is_none() {
+            self.warnings.push(at(
+                self.file,
+                &config.name,
+                "nothing stops a damaged file from removing everybody".to_owned(),
+                "set `guard.removals.share_max` or `count_max`",
+            ));
+        }
+    }
+
+    fn check_date_format<T>(&mut self, place: &Spanned<T>, format: &str) {
+        let unknown = chrono::format::StrftimeItems::new(format)
+            .any(|item| matches!(item, chrono::format::Item::Error));
+        if unknown
+            || !["%Y", "%y", "%F", "%D", "%x"]
+                .iter()
+                .any(|part| format.contains(part))
+        {
+            self.problem(
+                place,
+                format!("`{format}` is no form of a date"),
+                "write it as `%Y-%m-%d` or `%d.%m.%Y`",
+            );
+        }
+    }
+
+    fn problem<T>(&mut self, place: &Spanned<T>, message: String, fix: impl Into<String>) {
+        self.problems.push(at(self.file, place, message, fix));
+    }
+}
+
+const ISO_DATE: &str = "%Y-%m-%d";
+
+fn at<T>(file: &str, place: &Spanned<T>, message: String, fix: impl Into<String>) -> Problem {
+    Problem::new(
+        file,
+        Some((place.defined.line(), place.defined.column())),
+        message,
+        fix,
+    )
+}
+
+fn is_identifier(name: &str, hyphen: bool) -> bool {
+    name.len() <= NAME_BYTES_MAX
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| {
+            c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || (hyphen && c == '-')
+        })
+}

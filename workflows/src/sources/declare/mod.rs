@@ -1,0 +1,221 @@
+//! A checked source: everything in its configuration that can be wrong is refused here, before any file.
+
+mod checking;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono_tz::Tz;
+
+use self::checking::Checking;
+use super::config::{Format, ManifestRule, Presence, SourceConfig};
+use super::event::EventType;
+use super::guard::GuardConfig;
+use super::record::{IdentityType, attribute};
+use crate::policy::expression::Expression;
+use crate::policy::problem::{Problem, Problems};
+use crate::policy::schema::{AttributeDeclaration, AttributeDeclarations, AttributeKind};
+use crate::policy::yaml;
+
+/// The longest name of a source or an attribute, in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+/// The most attributes of a source.
+pub const ATTRIBUTES_MAX: usize = 256;
+
+/// Where a value comes from.
+#[derive(Debug)]
+pub(super) enum Extract {
+    Column(String),
+    /// An expression, and the columns it surely reads.
+    Cel(Expression, BTreeSet<String>),
+}
+
+/// How one attribute is made.
+#[derive(Debug)]
+pub(super) struct Attribute {
+    pub name: String,
+    pub from: Extract,
+    pub kind: AttributeKind,
+    pub separator: String,
+    pub date_format: String,
+    pub required: bool,
+}
+
+/// A status column and what its values mean, in lower case.
+#[derive(Debug)]
+pub(super) struct Status {
+    pub column: String,
+    pub ended: BTreeSet<String>,
+    pub leave: BTreeSet<String>,
+    pub active: BTreeSet<String>,
+}
+
+/// A checked source.
+#[derive(Debug)]
+pub struct Source {
+    pub(super) name: String,
+    pub(super) format: Format,
+    pub(super) delimiter: u8,
+    pub(super) zone: Tz,
+    pub(super) as_of_file_name: Option<String>,
+    pub(super) complete: bool,
+    pub(super) manifest: ManifestRule,
+    pub(super) final_newline: Presence,
+    pub(super) key: Extract,
+    pub(super) attributes: Vec<Attribute>,
+    pub(super) fixed_type: IdentityType,
+    pub(super) type_rule: Option<Extract>,
+    /// Column, and what it names the manager by.
+    pub(super) manager: Option<(String, String)>,
+    /// Column, and what separates projects.
+    pub(super) project: Option<(String, Option<String>)>,
+    pub(super) start: Option<String>,
+    pub(super) end: Option<String>,
+    pub(super) date_format: String,
+    pub(super) status: Option<Status>,
+    change_events: BTreeMap<String, EventType>,
+    guard: GuardConfig,
+    warnings: Vec<Problem>,
+}
+
+impl Source {
+    /// Reads and checks a configuration. `file` is its name, for messages.
+    ///
+    /// # Errors
+    /// Everything that is wrong, up to the limit of [`Problems`].
+    pub fn load(file: &str, text: &str) -> Result<Self, Problems> {
+        let config: SourceConfig = yaml::parse(file, text)?;
+        Self::from_config(file, config)
+    }
+
+    /// Checks a configuration that was read already.
+    ///
+    /// # Errors
+    /// As [`Source::load`].
+    pub fn from_config(file: &str, config: SourceConfig) -> Result<Self, Problems> {
+        Checking::new(file).finish(config)
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    #[must_use]
+    pub fn zone(&self) -> Tz {
+        self.zone
+    }
+
+    #[must_use]
+    pub fn guard(&self) -> &GuardConfig {
+        &self.guard
+    }
+
+    #[must_use]
+    pub fn manifest_rule(&self) -> ManifestRule {
+        self.manifest
+    }
+
+    /// What is allowed but likely a slip.
+    #[must_use]
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
+    /// What rules may expect of identities from this source.
+    #[must_use]
+    pub fn declarations(&self) -> AttributeDeclarations {
+        use AttributeKind::{Date, List, Text};
+        let mut declarations: AttributeDeclarations = self
+            .attributes
+            .iter()
+            .map(|attribute| {
+                let declaration = AttributeDeclaration {
+                    kind: attribute.kind,
+                    required: attribute.required,
+                };
+                (attribute.name.clone(), declaration)
+            })
+            .collect();
+        let mut add = |name: &str, declaration| {
+            declarations.insert(name.to_owned(), declaration);
+        };
+        add(attribute::TYPE, AttributeDeclaration::required(Text));
+        if self.project.is_some() {
+            add(attribute::PROJECTS, AttributeDeclaration::required(List));
+        }
+        if self.manager.is_some() {
+            add(attribute::MANAGER, AttributeDeclaration::optional(Text));
+            add(
+                attribute::MANAGER_NAME,
+                AttributeDeclaration::optional(Text),
+            );
+        }
+        if self.start.is_some() {
+            add(
+                attribute::EMPLOYMENT_START,
+                AttributeDeclaration::optional(Date),
+            );
+        }
+        if self.end.is_some() {
+            add(
+                attribute::EMPLOYMENT_END,
+                AttributeDeclaration::optional(Date),
+            );
+        }
+        if self.status.is_some() {
+            add(
+                attribute::EMPLOYMENT_STATUS,
+                AttributeDeclaration::required(Text),
+            );
+        }
+        declarations
+    }
+
+    /// The event that a change of `attribute` makes.
+    pub(super) fn change_event(&self, attribute: &str) -> EventType {
+        self.change_events
+            .get(attribute)
+            .copied()
+            .unwrap_or(EventType::Transfer)
+    }
+
+    /// Every column that must be in the file, with what needs it.
+    pub(super) fn columns(&self) -> Vec<(String, String)> {
+        let mut columns = Vec::new();
+        let mut extract = |from: &Extract, what: String| match from {
+            Extract::Column(column) => columns.push((column.clone(), what)),
+            Extract::Cel(_, reads) => {
+                columns.extend(reads.iter().map(|column| (column.clone(), what.clone())));
+            }
+        };
+        extract(&self.key, "the key".to_owned());
+        for attribute in &self.attributes {
+            extract(&attribute.from, format!("attribute `{}`", attribute.name));
+        }
+        if let Some(rule) = &self.type_rule {
+            extract(rule, "the type".to_owned());
+        }
+        let plain = [
+            (
+                self.manager.as_ref().map(|(column, _)| column),
+                "the manager",
+            ),
+            (
+                self.project.as_ref().map(|(column, _)| column),
+                "the projects",
+            ),
+            (self.start.as_ref(), "the first day"),
+            (self.end.as_ref(), "the last day"),
+            (
+                self.status.as_ref().map(|status| &status.column),
+                "the status",
+            ),
+        ];
+        for (column, what) in plain {
+            if let Some(column) = column {
+                columns.push((column.clone(), what.to_owned()));
+            }
+        }
+        columns
+    }
+}

@@ -1,0 +1,417 @@
+//! From two states to the facts between them.
+//!
+//! When a fact holds (`effective_at`), always in the zone of the source:
+//!
+//! - a hire, contract or rehire: at the start of the first day if the feed tells one, else of the snapshot's day;
+//!   in the very first snapshot, people who had begun before it begin with it;
+//! - a change, a project, a leave: at the start of the snapshot's day;
+//! - an announced end (`termination.scheduled`, `contract.expired`, ...): at the *end* of the last day;
+//! - a termination that the feed states: at the end of the last day if there is one, else at the start of the
+//!   snapshot's day;
+//! - a termination inferred from absence: at the start of the snapshot's day, because a snapshot of that day
+//!   already shows the person gone.
+//!
+//! Every event carries all attributes that hold after it, so whoever handles the last one knows the state.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::declare::Source;
+use super::event::{BusinessEvent, EventContent, EventType};
+use super::record::{IdentityType, Key, Record, Records, attribute};
+use super::snapshot::Snapshot;
+use super::time::{end_of_day, start_of_day};
+use crate::policy::hex;
+
+/// What a change does to the number of people. The guard limits each by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    Create,
+    Update,
+    Remove,
+}
+
+impl ChangeKind {
+    /// What the people do, for a sentence.
+    #[must_use]
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::Create => "would join",
+            Self::Update => "would change",
+            Self::Remove => "would leave",
+        }
+    }
+}
+
+/// One fact.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    pub kind: ChangeKind,
+    pub event: BusinessEvent,
+}
+
+/// Everything between two states.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// A hash over the source, the day and every change.
+    pub id: String,
+    pub source: String,
+    pub as_of: NaiveDate,
+    /// By person, then in the order in which they are best handled: ends before starts.
+    pub changes: Vec<Change>,
+    /// People missing from a snapshot that does not claim to be complete: nothing is inferred.
+    pub missing: Vec<Key>,
+}
+
+/// What happened between `previous` and `snapshot`. `gone` are people the source had once and who left:
+/// when they come back it is a rehire.
+#[must_use]
+pub fn diff(
+    source: &Source,
+    previous: &Records,
+    snapshot: &Snapshot,
+    gone: &BTreeSet<Key>,
+) -> Difference {
+    let mut differ = Differ {
+        source,
+        snapshot,
+        baseline: previous.is_empty() && gone.is_empty(),
+        changes: Vec::new(),
+    };
+    let mut missing = Vec::new();
+    let keys: BTreeSet<&Key> = previous.keys().chain(snapshot.records.keys()).collect();
+    for key in keys {
+        match (previous.get(key), snapshot.records.get(key)) {
+            (None, Some(next)) => differ.appeared(next, gone.contains(key)),
+            (Some(before), Some(next)) if before.digest != next.digest => {
+                differ.changed(before, next);
+            }
+            (Some(before), None) if snapshot.complete => differ.vanished(before),
+            (Some(_), None) => missing.push(key.clone()),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+    }
+    let changes = differ.changes;
+    let mut hash = Sha256::new();
+    hash.update(json!([source.name(), snapshot.as_of.day]).to_string());
+    for change in &changes {
+        hash.update(&change.event.id);
+    }
+    Difference {
+        id: format!("dif_{}", hex(&hash.finalize())),
+        source: source.name().to_owned(),
+        as_of: snapshot.as_of.day,
+        changes,
+        missing,
+    }
+}
+
+/// The state to keep once `snapshot` is accepted: itself when it is complete, else with those it misses.
+#[must_use]
+pub fn remember(previous: &Records, snapshot: &Snapshot) -> Records {
+    if snapshot.complete {
+        return snapshot.records.clone();
+    }
+    let mut records = previous.clone();
+    records.extend(
+        snapshot
+            .records
+            .iter()
+            .map(|(key, record)| (key.clone(), record.clone())),
+    );
+    records
+}
+
+struct Differ<'a> {
+    source: &'a Source,
+    snapshot: &'a Snapshot,
+    /// The first snapshot of all: people were there before we looked.
+    baseline: bool,
+    changes: Vec<Change>,
+}
+
+impl Differ<'_> {
+    fn day(&self) -> NaiveDate {
+        self.snapshot.as_of.day
+    }
+
+    fn today(&self) -> DateTime<Utc> {
+        start_of_day(self.day(), self.source.zone())
+    }
+
+    fn end_of(&self, day: NaiveDate) -> DateTime<Utc> {
+        end_of_day(day, self.source.zone())
+    }
+
+    fn push(
+        &mut self,
+        kind: ChangeKind,
+        event_type: EventType,
+        subject: &Key,
+        effective_at: DateTime<Utc>,
+        data: Value,
+    ) {
+        let event = BusinessEvent::new(EventContent {
+            source: self.source.name(),
+            event_type,
+            subject,
+            occurred_at: self.snapshot.as_of.instant,
+            effective_at,
+            zone: self.source.zone().name(),
+            data,
+        });
+        self.changes.push(Change { kind, event });
+    }
+
+    fn appeared(&mut self, next: &Record, gone: bool) {
+        // Somebody whose end was over before we ever saw them needs nothing.
+        if next.has_ended(self.day()) {
+            return;
+        }
+        self.begins(next, gone);
+    }
+
+    fn begins(&mut self, next: &Record, known: bool) {
+        let event_type = match (known, next.identity_type()) {
+            (true, _) => EventType::Rehire,
+            (false, IdentityType::Contractor) => EventType::ContractStart,
+            (false, IdentityType::Employee | IdentityType::Guest) => EventType::Hire,
+        };
+        let effective_at = match next.first_day() {
+            // The first day of somebody who was there before us, or of an earlier employment, is no day on
+            // which anything was due.
+            Some(first) if first >= self.day() || !(known || self.baseline) => {
+                start_of_day(first, self.source.zone())
+            }
+            _ => self.today(),
+        };
+        let data = json!({ "attributes": next.attributes });
+        self.push(
+            ChangeKind::Create,
+            event_type,
+            &next.key,
+            effective_at,
+            data,
+        );
+        self.end_announced(None, next);
+        if next.on_leave() {
+            let data = json!({ "attributes": next.attributes });
+            self.push(
+                ChangeKind::Update,
+                EventType::LeaveStart,
+                &next.key,
+                self.today(),
+                data,
+            );
+        }
+    }
+
+    fn changed(&mut self, before: &Record, next: &Record) {
+        match (before.has_ended(self.day()), next.has_ended(self.day())) {
+            (true, true) => {}
+            (true, false) => self.begins(next, true),
+            (false, true) => self.ended(next),
+            (false, false) => self.updated(before, next),
+        }
+    }
+
+    fn ended(&mut self, next: &Record) {
+        let effective_at = match next.last_day() {
+            Some(last) if last < self.day() => self.end_of(last),
+            _ => self.today(),
+        };
+        let data = json!({
+            "inferred": false,
+            "last_day": next.last_day(),
+            "attributes": next.attributes,
+        });
+        self.push(
+            ChangeKind::Remove,
+            EventType::TerminationEffective,
+            &next.key,
+            effective_at,
+            data,
+        );
+    }
+
+    fn vanished(&mut self, before: &Record) {
+        // Their end was known and has been dealt with.
+        if before.has_ended(self.day()) {
+            return;
+        }
+        let event_type = match before.first_day() {
+            Some(first) if first > self.day() => EventType::HireRescinded,
+            _ => EventType::TerminationEffective,
+        };
+        let data = json!({
+            "inferred": true,
+            "last_day": before.last_day(),
+            "attributes": before.attributes,
+        });
+        self.push(
+            ChangeKind::Remove,
+            event_type,
+            &before.key,
+            self.today(),
+            data,
+        );
+    }
+
+    fn updated(&mut self, before: &Record, next: &Record) {
+        let key = &next.key;
+        if before.identity_type() != next.identity_type() {
+            let changes = json!({ attribute::TYPE: from_to(before, next, attribute::TYPE) });
+            let data = json!({ "changes": changes, "attributes": next.attributes });
+            self.push(
+                ChangeKind::Update,
+                EventType::Conversion,
+                key,
+                self.today(),
+                data,
+            );
+        }
+        for (event_type, changes) in self.attribute_changes(before, next) {
+            let data = json!({ "changes": changes, "attributes": next.attributes });
+            self.push(ChangeKind::Update, event_type, key, self.today(), data);
+        }
+        self.manager(before, next);
+        let (old, new) = (before.projects(), next.projects());
+        for (event_type, projects) in [
+            (EventType::ProjectEnd, old.difference(&new)),
+            (EventType::ProjectStart, new.difference(&old)),
+        ] {
+            for project in projects {
+                let data = json!({ "project": project, "attributes": next.attributes });
+                self.push(ChangeKind::Update, event_type, key, self.today(), data);
+            }
+        }
+        if before.on_leave() != next.on_leave() {
+            let event_type = if next.on_leave() {
+                EventType::LeaveStart
+            } else {
+                EventType::LeaveEnd
+            };
+            let data = json!({ "attributes": next.attributes });
+            self.push(ChangeKind::Update, event_type, key, self.today(), data);
+        }
+        self.end_announced(Some(before), next);
+        // Whatever else differs must not be lost to those who keep the state from events.
+        if self
+            .changes
+            .last()
+            .is_none_or(|last| last.event.subject != *key)
+        {
+            let data = json!({ "changes": {}, "attributes": next.attributes });
+            self.push(
+                ChangeKind::Update,
+                EventType::Transfer,
+                key,
+                self.today(),
+                data,
+            );
+        }
+    }
+
+    /// Changed attributes of the source's own, by the event they make.
+    fn attribute_changes(
+        &self,
+        before: &Record,
+        next: &Record,
+    ) -> BTreeMap<EventType, serde_json::Map<String, Value>> {
+        let names: BTreeSet<&String> = before
+            .attributes
+            .keys()
+            .chain(next.attributes.keys())
+            .collect();
+        let mut changes: BTreeMap<EventType, serde_json::Map<String, Value>> = BTreeMap::new();
+        for name in names {
+            let own = !attribute::RESERVED.contains(&name.as_str())
+                || name == attribute::EMPLOYMENT_START;
+            if own && before.attributes.get(name) != next.attributes.get(name) {
+                changes
+                    .entry(self.source.change_event(name))
+                    .or_default()
+                    .insert(name.clone(), from_to(before, next, name));
+            }
+        }
+        changes
+    }
+
+    fn manager(&mut self, before: &Record, next: &Record) {
+        let manager = |record: &Record| {
+            json!({
+                "key": record.text(attribute::MANAGER),
+                "name": record.text(attribute::MANAGER_NAME),
+            })
+        };
+        let (from, to) = (manager(before), manager(next));
+        if from != to {
+            let data = json!({ "from": from, "to": to, "attributes": next.attributes });
+            self.push(
+                ChangeKind::Update,
+                EventType::ManagerChanged,
+                &next.key,
+                self.today(),
+                data,
+            );
+        }
+    }
+
+    /// The last day was set, moved or taken back, and is not over yet.
+    fn end_announced(&mut self, before: Option<&Record>, next: &Record) {
+        let (old, new) = (before.and_then(Record::last_day), next.last_day());
+        if old == new {
+            return;
+        }
+        let key = &next.key;
+        let data = json!({
+            "last_day": new,
+            "previous_last_day": old,
+            "attributes": next.attributes,
+        });
+        let contractor = next.identity_type() == IdentityType::Contractor;
+        // An end that comes, or comes sooner, takes people away; the guard has to count it as that. The end
+        // that a new contract brings with it does not.
+        let kind = match (before, old, new) {
+            (Some(_), None, Some(_)) => ChangeKind::Remove,
+            (Some(_), Some(old), Some(new)) if new < old => ChangeKind::Remove,
+            _ => ChangeKind::Update,
+        };
+        let later = match (old, new) {
+            (Some(old), Some(new)) => new > old,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if contractor {
+            if later {
+                self.push(
+                    ChangeKind::Update,
+                    EventType::ContractExtended,
+                    key,
+                    self.today(),
+                    data.clone(),
+                );
+            }
+            if let Some(last) = new {
+                let effective_at = self.end_of(last);
+                self.push(kind, EventType::ContractExpired, key, effective_at, data);
+            }
+            return;
+        }
+        let (event_type, effective_at) = match (old, new) {
+            (None, Some(last)) => (EventType::TerminationScheduled, self.end_of(last)),
+            (Some(_), Some(last)) => (EventType::TerminationCorrected, self.end_of(last)),
+            (_, None) => (EventType::TerminationCancelled, self.today()),
+        };
+        self.push(kind, event_type, key, effective_at, data);
+    }
+}
+
+fn from_to(before: &Record, next: &Record, name: &str) -> Value {
+    json!({ "from": before.attributes.get(name), "to": next.attributes.get(name) })
+}
