@@ -13,6 +13,10 @@
 //! deleted from; `case_history` and `evidence` are append-only; `inbox` holds what came from outside until a
 //! batch that used it deletes it.
 
+mod batch;
+mod decode;
+mod failure;
+mod migrate;
 mod rows;
 
 pub mod postgres;
@@ -33,6 +37,7 @@ use crate::core::definition::Lane;
 use crate::core::id::{Actor, CaseId, DefinitionHash, Epoch, Place, ShardId, Subject};
 use crate::core::input::TimerTarget;
 
+pub use migrate::SHARDS_MAX;
 pub use rows::{StoredCase, assemble, head_row, state_row, step_row, stored_time};
 
 /// The number of logical shards a new database gets; fixed for its life.
@@ -63,6 +68,9 @@ pub enum StoreError {
     TooNew { found: i64, known: i64 },
     #[error("migration `{name}` failed")]
     Migration { name: String, #[source] source: BoxError },
+    /// Found before anything is written; the same on both databases.
+    #[error("`{column}` of `{key}` holds the character U+0000 or is no UTF-8 text, which cannot be stored")]
+    Unstorable { column: &'static str, key: String },
     /// The layer above could not do its part of the transaction.
     #[error("{0}")]
     Projection(String),
@@ -322,6 +330,15 @@ pub struct CaseFilter {
     pub subject: Option<Subject>,
     pub open_only: bool,
     pub parked_only: bool,
+}
+
+impl CaseFilter {
+    /// Whether only open cases can match; then a listing need not look at any other.
+    #[must_use]
+    pub fn is_open_only(&self) -> bool {
+        let states = !self.states.is_empty() && self.states.iter().all(|state| !state.is_closed());
+        self.open_only || self.parked_only || states
+    }
 }
 
 /// A case as a list shows it.

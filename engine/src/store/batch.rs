@@ -1,0 +1,258 @@
+//! A batch in the form the statements want.
+//!
+//! One statement cannot see what another part of it writes, and no row may be written twice in it. So what
+//! several transitions of one batch did to the same row is folded here, before the database sees it.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use uuid::Uuid;
+
+use crate::core::id::{CaseId, ShardId};
+use crate::core::input::TimerTarget;
+
+use super::{
+    Batch, EvidenceRow, HeadRow, HistoryRow, InboxRow, ReplyRow, ShardLease, StateRow, StepRow,
+    StoreError, TimerRow,
+};
+
+/// A batch in which no two rows have the same key.
+pub(super) struct Writes<'a> {
+    pub leases: &'a [ShardLease],
+    pub heads: &'a [HeadRow],
+    /// Heads of the cases that are open after the batch.
+    pub opened: Vec<&'a HeadRow>,
+    /// States of the cases the batch makes.
+    pub born: Vec<&'a StateRow>,
+    /// States of the cases that were there, with the version each has now.
+    pub moved: Vec<(u64, &'a StateRow)>,
+    /// Those of `moved` that are closed now.
+    pub closed: Vec<&'a StateRow>,
+    pub steps: Cow<'a, [StepRow]>,
+    pub history: &'a [HistoryRow],
+    pub evidence: Vec<(&'a EvidenceRow, &'a str)>,
+    pub timers_cleared: Cow<'a, [TimerRow]>,
+    pub timers_set: Cow<'a, [TimerRow]>,
+    pub inbox_done: &'a [(ShardId, Uuid)],
+    pub replies: &'a [ReplyRow],
+}
+
+impl<'a> Writes<'a> {
+    /// Folds a batch.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] for a row of a shard the batch has no lease for, [`StoreError::Stale`] when the
+    /// transitions of one case do not follow one another, [`StoreError::Unstorable`] for text no database keeps.
+    pub(super) fn of(batch: &'a Batch) -> Result<Self, StoreError> {
+        covered(batch)?;
+        storable(batch)?;
+        let mut born = Vec::new();
+        let mut moved = Vec::with_capacity(batch.states.len());
+        let mut closed = Vec::new();
+        for (from, row) in fold_states(&batch.states)? {
+            match from {
+                None => born.push(row),
+                Some(version) => {
+                    moved.push((version, row));
+                    if row.state.is_closed() {
+                        closed.push(row);
+                    }
+                }
+            }
+        }
+        let opened = opened(&batch.heads, &born);
+        let (timers_cleared, timers_set) = net_timers(&batch.timers_cleared, &batch.timers_set);
+        let evidence: Result<Vec<_>, _> = batch.evidence.iter().map(leaf_text).collect();
+        Ok(Self {
+            leases: &batch.leases,
+            heads: &batch.heads,
+            opened,
+            born,
+            moved,
+            closed,
+            steps: last_of_each(&batch.steps),
+            history: &batch.history,
+            evidence: evidence?,
+            timers_cleared,
+            timers_set,
+            inbox_done: &batch.inbox_done,
+            replies: &batch.replies,
+        })
+    }
+}
+
+/// Every row must belong to a shard whose epoch the batch proves.
+fn covered(batch: &Batch) -> Result<(), StoreError> {
+    let mut leased: Vec<ShardId> = batch.leases.iter().map(|lease| lease.shard).collect();
+    leased.sort_unstable();
+    let shards = (batch.heads.iter().map(|row| row.shard))
+        .chain(batch.states.iter().map(|row| row.shard))
+        .chain(batch.steps.iter().map(|row| row.shard))
+        .chain(batch.history.iter().map(|row| row.shard))
+        .chain(batch.evidence.iter().map(|row| row.shard))
+        .chain(batch.timers_cleared.iter().map(|row| row.shard))
+        .chain(batch.timers_set.iter().map(|row| row.shard))
+        .chain(batch.inbox_done.iter().map(|(shard, _)| *shard))
+        .chain(batch.replies.iter().map(|row| row.shard));
+    for shard in shards {
+        if leased.binary_search(&shard).is_err() {
+            return Err(StoreError::Fenced { shard });
+        }
+    }
+    Ok(())
+}
+
+/// One row a case: the last content, with the version the first one started from.
+fn fold_states(states: &[StateRow]) -> Result<Vec<(Option<u64>, &StateRow)>, StoreError> {
+    let mut at: HashMap<(ShardId, CaseId), usize> = HashMap::with_capacity(states.len());
+    let mut folded: Vec<(Option<u64>, &StateRow)> = Vec::with_capacity(states.len());
+    for row in states {
+        match at.entry((row.shard, row.case)) {
+            Entry::Vacant(entry) => {
+                entry.insert(folded.len());
+                folded.push((row.from_version, row));
+            }
+            Entry::Occupied(entry) => {
+                let Some((_, last)) = folded.get_mut(*entry.get()) else {
+                    continue;
+                };
+                if row.from_version != Some(last.version) {
+                    let version = row.from_version.unwrap_or(0);
+                    return Err(StoreError::Stale { case: row.case, version });
+                }
+                *last = row;
+            }
+        }
+    }
+    Ok(folded)
+}
+
+/// A case that is made and closed in one batch never was open.
+fn opened<'a>(heads: &'a [HeadRow], born: &[&StateRow]) -> Vec<&'a HeadRow> {
+    let mut closed: Vec<CaseId> =
+        born.iter().filter(|row| row.state.is_closed()).map(|row| row.case).collect();
+    closed.sort_unstable();
+    heads.iter().filter(|head| closed.binary_search(&head.case).is_err()).collect()
+}
+
+/// The last row for each (case, step, instance).
+fn last_of_each(steps: &[StepRow]) -> Cow<'_, [StepRow]> {
+    let key = |row: &StepRow| (row.shard, row.case, row.step, row.instance);
+    let mut last = HashMap::with_capacity(steps.len());
+    for (index, row) in steps.iter().enumerate() {
+        last.insert(key(row), index);
+    }
+    if last.len() == steps.len() {
+        return Cow::Borrowed(steps);
+    }
+    let kept = steps.iter().enumerate();
+    let kept = kept.filter(|(index, row)| last.get(&key(row)) == Some(index));
+    Cow::Owned(kept.map(|(_, row)| row.clone()).collect())
+}
+
+type Timers<'a> = Cow<'a, [TimerRow]>;
+
+/// What is left to delete and to insert. A timer is set and cleared in turn, so one that is set as often as
+/// cleared ends as it began, in whichever order that was.
+fn net_timers<'a>(cleared: &'a [TimerRow], set: &'a [TimerRow]) -> (Timers<'a>, Timers<'a>) {
+    if cleared.is_empty() || set.is_empty() {
+        return (Cow::Borrowed(cleared), Cow::Borrowed(set));
+    }
+    let mut net: HashMap<TimerRow, i32> = HashMap::with_capacity(cleared.len() + set.len());
+    for timer in cleared {
+        *net.entry(*timer).or_default() -= 1;
+    }
+    for timer in set {
+        *net.entry(*timer).or_default() += 1;
+    }
+    let of = |sign: i32| {
+        let chosen = net.iter().filter(|(_, count)| count.signum() == sign);
+        Cow::Owned(chosen.map(|(timer, _)| *timer).collect())
+    };
+    (of(-1), of(1))
+}
+
+// --- text that no database keeps ------------------------------------------------------------------------
+
+fn storable(batch: &Batch) -> Result<(), StoreError> {
+    for row in &batch.heads {
+        let key = || row.case.to_string();
+        text("case_head.subject", &row.subject.0, key)?;
+        text("case_head.workflow", &row.workflow, key)?;
+        text("case_head.definition", &row.definition.0, key)?;
+        text("case_head.initiator", &row.initiator.0, key)?;
+    }
+    for row in &batch.steps {
+        text("case_step.state", &row.state, || row.case.to_string())?;
+        text("case_step.body", &row.body, || row.case.to_string())?;
+    }
+    for row in &batch.history {
+        text("case_history.input", &row.input, || row.case.to_string())?;
+        text("case_history.actor", &row.by, || row.case.to_string())?;
+        text("case_history.events", &row.events, || row.case.to_string())?;
+    }
+    for row in &batch.replies {
+        text("inbox_reply.message", &row.message, || row.id.to_string())?;
+    }
+    Ok(())
+}
+
+/// PostgreSQL keeps no U+0000 in text. Both stores refuse it, so that a file can move to a server.
+pub(super) fn text(
+    column: &'static str,
+    text: &str,
+    key: impl FnOnce() -> String,
+) -> Result<(), StoreError> {
+    if text.as_bytes().contains(&0) {
+        return Err(StoreError::Unstorable { column, key: key() });
+    }
+    Ok(())
+}
+
+fn leaf_text(row: &EvidenceRow) -> Result<(&EvidenceRow, &str), StoreError> {
+    match std::str::from_utf8(&row.leaf) {
+        Ok(leaf) if !row.leaf.contains(&0) => Ok((row, leaf)),
+        _ => Err(StoreError::Unstorable { column: "evidence.leaf", key: row.case.to_string() }),
+    }
+}
+
+/// Checks messages at the door. An escaped U+0000 is refused too: it would come out as a subject or a name
+/// later, and then stop a whole batch.
+pub(super) fn check_inbox(rows: &[InboxRow]) -> Result<(), StoreError> {
+    for row in rows {
+        text("inbox.body", &row.body, || row.id.to_string())?;
+        let escapes = row.body.match_indices("\\u0000").any(|(at, _)| {
+            let before = row.body.as_bytes().iter().take(at).rev();
+            before.take_while(|byte| **byte == b'\\').count() % 2 == 0
+        });
+        if escapes {
+            return Err(StoreError::Unstorable { column: "inbox.body", key: row.id.to_string() });
+        }
+    }
+    Ok(())
+}
+
+/// The columns of a timer's target.
+pub(super) fn target_columns(target: TimerTarget) -> (i32, i32) {
+    match target {
+        TimerTarget::Case => (-1, -1),
+        TimerTarget::Step(step) => (i32::from(step.0), -1),
+        TimerTarget::Instance(place) => (i32::from(place.step.0), count(place.instance.0)),
+    }
+}
+
+/// The column of an instance; -1 is the step itself.
+pub(super) fn instance_column(instance: Option<u32>) -> i32 {
+    instance.map_or(-1, count)
+}
+
+/// A counter as a column. Counters are bounded by the number of instances, far below the limit.
+pub(super) fn count(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// A version as a column.
+pub(super) fn version(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,311 @@
+//! The group commit: one statement, one round trip, all or nothing.
+//!
+//! The parts of the statement run on one snapshot and in no order that could be relied on, so no part may
+//! need what another writes; [`Writes`] sees to that. The last part counts what the guarded parts found and
+//! divides by zero when something is missing: an error is the one thing that takes back what the others
+//! wrote. Only then a second statement asks what was missing.
+//!
+//! The fence locks the rows of the shards, and taking a shard over must update its row: so a takeover waits
+//! for a batch that is being written, and a batch that comes after it finds another epoch.
+
+use sqlx::postgres::{PgArguments, PgConnection};
+use sqlx::query::Query;
+use sqlx::Postgres;
+
+use crate::core::id::CaseId;
+use crate::store::batch::{self, Writes, instance_column, target_columns};
+use crate::store::decode::{Reader, ending_name};
+use crate::store::failure::from_driver;
+use crate::store::rows::stored_time;
+use crate::store::{Batch, HeadRow, Projection, StateRow, StoreError, TimerRow, Transaction};
+
+use super::{PostgresStore, is_duplicate, is_guard, leases};
+
+const COMMIT: &str = "
+WITH fence AS MATERIALIZED (
+    SELECT shard.shard_id
+      FROM unnest($1::integer[], $2::bigint[]) AS lease (shard_id, epoch)
+      JOIN shard ON shard.shard_id = lease.shard_id AND shard.epoch = lease.epoch
+     ORDER BY shard.shard_id
+       FOR SHARE OF shard
+), moved AS (
+    -- `from_version` is the version the case had when it was read.
+    UPDATE case_state
+       SET version = new.version, state = new.state, ending = new.ending, in_flight = new.in_flight,
+           parked = new.parked, unfinished = new.unfinished, unverified = new.unverified,
+           given_up = new.given_up, steps_done = new.steps_done, deadline_at = new.deadline_at,
+           deadline_passed = new.deadline_passed, closed_at = new.closed_at, changed_at = new.changed_at
+      FROM unnest($3::integer[], $4::uuid[], $5::bigint[], $6::bigint[], $7::text[], $8::text[],
+                  $9::integer[], $10::integer[], $11::integer[], $12::integer[], $13::integer[],
+                  $14::integer[], $15::timestamptz[], $16::boolean[], $17::timestamptz[], $18::timestamptz[])
+        AS new (shard_id, case_id, from_version, version, state, ending,
+                in_flight, parked, unfinished, unverified, given_up,
+                steps_done, deadline_at, deadline_passed, closed_at, changed_at)
+     WHERE case_state.shard_id = new.shard_id AND case_state.case_id = new.case_id
+       AND case_state.version = new.from_version
+    RETURNING 1
+), heads AS (
+    INSERT INTO case_head (shard_id, case_id, generation, received_at, created_at, effective_at, subject,
+                           workflow, definition, lane, initiator, salt, input)
+    SELECT * FROM unnest($19::integer[], $20::uuid[], $21::bigint[], $22::timestamptz[], $23::timestamptz[],
+                         $24::timestamptz[], $25::text[], $26::text[], $27::text[], $28::text[], $29::text[],
+                         $30::bytea[], $31::text[])
+), born AS (
+    INSERT INTO case_state (shard_id, case_id, version, state, ending, in_flight, parked, unfinished,
+                            unverified, given_up, steps_done, deadline_at, deadline_passed, closed_at, changed_at)
+    SELECT * FROM unnest($32::integer[], $33::uuid[], $34::bigint[], $35::text[], $36::text[], $37::integer[],
+                         $38::integer[], $39::integer[], $40::integer[], $41::integer[], $42::integer[],
+                         $43::timestamptz[], $44::boolean[], $45::timestamptz[], $46::timestamptz[])
+), opened AS (
+    INSERT INTO case_open (shard_id, case_id, created_at, subject, workflow, lane)
+    SELECT * FROM unnest($47::integer[], $48::uuid[], $49::timestamptz[], $50::text[], $51::text[], $52::text[])
+), closed AS (
+    DELETE FROM case_open
+     USING unnest($53::integer[], $54::uuid[]) AS gone (shard_id, case_id)
+     WHERE case_open.shard_id = gone.shard_id AND case_open.case_id = gone.case_id
+), steps AS (
+    INSERT INTO case_step AS old (shard_id, case_id, step, instance, attempt, failures, away, changed_at,
+                                  state, body)
+    SELECT * FROM unnest($55::integer[], $56::uuid[], $57::integer[], $58::integer[], $59::integer[],
+                         $60::integer[], $61::integer[], $62::timestamptz[], $63::text[], $64::text[])
+    ON CONFLICT (shard_id, case_id, step, instance) DO UPDATE
+       SET attempt = excluded.attempt, failures = excluded.failures, away = excluded.away,
+           changed_at = excluded.changed_at, state = excluded.state, body = excluded.body
+), history AS (
+    INSERT INTO case_history (shard_id, case_id, version, at, input, actor, events)
+    SELECT * FROM unnest($65::integer[], $66::uuid[], $67::bigint[], $68::timestamptz[], $69::text[],
+                         $70::text[], $71::text[])
+), evidence AS (
+    INSERT INTO evidence (shard_id, case_id, version, at, leaf)
+    SELECT * FROM unnest($72::integer[], $73::uuid[], $74::bigint[], $75::timestamptz[], $76::bytea[])
+), timers_cleared AS (
+    DELETE FROM case_timer
+     USING unnest($77::integer[], $78::timestamptz[], $79::uuid[], $80::integer[], $81::integer[])
+        AS gone (shard_id, due_at, case_id, step, instance)
+     WHERE case_timer.shard_id = gone.shard_id AND case_timer.due_at = gone.due_at
+       AND case_timer.case_id = gone.case_id AND case_timer.step = gone.step
+       AND case_timer.instance = gone.instance
+), timers_set AS (
+    INSERT INTO case_timer (shard_id, due_at, case_id, step, instance)
+    SELECT * FROM unnest($82::integer[], $83::timestamptz[], $84::uuid[], $85::integer[], $86::integer[])
+    ON CONFLICT DO NOTHING
+), inbox_done AS (
+    DELETE FROM inbox
+     USING unnest($87::integer[], $88::uuid[]) AS gone (shard_id, id)
+     WHERE inbox.shard_id = gone.shard_id AND inbox.id = gone.id
+), replies AS (
+    -- The first answer to a message stays.
+    INSERT INTO inbox_reply (shard_id, id, at, accepted, message)
+    SELECT * FROM unnest($89::integer[], $90::uuid[], $91::timestamptz[], $92::boolean[], $93::text[])
+    ON CONFLICT DO NOTHING
+)
+SELECT 1 / ((SELECT count(*) FROM fence) = cardinality($1))::integer AS fenced,
+       1 / ((SELECT count(*) FROM moved) = cardinality($3))::integer AS moved";
+
+/// The first case that is not as the batch expects: a null version is a case that must not be there.
+const STALE: &str = "
+SELECT wanted.case_id, coalesce(wanted.version, 0) AS version
+  FROM unnest($1::integer[], $2::uuid[], $3::bigint[]) AS wanted (shard_id, case_id, version)
+  LEFT JOIN case_state AS state ON state.shard_id = wanted.shard_id AND state.case_id = wanted.case_id
+ WHERE state.version IS DISTINCT FROM wanted.version
+ LIMIT 1";
+
+pub(super) async fn commit(
+    store: &PostgresStore,
+    batch: &Batch,
+    projection: &dyn Projection,
+) -> Result<(), StoreError> {
+    let writes = Writes::of(batch)?;
+    let query = bind(sqlx::query(COMMIT), &writes);
+    if batch.outcomes.is_empty() {
+        // One statement is a transaction by itself.
+        let written = query.execute(&store.lanes).await;
+        return match written {
+            Ok(_) => Ok(()),
+            Err(error) => Err(why(store, &writes, error).await),
+        };
+    }
+    let mut transaction = store.lanes.begin().await.map_err(from_driver)?;
+    if let Err(error) = query.execute(&mut *transaction).await {
+        drop(transaction);
+        return Err(why(store, &writes, error).await);
+    }
+    let connection: &mut PgConnection = &mut transaction;
+    projection.project(&mut Transaction::Postgres(connection), &batch.outcomes).await?;
+    transaction.commit().await.map_err(from_driver)
+}
+
+/// Finds out which guard failed. What it finds cannot have been otherwise before: epochs and versions only
+/// grow.
+async fn why(store: &PostgresStore, writes: &Writes<'_>, error: sqlx::Error) -> StoreError {
+    if !is_guard(&error) && !is_duplicate(&error) {
+        return from_driver(error);
+    }
+    match leases::lost(&store.writers, writes.leases, None).await {
+        Ok(Some(shard)) => return StoreError::Fenced { shard },
+        Ok(None) => {}
+        Err(error) => return error,
+    }
+    match stale(store, writes).await {
+        Ok(Some((case, version))) => StoreError::Stale { case, version },
+        Ok(None) => StoreError::Refused(error),
+        Err(error) => error,
+    }
+}
+
+async fn stale(
+    store: &PostgresStore,
+    writes: &Writes<'_>,
+) -> Result<Option<(CaseId, u64)>, StoreError> {
+    let moved = writes.moved.iter().map(|(from, row)| (*row, Some(batch::version(*from))));
+    let wanted: Vec<(&StateRow, Option<i64>)> =
+        moved.chain(writes.born.iter().map(|row| (*row, None))).collect();
+    let row = sqlx::query(STALE)
+        .bind(wanted.iter().map(|(row, _)| row.shard.0).collect::<Vec<_>>())
+        .bind(wanted.iter().map(|(row, _)| row.case.0).collect::<Vec<_>>())
+        .bind(wanted.iter().map(|(_, version)| *version).collect::<Vec<_>>())
+        .fetch_optional(&store.writers)
+        .await
+        .map_err(from_driver)?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let reader = Reader::new("case_state", &row);
+    Ok(Some((reader.case()?, u64::try_from(reader.big("version")?).unwrap_or(0))))
+}
+
+type Statement = Query<'static, Postgres, PgArguments>;
+
+fn column<'r, R, T>(rows: &'r [R], read: impl Fn(&'r R) -> T) -> Vec<T> {
+    rows.iter().map(read).collect()
+}
+
+/// Binds in the order of the parameters.
+fn bind(query: Statement, writes: &Writes<'_>) -> Statement {
+    let (shards, epochs) = leases::columns(writes.leases);
+    let query = query.bind(shards).bind(epochs);
+    let query = bind_moved(query, &writes.moved);
+    let query = bind_heads(query, writes.heads);
+    let query = bind_born(query, &writes.born);
+    let query = bind_open(query, writes);
+    let query = bind_steps(query, writes);
+    let query = bind_record(query, writes);
+    let query = bind_timers(query, &writes.timers_cleared);
+    let query = bind_timers(query, &writes.timers_set);
+    bind_inbox(query, writes)
+}
+
+fn bind_moved(query: Statement, rows: &[(u64, &StateRow)]) -> Statement {
+    let states: Vec<&StateRow> = column(rows, |(_, row)| *row);
+    let query = query
+        .bind(column(&states, |row| row.shard.0))
+        .bind(column(&states, |row| row.case.0))
+        .bind(column(rows, |(from, _)| batch::version(*from)));
+    bind_state(query, &states)
+}
+
+fn bind_born(query: Statement, rows: &[&StateRow]) -> Statement {
+    let query = query.bind(column(rows, |row| row.shard.0)).bind(column(rows, |row| row.case.0));
+    bind_state(query, rows)
+}
+
+/// What an update and an insert of a state share, from `version` on.
+fn bind_state(query: Statement, rows: &[&StateRow]) -> Statement {
+    query
+        .bind(column(rows, |row| batch::version(row.version)))
+        .bind(column(rows, |row| row.state.as_str()))
+        .bind(column(rows, |row| row.ending.map(ending_name)))
+        .bind(column(rows, |row| batch::count(row.in_flight)))
+        .bind(column(rows, |row| batch::count(row.parked)))
+        .bind(column(rows, |row| batch::count(row.unfinished)))
+        .bind(column(rows, |row| batch::count(row.unverified)))
+        .bind(column(rows, |row| batch::count(row.given_up)))
+        .bind(column(rows, |row| batch::count(row.steps_done)))
+        .bind(column(rows, |row| row.deadline_at.map(stored_time)))
+        .bind(column(rows, |row| row.deadline_passed))
+        .bind(column(rows, |row| row.closed_at.map(stored_time)))
+        .bind(column(rows, |row| stored_time(row.changed_at)))
+}
+
+fn bind_heads(query: Statement, rows: &[HeadRow]) -> Statement {
+    query
+        .bind(column(rows, |row| row.shard.0))
+        .bind(column(rows, |row| row.case.0))
+        .bind(column(rows, |row| i64::from(row.generation)))
+        .bind(column(rows, |row| stored_time(row.received_at)))
+        .bind(column(rows, |row| stored_time(row.created_at)))
+        .bind(column(rows, |row| row.effective_at.map(stored_time)))
+        .bind(column(rows, |row| row.subject.0.as_str()))
+        .bind(column(rows, |row| row.workflow.as_str()))
+        .bind(column(rows, |row| row.definition.0.as_str()))
+        .bind(column(rows, |row| row.lane.as_str()))
+        .bind(column(rows, |row| row.initiator.0.as_str()))
+        .bind(column(rows, |row| row.salt.as_slice()))
+        .bind(column(rows, |row| row.input.to_string()))
+}
+
+fn bind_open(query: Statement, writes: &Writes<'_>) -> Statement {
+    let opened = &writes.opened;
+    query
+        .bind(column(opened, |row| row.shard.0))
+        .bind(column(opened, |row| row.case.0))
+        .bind(column(opened, |row| stored_time(row.created_at)))
+        .bind(column(opened, |row| row.subject.0.as_str()))
+        .bind(column(opened, |row| row.workflow.as_str()))
+        .bind(column(opened, |row| row.lane.as_str()))
+        .bind(column(&writes.closed, |row| row.shard.0))
+        .bind(column(&writes.closed, |row| row.case.0))
+}
+
+fn bind_steps(query: Statement, writes: &Writes<'_>) -> Statement {
+    let rows = &writes.steps;
+    query
+        .bind(column(rows, |row| row.shard.0))
+        .bind(column(rows, |row| row.case.0))
+        .bind(column(rows, |row| i32::from(row.step)))
+        .bind(column(rows, |row| instance_column(row.instance)))
+        .bind(column(rows, |row| batch::count(row.attempt)))
+        .bind(column(rows, |row| batch::count(row.failures)))
+        .bind(column(rows, |row| batch::count(row.away)))
+        .bind(column(rows, |row| stored_time(row.changed_at)))
+        .bind(column(rows, |row| row.state.as_str()))
+        .bind(column(rows, |row| row.body.as_str()))
+}
+
+fn bind_record(query: Statement, writes: &Writes<'_>) -> Statement {
+    let (history, evidence) = (writes.history, &writes.evidence);
+    query
+        .bind(column(history, |row| row.shard.0))
+        .bind(column(history, |row| row.case.0))
+        .bind(column(history, |row| batch::version(row.version)))
+        .bind(column(history, |row| stored_time(row.at)))
+        .bind(column(history, |row| row.input.as_str()))
+        .bind(column(history, |row| row.by.as_str()))
+        .bind(column(history, |row| row.events.as_str()))
+        .bind(column(evidence, |(row, _)| row.shard.0))
+        .bind(column(evidence, |(row, _)| row.case.0))
+        .bind(column(evidence, |(row, _)| batch::version(row.version)))
+        .bind(column(evidence, |(row, _)| stored_time(row.at)))
+        .bind(column(evidence, |(row, _)| row.leaf.as_slice()))
+}
+
+fn bind_timers(query: Statement, rows: &[TimerRow]) -> Statement {
+    query
+        .bind(column(rows, |row| row.shard.0))
+        .bind(column(rows, |row| stored_time(row.due)))
+        .bind(column(rows, |row| row.case.0))
+        .bind(column(rows, |row| target_columns(row.target).0))
+        .bind(column(rows, |row| target_columns(row.target).1))
+}
+
+fn bind_inbox(query: Statement, writes: &Writes<'_>) -> Statement {
+    let (done, replies) = (writes.inbox_done, writes.replies);
+    query
+        .bind(column(done, |(shard, _)| shard.0))
+        .bind(column(done, |(_, id)| *id))
+        .bind(column(replies, |row| row.shard.0))
+        .bind(column(replies, |row| row.id))
+        .bind(column(replies, |row| stored_time(row.at)))
+        .bind(column(replies, |row| row.accepted))
+        .bind(column(replies, |row| row.message.as_str()))
+}

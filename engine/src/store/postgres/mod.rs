@@ -1,0 +1,262 @@
+//! The store on PostgreSQL.
+//!
+//! A batch is one statement and one round trip: see [`commit`]. Writers and readers have connections of their
+//! own, so that no listing keeps a lease from being renewed. Only plain SQL is used: no advisory locks, no
+//! savepoints, no triggers, and LISTEN/NOTIFY not at all.
+
+mod commit;
+mod inbox;
+mod leases;
+mod migrate;
+mod read;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Executor, PgPool};
+use uuid::Uuid;
+
+use crate::core::Timestamp;
+use crate::core::admission::OpenCase;
+use crate::core::case::CaseState;
+use crate::core::id::{CaseId, DefinitionHash, ShardId, Subject};
+
+use super::failure::from_driver;
+use super::{
+    Batch, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, HistoryRow, InboxRow, Migration,
+    Projection, ReplyRow, ShardLease, ShardRow, Store, StoreError, StoredCase, TimerRow, Work,
+};
+
+/// How to connect.
+#[derive(Debug, Clone)]
+pub struct PostgresOptions {
+    /// Connections that write batches. One is enough for one lane.
+    pub lanes_max: u32,
+    /// Connections that write the rest: the inbox, leases, what the layer above writes by itself.
+    pub writers_max: u32,
+    pub readers_max: u32,
+    /// The longest wait for a connection.
+    pub acquire_timeout: Duration,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self { lanes_max: 2, writers_max: 4, readers_max: 8, acquire_timeout: Duration::from_secs(10) }
+    }
+}
+
+/// Cases in PostgreSQL.
+pub struct PostgresStore {
+    lanes: PgPool,
+    writers: PgPool,
+    readers: PgPool,
+}
+
+/// What every connection needs, whatever the server's defaults: statements that see what is committed, and a
+/// commit that is on disk once it is acknowledged (`off` is the one setting that breaks this; stronger ones
+/// stay). A node that is cut off in the middle of a transaction must not hold its locks for ever.
+const SESSION: &str = "
+SET default_transaction_isolation = 'read committed';
+SET idle_in_transaction_session_timeout = '30s';
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
+";
+
+/// What a lane's connection needs beside. The plan of a batch must not hang on statistics: tables are empty
+/// when it is made and full an hour later. Every part of it walks over an array and looks each element up by
+/// primary key, and this says so.
+const LANE: &str = "
+SET plan_cache_mode = force_generic_plan;
+SET enable_seqscan = off;
+SET enable_bitmapscan = off;
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+SET jit = off;
+";
+
+impl PostgresStore {
+    /// Connects to `url`; the schema is made by [`Store::migrate`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the server does not answer, [`StoreError::Refused`] when it does not let
+    /// us in.
+    pub async fn connect(url: &str, options: PostgresOptions) -> Result<Self, StoreError> {
+        let connect = PgConnectOptions::from_str(url).map_err(StoreError::Refused)?;
+        let connect = connect.application_name("tenure");
+        let pool = |connections_max: u32, setup: &'static [&'static str]| {
+            PgPoolOptions::new()
+                .max_connections(connections_max)
+                .acquire_timeout(options.acquire_timeout)
+                .after_connect(move |connection, _| {
+                    Box::pin(async move {
+                        for sql in setup {
+                            connection.execute(sqlx::raw_sql(*sql)).await?;
+                        }
+                        Ok(())
+                    })
+                })
+        };
+        let writers = pool(options.writers_max, &[SESSION]);
+        Ok(Self {
+            writers: writers.connect_with(connect.clone()).await.map_err(from_driver)?,
+            lanes: pool(options.lanes_max, &[SESSION, LANE]).connect_lazy_with(connect.clone()),
+            readers: pool(options.readers_max, &[SESSION]).connect_lazy_with(connect),
+        })
+    }
+
+    /// For the layer above's own reading.
+    #[must_use]
+    pub fn readers(&self) -> &PgPool {
+        &self.readers
+    }
+
+    /// Ends every connection; what is in flight is finished first.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.lanes.close().await;
+        self.writers.close().await;
+    }
+
+    async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, StoreError> {
+        self.writers.begin().await.map_err(from_driver)
+    }
+}
+
+/// The error a statement raises on purpose when one of its guards fails: nothing of it stays then.
+fn is_guard(error: &sqlx::Error) -> bool {
+    const DIVISION_BY_ZERO: &str = "22012";
+    sqlstate(error).as_deref() == Some(DIVISION_BY_ZERO)
+}
+
+fn is_duplicate(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.is_unique_violation())
+}
+
+fn sqlstate(error: &sqlx::Error) -> Option<String> {
+    Some(error.as_database_error()?.code()?.into_owned())
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn migrate(&self, migrations: &[Migration], shards: u32) -> Result<(), StoreError> {
+        migrate::migrate(self, migrations, shards).await
+    }
+
+    async fn shard_count(&self) -> Result<u32, StoreError> {
+        migrate::shard_count(&self.readers).await
+    }
+
+    async fn acquire(
+        &self,
+        node: &str,
+        lease_ms: u32,
+        replaces: &[String],
+    ) -> Result<Vec<ShardLease>, StoreError> {
+        leases::acquire(&self.writers, node, lease_ms, replaces).await
+    }
+
+    async fn renew(
+        &self,
+        node: &str,
+        leases: &[ShardLease],
+        lease_ms: u32,
+    ) -> Result<(), StoreError> {
+        leases::renew(&self.writers, node, leases, lease_ms).await
+    }
+
+    async fn release(&self, node: &str, leases: &[ShardLease]) -> Result<(), StoreError> {
+        leases::release(&self.writers, node, leases).await
+    }
+
+    async fn shards(&self) -> Result<Vec<ShardRow>, StoreError> {
+        leases::shards(&self.readers).await
+    }
+
+    async fn commit(&self, batch: &Batch, projection: &dyn Projection) -> Result<(), StoreError> {
+        commit::commit(self, batch, projection).await
+    }
+
+    async fn write(&self, work: &dyn Work) -> Result<(), StoreError> {
+        inbox::write(self, work).await
+    }
+
+    async fn put_inbox(&self, rows: &[InboxRow]) -> Result<(), StoreError> {
+        inbox::put(&self.writers, rows).await
+    }
+
+    async fn inbox(&self, shards: &[ShardId], limit: u32) -> Result<Vec<InboxRow>, StoreError> {
+        inbox::inbox(&self.readers, shards, limit).await
+    }
+
+    async fn reply(&self, shard: ShardId, id: Uuid) -> Result<Option<ReplyRow>, StoreError> {
+        inbox::reply(&self.readers, shard, id).await
+    }
+
+    async fn forget_replies(&self, before: Timestamp) -> Result<(), StoreError> {
+        inbox::forget_replies(&self.writers, before).await
+    }
+
+    async fn load(&self, shard: ShardId, case: CaseId) -> Result<Option<StoredCase>, StoreError> {
+        read::load(&self.readers, shard, case).await
+    }
+
+    async fn locate(&self, case: CaseId) -> Result<Option<ShardId>, StoreError> {
+        read::locate(&self.readers, case).await
+    }
+
+    async fn restless(&self, shards: &[ShardId]) -> Result<Vec<(ShardId, CaseId)>, StoreError> {
+        read::restless(&self.readers, shards).await
+    }
+
+    async fn open_cases(
+        &self,
+        subjects: &[(ShardId, Subject)],
+    ) -> Result<Vec<(Subject, OpenCase)>, StoreError> {
+        read::open_cases(&self.readers, subjects).await
+    }
+
+    async fn timers(
+        &self,
+        shards: &[ShardId],
+        until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<TimerRow>, StoreError> {
+        read::timers(&self.readers, shards, until, limit).await
+    }
+
+    async fn put_definition(
+        &self,
+        hash: &DefinitionHash,
+        name: &str,
+        source: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        read::put_definition(&self.writers, hash, name, source, now).await
+    }
+
+    async fn definition(&self, hash: &DefinitionHash) -> Result<Option<String>, StoreError> {
+        read::definition(&self.readers, hash).await
+    }
+
+    async fn list(
+        &self,
+        filter: &CaseFilter,
+        after: Option<CaseCursor>,
+        limit: u32,
+    ) -> Result<Vec<CaseSummary>, StoreError> {
+        read::list(&self.readers, filter, after, limit).await
+    }
+
+    async fn counts(&self) -> Result<Vec<(String, CaseState, u64)>, StoreError> {
+        read::counts(&self.readers).await
+    }
+
+    async fn history(&self, shard: ShardId, case: CaseId) -> Result<Vec<HistoryRow>, StoreError> {
+        read::history(&self.readers, shard, case).await
+    }
+
+    async fn evidence(&self, shard: ShardId, case: CaseId) -> Result<Vec<EvidenceRow>, StoreError> {
+        read::evidence(&self.readers, shard, case).await
+    }
+}
