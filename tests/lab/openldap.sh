@@ -133,6 +133,8 @@ cn: default
 pwdAttribute: userPassword
 pwdLockout: TRUE
 pwdMaxFailure: 5
+pwdMinLength: 8
+pwdCheckQuality: 2
 pwdLockoutDuration: 900
 
 dn: cn=tenure,ou=services,$BASE

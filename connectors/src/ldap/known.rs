@@ -1,0 +1,43 @@
+//! Where accounts were a moment ago.
+//!
+//! OpenLDAP takes an account into a group by its DN, and we know accounts by `entryUUID`. Asking for the DN
+//! each time would double the round trips of the commonest operation, so it is remembered for as long as
+//! the grants of one new account take. An account that is renamed within that time is found again when a
+//! server's answer does not fit ([`Ldap::grant`](super::Ldap)), and every verification asks afresh.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+const KNOWN_FOR: Duration = Duration::from_secs(30);
+const KNOWN_MAX: usize = 10_000;
+
+#[derive(Default)]
+pub(super) struct Known {
+    names: Mutex<HashMap<String, (String, Instant)>>,
+}
+
+impl Known {
+    pub(super) fn remember(&self, id: &str, dn: &str) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.len() >= KNOWN_MAX {
+            names.retain(|_, (_, since)| since.elapsed() < KNOWN_FOR);
+        }
+        if names.len() < KNOWN_MAX {
+            names.insert(id.to_owned(), (dn.to_owned(), Instant::now()));
+        }
+    }
+
+    pub(super) fn forget(&self, id: &str) {
+        self.names
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
+    }
+
+    pub(super) fn dn(&self, id: &str) -> Option<String> {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let (dn, since) = names.get(id)?;
+        (since.elapsed() < KNOWN_FOR).then(|| dn.clone())
+    }
+}
