@@ -47,6 +47,50 @@ fn policy(source: &Source) -> PolicySet {
     policy
 }
 
+type Row = BTreeMap<String, String>;
+
+fn rows(path: &std::path::Path) -> Vec<Row> {
+    ::csv::Reader::from_path(path)
+        .unwrap()
+        .deserialize()
+        .map(Result::unwrap)
+        .collect()
+}
+
+/// The plain table that the oracle of the whole product uses, read here without any of our code.
+fn wanted_by_table(
+    month: &std::path::Path,
+    table: &[Row],
+) -> BTreeMap<String, BTreeSet<(String, String)>> {
+    let holds = |person: &Row, operator: &str, column: &str, value: &str| match operator {
+        "any" => true,
+        "nonempty" => !person[column].is_empty(),
+        "equals" => person[column] == value,
+        "prefix" => person[column].starts_with(value),
+        other => panic!("operator {other}"),
+    };
+    rows(month)
+        .iter()
+        .map(|person| {
+            let grants = table
+                .iter()
+                .filter(|line| {
+                    holds(person, &line["operator"], &line["column"], &line["value"])
+                        && (line["and_column"].is_empty()
+                            || holds(
+                                person,
+                                &line["and_operator"],
+                                &line["and_column"],
+                                &line["and_value"],
+                            ))
+                })
+                .map(|line| (line["system"].clone(), line["entitlement"].clone()))
+                .collect();
+            (person["user_id"].clone(), grants)
+        })
+        .collect()
+}
+
 /// The numbers are those of the data's own description.
 #[test]
 fn a_year_of_the_company() {
@@ -60,6 +104,17 @@ fn a_year_of_the_company() {
     let source = source();
     let policy = policy(&source);
     assert!(policy.roles().count() >= 25);
+    let listed: BTreeSet<(String, String)> = rows(&root().join("tests/cert/entitlements.csv"))
+        .into_iter()
+        .map(|row| (row["system"].clone(), row["entitlement"].clone()))
+        .collect();
+    let governed: BTreeSet<(String, String)> = policy
+        .governed()
+        .into_iter()
+        .map(|grant| (grant.system, grant.entitlement))
+        .collect();
+    assert_eq!(governed, listed, "the list of what the lab has to prepare");
+    let table = rows(&root().join("tests/cert/policy.csv"));
     let mut before = Records::new();
     let mut gone = BTreeSet::new();
     let mut events: BTreeMap<EventType, usize> = BTreeMap::new();
@@ -98,6 +153,7 @@ fn a_year_of_the_company() {
             }
         }
         projects_changed += on_project.len();
+        let mut wants = BTreeMap::new();
         for record in snapshot.records.values() {
             let facts = IdentityFacts {
                 key: record.key.to_string(),
@@ -106,7 +162,20 @@ fn a_year_of_the_company() {
             };
             let wanted = evaluate(&policy, &facts).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(wanted.accounts.len(), 3, "everybody has three accounts");
+            for account in &wanted.accounts {
+                let template = policy.template(&account.system).unwrap();
+                template.attributes(&facts).unwrap();
+                let name = template.candidates(&facts).next().unwrap().unwrap();
+                assert_eq!(name, record.key.as_str().to_lowercase());
+            }
+            let grants: BTreeSet<(String, String)> = wanted
+                .grants
+                .into_iter()
+                .map(|grant| (grant.system, grant.entitlement))
+                .collect();
+            wants.insert(record.key.to_string(), grants);
         }
+        assert_eq!(wants, wanted_by_table(month, &table), "{file}");
         before = remember(&before, &snapshot);
     }
     assert_eq!(months.len(), 12);
