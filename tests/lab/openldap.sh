@@ -39,6 +39,7 @@ moduleload ppolicy
 moduleload refint
 moduleload unique
 
+sortvals member memberOf
 pidfile  $LAB_DIR/slapd.own.pid
 argsfile $LAB_DIR/slapd.args
 
@@ -75,6 +76,8 @@ suffix cn=log
 rootdn cn=admin,$BASE
 directory $LAB_DIR/log-database
 maxsize 1073741824
+# What a lab loses when the machine crashes nobody misses.
+envflags nosync writemap
 index objectClass,reqStart,reqDN,reqType,reqResult eq
 
 database mdb
@@ -83,7 +86,11 @@ rootdn cn=admin,$BASE
 rootpw $PASSWORD
 directory $LAB_DIR/database
 maxsize 1073741824
+# What a lab loses when the machine crashes nobody misses.
+envflags nosync writemap
 index objectClass,entryUUID,entryCSN,uid,cn,employeeNumber,member,memberOf eq
+# Without these a group is written anew, whole, for each member it gets.
+multival member,memberOf 50,10
 
 overlay memberof
 memberof-refint TRUE
@@ -98,7 +105,6 @@ overlay accesslog
 logdb cn=log
 logops writes
 logsuccess TRUE
-logold (objectClass=*)
 CONF
 }
 

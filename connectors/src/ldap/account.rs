@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::create::unknown_password;
 use super::dn::{self, Dn};
 use super::entry::{self, ACCOUNT_CONTROL, ACCOUNT_DISABLED, Entry, LOCKED_FOR_EVER, LOCKED_TIME};
 use super::read::{guid_name, missing};
@@ -57,7 +58,7 @@ impl Ldap {
                 only_if,
             };
             let doing = format!("rename account `{account}`");
-            match self.pool.write(&rename).await? {
+            match self.write_same(account, rename).await? {
                 Answer::Lost(reason) => return Ok(Outcome::Ambiguous { reason }),
                 Answer::Answered(reply) => {
                     done(&doing, &reply)?;
@@ -78,7 +79,7 @@ impl Ldap {
             changes: &changes,
             only_if,
         };
-        match self.pool.write(&modify).await? {
+        match self.write_same(account, modify).await? {
             Answer::Lost(reason) => Ok(Outcome::Ambiguous { reason }),
             Answer::Answered(reply) => match done(&format!("update account `{account}`"), &reply) {
                 Ok(()) => {
@@ -179,7 +180,7 @@ impl Ldap {
             only_if: same_entry.as_deref(),
         };
         let verb = if enabled { "enable" } else { "disable" };
-        match self.pool.write(&modify).await? {
+        match self.write_same(account, modify).await? {
             Answer::Lost(reason) => Ok(Outcome::Ambiguous { reason }),
             Answer::Answered(reply) => {
                 done(&format!("{verb} account `{account}`"), &reply)?;
@@ -215,7 +216,7 @@ impl Ldap {
             dn: &entry.dn,
             only_if: same_entry.as_deref(),
         };
-        match self.pool.write(&delete).await? {
+        match self.write_same(account, delete).await? {
             Answer::Lost(reason) => Ok(Outcome::Ambiguous { reason }),
             Answer::Answered(reply) if reply.code() == codes::NO_SUCH_OBJECT => {
                 // Gone or moved in this very moment.
@@ -241,17 +242,7 @@ impl Ldap {
         self.ensure_private()?;
         let doing = format!("set the password of account `{account}`");
         let answer = match self.settings.flavour {
-            Flavour::ActiveDirectory => {
-                let name = guid_name(&self.identifier(account)?);
-                let change = Change::Replace("unicodePwd".to_owned(), vec![quoted(password)]);
-                self.pool
-                    .write(&Write::Modify {
-                        dn: &name,
-                        changes: &[change],
-                        only_if: None,
-                    })
-                    .await?
-            }
+            Flavour::ActiveDirectory => self.replace_password(account, password, &doing).await?,
             Flavour::Openldap => {
                 let entry = self.existing(account, &self.state_attributes()).await?;
                 if entry.enabled(Flavour::Openldap) == Some(false) {
@@ -287,6 +278,43 @@ impl Ldap {
         }
     }
 
+    /// Active Directory lets the password before the newest one in for another hour. So the wanted one is set,
+    /// which tells whether it is accepted, then one nobody knows, then the wanted one again: the one before
+    /// the newest is then the unknown one.
+    async fn replace_password(
+        &self,
+        account: &NativeId,
+        password: &SecretString,
+        doing: &str,
+    ) -> Result<Answer, Error> {
+        let name = guid_name(&self.identifier(account)?);
+        let set = async |password: &SecretString| {
+            let change = Change::Replace("unicodePwd".to_owned(), vec![quoted(password)]);
+            let modify = Write::Modify {
+                dn: &name,
+                changes: &[change],
+                only_if: None,
+            };
+            self.pool.write(&modify).await
+        };
+        let mut newest = match set(password).await? {
+            Answer::Answered(reply) if reply.code() == codes::SUCCESS => reply,
+            answer => return Ok(answer),
+        };
+        // From here on the password has changed: what does not succeed is to be repeated, not an error.
+        for password in [&unknown_password(), password] {
+            match set(password).await {
+                Ok(Answer::Answered(reply)) if reply.code() == codes::SUCCESS => newest = reply,
+                Ok(Answer::Answered(reply)) => {
+                    return Ok(Answer::Lost(codes::refused(doing, &reply.result).message));
+                }
+                Ok(Answer::Lost(reason)) => return Ok(Answer::Lost(reason)),
+                Err(error) => return Ok(Answer::Lost(error.message)),
+            }
+        }
+        Ok(Answer::Answered(newest))
+    }
+
     /// Passwords travel over TLS or not at all, whatever the settings allow for the rest.
     pub(super) fn ensure_private(&self) -> Result<(), Error> {
         if self.settings.security == Security::Plain {
@@ -299,6 +327,23 @@ impl Ldap {
             ));
         }
         Ok(())
+    }
+
+    /// Sends a change that carries the condition of [`same_entry`](Self::same_entry).
+    ///
+    /// OpenLDAP's `unique` overlay hands the condition on to a search of its own, where it fails for no
+    /// reason. "Condition failed" is a certain answer, nothing was changed: if a fresh look finds the entry
+    /// where it was, the change is sent once more without the condition.
+    async fn write_same(&self, account: &NativeId, write: Write<'_>) -> Result<Answer, Error> {
+        let answer = self.pool.write(&write).await?;
+        match &answer {
+            Answer::Answered(reply) if reply.code() == codes::ASSERTION_FAILED => {}
+            _ => return Ok(answer),
+        }
+        match self.by_id(account, &[self.settings.id_attribute()]).await? {
+            Some(entry) if entry.dn == write.dn() => self.pool.write(&write.unconditional()).await,
+            _ => Ok(answer),
+        }
     }
 
     /// The condition that an entry found by its identifier is still the one that has its name. Active

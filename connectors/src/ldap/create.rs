@@ -13,7 +13,8 @@ use serde_json::json;
 use super::account::{done, lock, quoted};
 use super::dn;
 use super::entry::{
-    self, ACCOUNT_CONTROL, ACCOUNT_DISABLED, Entry, LOCKED_FOR_EVER, LOCKED_TIME, NORMAL_ACCOUNT,
+    self, ACCOUNT_CONTROL, ACCOUNT_DISABLED, Attribute, Entry, LOCKED_FOR_EVER, LOCKED_TIME,
+    NORMAL_ACCOUNT,
 };
 use super::settings::{Flavour, Settings};
 use super::wire::{Answer, Search, Write};
@@ -33,7 +34,7 @@ const UNKNOWN_PASSWORD_BYTES: usize = 32;
 #[derive(Debug)]
 struct NewEntry {
     dn: String,
-    attributes: Vec<(String, Vec<Vec<u8>>)>,
+    attributes: Vec<Attribute>,
 }
 
 impl Ldap {
@@ -274,7 +275,7 @@ fn new_entry(settings: &Settings, new: &NewAccount) -> Result<NewEntry, Error> {
         )));
     }
     // By the name in lower case: `CN` and `cn` are one attribute.
-    let mut attributes: BTreeMap<String, (String, Vec<Vec<u8>>)> = BTreeMap::new();
+    let mut attributes: BTreeMap<String, Attribute> = BTreeMap::new();
     for (name, values) in entry::wanted(&new.attributes)? {
         if attributes
             .insert(name.to_lowercase(), (name.clone(), values))
@@ -342,7 +343,7 @@ fn new_entry(settings: &Settings, new: &NewAccount) -> Result<NewEntry, Error> {
             classes.1.push(class.as_bytes().to_vec());
         }
     }
-    let mut attributes: Vec<(String, Vec<Vec<u8>>)> = attributes
+    let mut attributes: Vec<Attribute> = attributes
         .into_values()
         .filter(|(_, values)| !values.is_empty())
         .collect();
@@ -367,7 +368,8 @@ fn new_entry(settings: &Settings, new: &NewAccount) -> Result<NewEntry, Error> {
     })
 }
 
-fn unknown_password() -> SecretString {
+/// A password that lets nobody in, because nobody knows it.
+pub(super) fn unknown_password() -> SecretString {
     use base64::Engine;
     let random: [u8; UNKNOWN_PASSWORD_BYTES] = rand::random();
     let text = base64::engine::general_purpose::STANDARD.encode(random);
@@ -416,7 +418,7 @@ fn check_name(settings: &Settings, name: &str) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::super::settings::tests::with;
     use super::*;
     use serde_json::{Value, json};

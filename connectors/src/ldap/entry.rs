@@ -42,6 +42,9 @@ const SECRETS: [&str; 9] = [
 /// Kept by operations of their own (in lower case).
 const KEPT: [&str; 2] = ["pwdaccountlockedtime", "useraccountcontrol"];
 
+/// The name of an attribute and its values as they go over the wire.
+pub(super) type Attribute = (String, Vec<Vec<u8>>);
+
 /// One entry. Attribute names are compared without case, as the protocol has it.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
@@ -230,7 +233,7 @@ pub(super) fn is_secret(attribute: &str) -> bool {
 }
 
 /// What a mapping asks for, as octets; refuses what must not be written as an attribute.
-pub(super) fn wanted(attributes: &Attributes) -> Result<Vec<(String, Vec<Vec<u8>>)>, Error> {
+pub(super) fn wanted(attributes: &Attributes) -> Result<Vec<Attribute>, Error> {
     let invalid = |text: String| Error::new(ErrorKind::Invalid, text);
     attributes
         .iter()
@@ -299,7 +302,7 @@ pub(super) fn group_dn(
             "the name of the entitlement is empty",
         ));
     }
-    if is_full_name(name) {
+    if is_full_name(name, settings) {
         Ok(name.to_owned())
     } else {
         Ok(dn::below("cn", name, &settings.group_base))
@@ -311,13 +314,15 @@ pub(super) fn group_name(group: &str, settings: &Settings) -> EntitlementName {
     let short = Dn::parse(group).and_then(|parsed| {
         let directly_below = parsed.parent()?.is(&Dn::parse(&settings.group_base)?);
         let name = parsed.first_value("cn")?;
-        (directly_below && !is_full_name(name)).then(|| name.to_owned())
+        (directly_below && !is_full_name(name, settings)).then(|| name.to_owned())
     });
     EntitlementName::new(short.unwrap_or_else(|| group.to_owned()))
 }
 
-fn is_full_name(name: &str) -> bool {
+/// A `cn` may look like a distinguished name; one of this tree ends as the group base does.
+fn is_full_name(name: &str, settings: &Settings) -> bool {
     Dn::parse(name).is_some_and(|parsed| parsed.depth() > 1)
+        && dn::common(name, &settings.group_base).is_some()
 }
 
 #[cfg(test)]

@@ -31,7 +31,11 @@
 //! `employeeNumber`), and is how an account is found whose making was never answered. Give it and
 //! `entryUUID` an equality index: every operation looks up by one of them.
 //!
-//! **Entitlements** are named by the `cn` of a group directly below `group_base`, or by a full DN. Only
+//! **A new password on Active Directory** is set three times, see `replace_password`: the old one would
+//! work for another hour.
+//!
+//! **Entitlements** are named by the `cn` of a group directly below `group_base`, or by a full DN that ends
+//! as `group_base` does. Only
 //! direct membership counts: neither nested groups nor Active Directory's primary group. On OpenLDAP they
 //! are found by searching the groups; with `member_of: true` the account's `memberOf` is believed, which is
 //! right only if the overlay was there when the first member was added.

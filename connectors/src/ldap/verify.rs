@@ -19,7 +19,7 @@ impl Ldap {
                 let entry = self.by_id(account, &self.state_attributes()).await?;
                 let seen = entry
                     .as_ref()
-                    .map_or_else(|| absent(), |entry| self.state(entry));
+                    .map_or_else(absent, |entry| self.state(entry));
                 Ok(judged(entry.is_none(), account, seen))
             }
             Claim::AttributesAre {

@@ -14,7 +14,7 @@ use ldap3::{Ldap as Handle, LdapError, LdapResult, Mod, Scope, SearchOptions};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::codes;
-use super::entry::Entry;
+use super::entry::{Attribute, Entry};
 use crate::connector::{Error, ErrorKind};
 
 /// One search.
@@ -69,7 +69,7 @@ impl Found {
 pub(super) enum Write<'a> {
     Add {
         dn: &'a str,
-        attributes: &'a [(String, Vec<Vec<u8>>)],
+        attributes: &'a [Attribute],
     },
     Modify {
         dn: &'a str,
@@ -90,6 +90,29 @@ pub(super) enum Write<'a> {
         dn: &'a str,
         password: &'a SecretString,
     },
+}
+
+impl Write<'_> {
+    pub(super) fn dn(&self) -> &str {
+        match self {
+            Self::Add { dn, .. }
+            | Self::Modify { dn, .. }
+            | Self::Rename { dn, .. }
+            | Self::Delete { dn, .. }
+            | Self::Password { dn, .. } => dn,
+        }
+    }
+
+    /// The same change, whatever the entry is like.
+    pub(super) fn unconditional(mut self) -> Self {
+        if let Self::Modify { only_if, .. }
+        | Self::Rename { only_if, .. }
+        | Self::Delete { only_if, .. } = &mut self
+        {
+            *only_if = None;
+        }
+        self
+    }
 }
 
 #[derive(Clone)]
