@@ -31,7 +31,7 @@ pub struct Manifest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Stated {
-    Instant(DateTime<Utc>),
+    Moment(DateTime<Utc>),
     Day(NaiveDate),
 }
 
@@ -115,7 +115,7 @@ mod tests {
         let manifest = Manifest::parse("m", br#"{"as_of": "2010-02-01T03:00:00+01:00"}"#).unwrap();
         assert_eq!(
             manifest.as_of,
-            Some(Stated::Instant("2010-02-01T02:00:00Z".parse().unwrap()))
+            Some(Stated::Moment("2010-02-01T02:00:00Z".parse().unwrap()))
         );
     }
 

@@ -149,7 +149,7 @@ fn as_of(
     }
     match manifest.and_then(|manifest| manifest.as_of) {
         Some(Stated::Day(day)) => return Ok(at_start(day)),
-        Some(Stated::Instant(instant)) => {
+        Some(Stated::Moment(instant)) => {
             return Ok(AsOf {
                 day: instant.with_timezone(&source.zone()).date_naive(),
                 instant,

@@ -185,3 +185,11 @@ fn likely_slips_are_warnings() {
         ],
     );
 }
+
+/// One policy serves all workers at the same time.
+#[test]
+fn a_policy_can_be_shared() {
+    fn shared<T: Send + Sync>() {}
+    shared::<PolicySet>();
+    shared::<crate::sources::Source>();
+}
