@@ -92,6 +92,9 @@ index objectClass,entryUUID,entryCSN,uid,cn,employeeNumber,member,memberOf eq
 # Without these a group is written anew, whole, for each member it gets.
 multival member,memberOf 50,10
 
+# Without this a listing ends with an error after 500 entries.
+limits dn.exact="cn=tenure,ou=services,$BASE" size=unlimited time=unlimited
+
 overlay memberof
 memberof-refint TRUE
 overlay refint

@@ -10,6 +10,8 @@ use crate::connector::{Error, ErrorKind, Finding, Health};
 
 /// The password policy control (draft-behera-ldap-password-policy): offered when the overlay is loaded.
 const PASSWORD_POLICY_CONTROL: &str = "1.3.6.1.4.1.42.2.27.8.5.1";
+/// How many accounts are asked for to see whether they may be listed.
+const PROBED_ACCOUNTS: i32 = 5_000;
 const POLICIES_MAX: i32 = 100;
 
 impl Ldap {
@@ -112,6 +114,24 @@ async fn rights(settings: &Settings, connection: &mut Connection) -> Result<Find
                 "delegate creating, deleting and managing user accounts there to it",
             ));
         }
+    }
+    // A limit on the size of answers shows only once there is more than it allows.
+    let search = Search {
+        base: &settings.people_base,
+        scope: Scope::Subtree,
+        filter: &settings.account_filter,
+        attributes: read::NONE,
+        entries_max: 0,
+        page: Some((PROBED_ACCOUNTS, Vec::new())),
+    };
+    let found = ask(settings, connection, &search).await?;
+    if found.result.rc != codes::SUCCESS {
+        let refused = codes::refused("list the accounts", &found.result);
+        return Ok(Finding::bad(
+            "rights",
+            refused.message,
+            "on OpenLDAP: `limits dn.exact=\"<bind_dn>\" size=unlimited` for the database",
+        ));
     }
     Ok(Finding::good(
         "rights",

@@ -618,3 +618,32 @@ async fn no_secret_is_read() {
             .contains_key(LOCKED_TIME)
     );
 }
+
+#[tokio::test]
+async fn a_size_limit_is_an_error_and_check_tells() {
+    // The reading account has the server's usual limit of 500 entries.
+    let writer = OPENLDAP.connector(json!({}));
+    let reader = OPENLDAP.connector(json!({"bind_dn": OPENLDAP.get("READER_DN")}));
+    for _ in 0..501 {
+        make(&writer, new_account(&fresh("z"))).await;
+    }
+    let mut after = None;
+    let refused = loop {
+        match reader.list(Kind::Account, after).await {
+            Ok(page) => {
+                assert!(
+                    !page.complete,
+                    "a listing that was cut short calls itself complete"
+                );
+                after = page.next;
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.kind, ErrorKind::Denied, "{}", refused.whole());
+    let health = reader.check().await.unwrap();
+    let bad: Vec<_> = health.findings.iter().filter(|f| !f.good).collect();
+    assert_eq!(bad.len(), 1, "{bad:?}");
+    assert!(bad[0].fix.as_deref().unwrap().contains("limits"), "{bad:?}");
+    assert!(writer.check().await.unwrap().is_good());
+}
