@@ -193,3 +193,18 @@ fn a_policy_can_be_shared() {
     shared::<PolicySet>();
     shared::<crate::sources::Source>();
 }
+
+#[test]
+fn a_role_comes_once_however_many_ways_lead_to_it() {
+    let set = load(
+        "roles:\n- { name: a, when: 'true', includes: [b, c] }\n- { name: b, includes: [d] }\n\
+         - { name: c, includes: [d] }\n- { name: d, accounts: [ldap] }\n",
+    )
+    .unwrap();
+    let ways: Vec<String> = set
+        .bundle("a")
+        .iter()
+        .map(|bundled| bundled.via.join(">"))
+        .collect();
+    assert_eq!(ways, ["a", "a>b", "a>c", "a>b>d"]);
+}
