@@ -50,10 +50,11 @@ impl Ldap {
         if renamed.is_none() && changes.is_empty() {
             return Ok(Outcome::AlreadySo(receipt));
         }
-        let mut at = entry.dn.clone();
+        let mut at = self.address(&id, &entry);
         if let Some(relative) = &renamed {
             let rename = Write::Rename {
-                dn: &at,
+                // Samba takes no other address in a rename.
+                dn: &entry.dn,
                 relative,
                 only_if,
             };
@@ -66,10 +67,12 @@ impl Ldap {
                 }
             }
             self.known.forget(&id);
-            at = match Dn::parse(&entry.dn).and_then(|old| old.parent()) {
-                Some(parent) => format!("{relative},{}", parent.text()),
-                None => relative.clone(),
-            };
+            if self.settings.flavour == Flavour::Openldap {
+                at = match Dn::parse(&entry.dn).and_then(|old| old.parent()) {
+                    Some(parent) => format!("{relative},{}", parent.text()),
+                    None => relative.clone(),
+                };
+            }
         }
         if changes.is_empty() {
             return Ok(Outcome::Done(receipt));
@@ -173,9 +176,10 @@ impl Ldap {
         let Some(change) = change else {
             return Ok(Outcome::AlreadySo(receipt));
         };
-        let same_entry = self.same_entry(&self.identifier(account)?);
+        let id = self.identifier(account)?;
+        let (address, same_entry) = (self.address(&id, entry), self.same_entry(&id));
         let modify = Write::Modify {
-            dn: &entry.dn,
+            dn: &address,
             changes: &[change],
             only_if: same_entry.as_deref(),
         };
@@ -211,9 +215,9 @@ impl Ldap {
                 }
             }
         }
-        let same_entry = self.same_entry(&id);
+        let (address, same_entry) = (self.address(&id, &entry), self.same_entry(&id));
         let delete = Write::Delete {
-            dn: &entry.dn,
+            dn: &address,
             only_if: same_entry.as_deref(),
         };
         match self.write_same(account, delete).await? {
@@ -343,6 +347,14 @@ impl Ldap {
         match self.by_id(account, &[self.settings.id_attribute()]).await? {
             Some(entry) if entry.dn == write.dn() => self.pool.write(&write.unconditional()).await,
             _ => Ok(answer),
+        }
+    }
+
+    /// What a change of this entry is addressed to: on Active Directory an address that no rename touches.
+    fn address(&self, id: &str, entry: &Entry) -> String {
+        match self.settings.flavour {
+            Flavour::Openldap => entry.dn.clone(),
+            Flavour::ActiveDirectory => guid_name(id),
         }
     }
 

@@ -7,7 +7,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 const KNOWN_FOR: Duration = Duration::from_secs(30);
 const KNOWN_MAX: usize = 10_000;
@@ -39,5 +41,40 @@ impl Known {
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let (dn, since) = names.get(id)?;
         (since.elapsed() < KNOWN_FOR).then(|| dn.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_is_soon_forgotten() {
+        let known = Known::default();
+        known.remember("id", "uid=a");
+        tokio::time::advance(KNOWN_FOR / 2).await;
+        assert_eq!(known.dn("id").as_deref(), Some("uid=a"));
+        tokio::time::advance(KNOWN_FOR / 2).await;
+        assert_eq!(known.dn("id"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_has_an_end() {
+        let known = Known::default();
+        for id in 0..=KNOWN_MAX {
+            known.remember(&id.to_string(), "uid=a");
+        }
+        assert_eq!(known.dn(&KNOWN_MAX.to_string()), None, "full");
+        tokio::time::advance(KNOWN_FOR).await;
+        known.remember("late", "uid=b");
+        assert_eq!(known.dn("late").as_deref(), Some("uid=b"));
+        assert!(
+            known
+                .names
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .len()
+                == 1
+        );
     }
 }

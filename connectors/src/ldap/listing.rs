@@ -7,9 +7,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ldap3::Scope;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::pool::{self, Connection};
