@@ -9,10 +9,15 @@ use sqlx::Row;
 use tokio::time::Instant;
 
 use super::Postgres;
-use super::names::{RoleId, adopted_comment, check_entitlement, check_name, identifier, is_marked, literal, owner_comment};
+use super::names::{
+    RoleId, adopted_comment, check_entitlement, check_name, identifier, is_marked, literal,
+    owner_comment,
+};
 use super::roles::{Role, shown};
 use super::scram::verifier;
-use crate::connector::{Attributes, EntitlementName, Error, ErrorKind, NativeId, NewAccount, Outcome, Receipt};
+use crate::connector::{
+    Attributes, EntitlementName, Error, ErrorKind, NativeId, NewAccount, Outcome, Receipt,
+};
 
 /// How long ended sessions may take to be gone. A backend leaves at its next interruptible point.
 const SESSIONS_END_MS_MAX: u64 = 5_000;
@@ -68,8 +73,11 @@ impl Wanted {
     }
 
     pub(super) fn holds(&self, role: &Role) -> bool {
-        self.valid_until.is_none_or(|wanted| wanted == role.valid_until)
-            && self.connection_limit.is_none_or(|wanted| wanted == role.connection_limit)
+        self.valid_until
+            .is_none_or(|wanted| wanted == role.valid_until)
+            && self
+                .connection_limit
+                .is_none_or(|wanted| wanted == role.connection_limit)
     }
 
     /// The options of CREATE ROLE and ALTER ROLE.
@@ -92,7 +100,11 @@ fn instant(value: &Value) -> Result<Option<DateTime<Utc>>, String> {
         Value::Null => return Ok(None),
         Value::String(text) if text == "infinity" => return Ok(None),
         Value::String(text) => text,
-        other => return Err(format!("`valid_until` is {other}; it must be a text like 2027-01-31T00:00:00Z or null")),
+        other => {
+            return Err(format!(
+                "`valid_until` is {other}; it must be a text like 2027-01-31T00:00:00Z or null"
+            ));
+        }
     };
     if let Ok(at) = DateTime::parse_from_rfc3339(text) {
         let at = at.with_timezone(&Utc);
@@ -101,7 +113,12 @@ fn instant(value: &Value) -> Result<Option<DateTime<Utc>>, String> {
     }
     NaiveDate::parse_from_str(text, "%Y-%m-%d")
         .map(|day| Some(day.and_time(NaiveTime::MIN).and_utc()))
-        .map_err(|_| format!("`valid_until` `{}` is not an instant like 2027-01-31T00:00:00Z", text.escape_debug()))
+        .map_err(|_| {
+            format!(
+                "`valid_until` `{}` is not an instant like 2027-01-31T00:00:00Z",
+                text.escape_debug()
+            )
+        })
 }
 
 fn limit(value: &Value) -> Result<i32, String> {
@@ -111,7 +128,9 @@ fn limit(value: &Value) -> Result<i32, String> {
             .as_i64()
             .and_then(|limit| i32::try_from(limit).ok())
             .filter(|limit| *limit >= -1)
-            .ok_or_else(|| format!("`connection_limit` is {value}; it must be a whole number, -1 for no limit")),
+            .ok_or_else(|| {
+                format!("`connection_limit` is {value}; it must be a whole number, -1 for no limit")
+            }),
     }
 }
 
@@ -160,7 +179,9 @@ impl Postgres {
                 ..Receipt::default()
             })));
         }
-        let Some(other) = self.role_named(&new.name).await? else { return Ok(None) };
+        let Some(other) = self.role_named(&new.name).await? else {
+            return Ok(None);
+        };
         let held = match other.owner() {
             Some(owner) => format!("the name `{}` belongs to the owner `{owner}`", new.name),
             None => format!("a role `{}` exists without an owner", new.name),
@@ -174,7 +195,9 @@ impl Postgres {
             .and_then(|row| row.try_get::<i64, _>("oid").ok())
             .and_then(|oid| u32::try_from(oid).ok());
         let Some(oid) = oid else {
-            return Outcome::Ambiguous { reason: format!("created `{}` and could not read its oid", new.name) };
+            return Outcome::Ambiguous {
+                reason: format!("created `{}` and could not read its oid", new.name),
+            };
         };
         Outcome::Done(Receipt {
             account: Some(RoleId::native(&new.name, oid)),
@@ -189,7 +212,10 @@ impl Postgres {
     pub(super) async fn existing(&self, account: &NativeId) -> Result<Role, Error> {
         let id = self.parse(account)?;
         self.role(&id).await?.ok_or_else(|| {
-            self.sessions.error(ErrorKind::NotFound, format!("there is no role `{}`", id.name.escape_debug()))
+            self.sessions.error(
+                ErrorKind::NotFound,
+                format!("there is no role `{}`", id.name.escape_debug()),
+            )
         })
     }
 
@@ -200,7 +226,11 @@ impl Postgres {
         }
     }
 
-    pub(super) async fn update(&self, account: &NativeId, attributes: &Attributes) -> Result<Outcome, Error> {
+    pub(super) async fn update(
+        &self,
+        account: &NativeId,
+        attributes: &Attributes,
+    ) -> Result<Outcome, Error> {
         let wanted = Wanted::parse(attributes).map_err(|why| self.invalid(why))?;
         let role = self.existing(account).await?;
         let receipt = receipt(&role, json!(role.attributes()), json!(attributes));
@@ -213,20 +243,36 @@ impl Postgres {
 
     pub(super) async fn enable(&self, account: &NativeId) -> Result<Outcome, Error> {
         let role = self.existing(account).await?;
-        let receipt = receipt(&role, json!({ "login": role.can_login }), json!({ "login": true }));
+        let receipt = receipt(
+            &role,
+            json!({ "login": role.can_login }),
+            json!({ "login": true }),
+        );
         if role.can_login {
             return Ok(Outcome::AlreadySo(receipt));
         }
-        self.alter("enabling a role", format!("ALTER ROLE {} LOGIN", identifier(&role.name)), receipt).await
+        self.alter(
+            "enabling a role",
+            format!("ALTER ROLE {} LOGIN", identifier(&role.name)),
+            receipt,
+        )
+        .await
     }
 
     /// NOLOGIN refuses every new session, by whatever method it would log in. Open ones go on.
     pub(super) async fn disable(&self, account: &NativeId) -> Result<Outcome, Error> {
         let id = self.parse(account)?;
         let Some(role) = self.role(&id).await? else {
-            return Ok(Outcome::AlreadySo(Receipt { account: Some(account.clone()), ..Receipt::default() }));
+            return Ok(Outcome::AlreadySo(Receipt {
+                account: Some(account.clone()),
+                ..Receipt::default()
+            }));
         };
-        let receipt = receipt(&role, json!({ "login": role.can_login }), json!({ "login": false }));
+        let receipt = receipt(
+            &role,
+            json!({ "login": role.can_login }),
+            json!({ "login": false }),
+        );
         if !role.can_login {
             return Ok(Outcome::AlreadySo(receipt));
         }
@@ -240,19 +286,30 @@ impl Postgres {
         self.alter("disabling a role", sql, receipt).await
     }
 
-    pub(super) async fn set_password(&self, account: &NativeId, password: &SecretString) -> Result<Outcome, Error> {
+    pub(super) async fn set_password(
+        &self,
+        account: &NativeId,
+        password: &SecretString,
+    ) -> Result<Outcome, Error> {
         let role = self.existing(account).await?;
         let sql = format!(
             "ALTER ROLE {} PASSWORD {}",
             identifier(&role.name),
             literal(&verifier(password.expose_secret()))
         );
-        let receipt =
-            Receipt { account: Some(role.id()), name: Some(role.name.clone()), ..Receipt::default() };
+        let receipt = Receipt {
+            account: Some(role.id()),
+            name: Some(role.name.clone()),
+            ..Receipt::default()
+        };
         self.alter("setting a password", sql, receipt).await
     }
 
-    pub(super) async fn grant(&self, account: &NativeId, group: &EntitlementName) -> Result<Outcome, Error> {
+    pub(super) async fn grant(
+        &self,
+        account: &NativeId,
+        group: &EntitlementName,
+    ) -> Result<Outcome, Error> {
         check_entitlement(group).map_err(|why| self.invalid(why))?;
         let role = self.existing(account).await?;
         let receipt = membership_receipt(&role, group, true);
@@ -270,15 +327,26 @@ impl Postgres {
             None => {
                 return Err(self.sessions.error(
                     ErrorKind::NotFound,
-                    format!("there is no role `{}`; create it with NOLOGIN first", group.as_str().escape_debug()),
+                    format!(
+                        "there is no role `{}`; create it with NOLOGIN first",
+                        group.as_str().escape_debug()
+                    ),
                 ));
             }
         }
-        let sql = format!("GRANT {} TO {}", identifier(group.as_str()), identifier(&role.name));
+        let sql = format!(
+            "GRANT {} TO {}",
+            identifier(group.as_str()),
+            identifier(&role.name)
+        );
         self.alter("granting a role", sql, receipt).await
     }
 
-    pub(super) async fn revoke(&self, account: &NativeId, group: &EntitlementName) -> Result<Outcome, Error> {
+    pub(super) async fn revoke(
+        &self,
+        account: &NativeId,
+        group: &EntitlementName,
+    ) -> Result<Outcome, Error> {
         check_entitlement(group).map_err(|why| self.invalid(why))?;
         let role = self.existing(account).await?;
         let receipt = membership_receipt(&role, group, false);
@@ -286,8 +354,13 @@ impl Postgres {
             return Ok(Outcome::AlreadySo(receipt));
         }
         let (granted, member) = (identifier(group.as_str()), identifier(&role.name));
-        let query = sqlx::query(GRANTORS).bind(i64::from(role.oid)).bind(group.as_str());
-        let rows = self.sessions.read("reading who granted a role", query).await?;
+        let query = sqlx::query(GRANTORS)
+            .bind(i64::from(role.oid))
+            .bind(group.as_str());
+        let rows = self
+            .sessions
+            .read("reading who granted a role", query)
+            .await?;
         // Every grantor's membership has to go; a plain REVOKE takes only our own, from PostgreSQL 16 on.
         let mut statements = Vec::new();
         for row in &rows {
@@ -295,7 +368,9 @@ impl Postgres {
                 .try_get("quoted_grantor")
                 .and_then(|grantor| Ok((grantor, row.try_get("version")?)))
                 .map_err(|error| {
-                    self.sessions.error(ErrorKind::Bug, "cannot decode `pg_auth_members`").with_source(error)
+                    self.sessions
+                        .error(ErrorKind::Bug, "cannot decode `pg_auth_members`")
+                        .with_source(error)
                 })?;
             statements.push(if version >= GRANTOR_VERSION {
                 // regrole's text is quoted by the server.
@@ -307,7 +382,8 @@ impl Postgres {
         if statements.is_empty() {
             return Ok(Outcome::AlreadySo(receipt));
         }
-        self.alter("revoking a role", statements.join("; "), receipt).await
+        self.alter("revoking a role", statements.join("; "), receipt)
+            .await
     }
 
     /// The oid whose sessions are meant, even when the role is gone.
@@ -330,9 +406,14 @@ impl Postgres {
     async fn count_sessions(&self, oid: u32) -> Result<i64, Error> {
         let query = sqlx::query(SESSIONS).bind(i64::from(oid));
         let rows = self.sessions.read("counting sessions", query).await?;
-        rows.first().and_then(|row| row.try_get("sessions").ok()).ok_or_else(|| {
-            self.sessions.error(ErrorKind::Bug, "cannot decode a count of `pg_stat_activity`")
-        })
+        rows.first()
+            .and_then(|row| row.try_get("sessions").ok())
+            .ok_or_else(|| {
+                self.sessions.error(
+                    ErrorKind::Bug,
+                    "cannot decode a count of `pg_stat_activity`",
+                )
+            })
     }
 
     pub(super) async fn end_sessions(&self, account: &NativeId) -> Result<Outcome, Error> {
@@ -359,13 +440,18 @@ impl Postgres {
                 Ok(0) => return Ok(Outcome::Done(receipt(before))),
                 Ok(left) if Instant::now() >= deadline => {
                     return Ok(Outcome::Ambiguous {
-                        reason: format!("{left} of {before} sessions were told to end and have not yet"),
+                        reason: format!(
+                            "{left} of {before} sessions were told to end and have not yet"
+                        ),
                     });
                 }
                 Ok(_) => tokio::time::sleep(Duration::from_millis(SESSIONS_POLL_MS)).await,
                 Err(error) => {
                     return Ok(Outcome::Ambiguous {
-                        reason: format!("{before} sessions were told to end; then: {}", error.whole()),
+                        reason: format!(
+                            "{before} sessions were told to end; then: {}",
+                            error.whole()
+                        ),
                     });
                 }
             }
@@ -410,9 +496,18 @@ mod tests {
             (json!({}), ""),
             (json!({ "connection_limit": 3 }), " CONNECTION LIMIT 3"),
             (json!({ "connection_limit": null }), " CONNECTION LIMIT -1"),
-            (json!({ "valid_until": "2027-01-31" }), " VALID UNTIL '2027-01-31T00:00:00Z'"),
-            (json!({ "valid_until": "2027-01-31T12:00:00+02:00" }), " VALID UNTIL '2027-01-31T10:00:00Z'"),
-            (json!({ "valid_until": "2027-01-31T00:00:00.123456789Z" }), " VALID UNTIL '2027-01-31T00:00:00.123456Z'"),
+            (
+                json!({ "valid_until": "2027-01-31" }),
+                " VALID UNTIL '2027-01-31T00:00:00Z'",
+            ),
+            (
+                json!({ "valid_until": "2027-01-31T12:00:00+02:00" }),
+                " VALID UNTIL '2027-01-31T10:00:00Z'",
+            ),
+            (
+                json!({ "valid_until": "2027-01-31T00:00:00.123456789Z" }),
+                " VALID UNTIL '2027-01-31T00:00:00.123456Z'",
+            ),
             (json!({ "valid_until": null }), " VALID UNTIL 'infinity'"),
         ] {
             assert_eq!(options(&attributes).unwrap(), sql, "{attributes}");

@@ -28,7 +28,9 @@ impl Failure {
     pub(super) fn of_change(self) -> Result<Outcome, Error> {
         match self {
             Self::NotSent(error) | Self::Refused { error, .. } => Err(error),
-            Self::Lost(error) => Ok(Outcome::Ambiguous { reason: error.whole() }),
+            Self::Lost(error) => Ok(Outcome::Ambiguous {
+                reason: error.whole(),
+            }),
         }
     }
 
@@ -71,21 +73,32 @@ pub(super) fn kind_of(code: &str) -> ErrorKind {
 
 /// What an error of the driver means after a session was made.
 pub(super) fn of_statement(system: &str, what: &str, error: sqlx::Error) -> Failure {
-    let told = |kind, detail: &str| Error::new(kind, format!("system `{system}`: {what}: {detail}"));
+    let told =
+        |kind, detail: &str| Error::new(kind, format!("system `{system}`: {what}: {detail}"));
     let ended = ends_session(&error);
     match error {
         sqlx::Error::Database(error) => {
             let code = error.code().unwrap_or_default().into_owned();
             let error = told(kind_of(&code), &words(error.as_ref(), &code));
-            if ended { Failure::Lost(error) } else { Failure::Refused { code, error } }
+            if ended {
+                Failure::Lost(error)
+            } else {
+                Failure::Refused { code, error }
+            }
         }
         sqlx::Error::Io(source) => {
             Failure::Lost(told(ErrorKind::Transient, "the connection was lost").with_source(source))
         }
-        sqlx::Error::Tls(source) => {
-            Failure::Lost(told(ErrorKind::Transient, "the encrypted connection broke").with_source(source))
-        }
-        other => Failure::Lost(told(ErrorKind::Bug, "the driver and the server do not understand each other").with_source(other)),
+        sqlx::Error::Tls(source) => Failure::Lost(
+            told(ErrorKind::Transient, "the encrypted connection broke").with_source(source),
+        ),
+        other => Failure::Lost(
+            told(
+                ErrorKind::Bug,
+                "the driver and the server do not understand each other",
+            )
+            .with_source(other),
+        ),
     }
 }
 
@@ -120,7 +133,10 @@ pub(super) fn of_login(system: &str, place: &str, error: sqlx::Error) -> Error {
 /// The server's words: message, detail and code. The statement is not repeated, it may hold a verifier.
 fn words(error: &dyn sqlx::error::DatabaseError, code: &str) -> String {
     let mut text = error.message().to_owned();
-    if let Some(detail) = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::detail) {
+    if let Some(detail) = error
+        .try_downcast_ref::<PgDatabaseError>()
+        .and_then(PgDatabaseError::detail)
+    {
         text.push_str(": ");
         text.push_str(&detail.split_whitespace().collect::<Vec<_>>().join(" "));
     }
@@ -139,7 +155,9 @@ pub(super) fn ends_session(error: &sqlx::Error) -> bool {
             is_fatal_code(error.code().unwrap_or_default().as_ref())
                 || error
                     .try_downcast_ref::<PgDatabaseError>()
-                    .is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+                    .is_some_and(|error| {
+                        matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)
+                    })
         }
         _ => true,
     }
@@ -189,7 +207,10 @@ mod tests {
     fn a_broken_connection_leaves_a_change_in_doubt() {
         let io = sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
         assert!(ends_session(&io));
-        assert!(matches!(of_statement("db", "x", io).of_change(), Ok(Outcome::Ambiguous { .. })));
+        assert!(matches!(
+            of_statement("db", "x", io).of_change(),
+            Ok(Outcome::Ambiguous { .. })
+        ));
         let odd = of_statement("db", "x", sqlx::Error::Protocol("?".to_owned()));
         assert!(matches!(odd.of_change(), Ok(Outcome::Ambiguous { .. })));
     }

@@ -22,9 +22,9 @@ use serde_json::{Value, json};
 use sqlx::Row;
 
 use crate::connector::{
-    Capabilities, Claim, ClaimName, Connector, Coverage, Cursor, EntitlementName, Error, ErrorKind, Finding, Health,
-    Kind, NativeId, Object, ObjectRef, Observation, Operation, OperationKey, OperationName, Outcome, Page, Use,
-    Verdict,
+    Capabilities, Claim, ClaimName, Connector, Coverage, Cursor, EntitlementName, Error, ErrorKind,
+    Finding, Health, Kind, NativeId, Object, ObjectRef, Observation, Operation, OperationKey,
+    OperationName, Outcome, Page, Use, Verdict,
 };
 
 mod changes;
@@ -131,12 +131,23 @@ impl Connector for Postgres {
     }
 
     async fn check(&self) -> Result<Health, Error> {
-        let row = match self.sessions.read("reading our own rights", sqlx::query(RIGHTS)).await {
+        let row = match self
+            .sessions
+            .read("reading our own rights", sqlx::query(RIGHTS))
+            .await
+        {
             Ok(rows) => rows.into_iter().next(),
-            Err(error) => return Ok(Health { findings: away(&error) }),
+            Err(error) => {
+                return Ok(Health {
+                    findings: away(&error),
+                });
+            }
         };
         let Some(row) = row else {
-            return Err(self.sessions.error(ErrorKind::Bug, "the server does not know the role we logged in as"));
+            return Err(self.sessions.error(
+                ErrorKind::Bug,
+                "the server does not know the role we logged in as",
+            ));
         };
         let decoded = (|| -> Result<Rights, sqlx::Error> {
             Ok(Rights {
@@ -150,21 +161,31 @@ impl Connector for Postgres {
             })
         })();
         let rights = decoded.map_err(|error| {
-            self.sessions.error(ErrorKind::Bug, "cannot decode our own rights").with_source(error)
+            self.sessions
+                .error(ErrorKind::Bug, "cannot decode our own rights")
+                .with_source(error)
         })?;
-        Ok(Health { findings: rights.findings() })
+        Ok(Health {
+            findings: rights.findings(),
+        })
     }
 
     async fn list(&self, kind: Kind, after: Option<Cursor>) -> Result<Page, Error> {
         let after = match after {
             None => 0,
             Some(cursor) => cursor.0.parse().map_err(|_| {
-                self.sessions.error(ErrorKind::Invalid, "the cursor is not one of this connector")
+                self.sessions.error(
+                    ErrorKind::Invalid,
+                    "the cursor is not one of this connector",
+                )
             })?,
         };
         let roles = self.roles_after(kind == Kind::Account, after).await?;
         let full = roles.len() >= usize::try_from(self.page_size).unwrap_or(usize::MAX);
-        let next = roles.last().filter(|_| full).map(|role| Cursor(role.oid.to_string()));
+        let next = roles
+            .last()
+            .filter(|_| full)
+            .map(|role| Cursor(role.oid.to_string()));
         let items = roles
             .iter()
             .map(|role| match kind {
@@ -172,7 +193,11 @@ impl Connector for Postgres {
                 Kind::Entitlement => Object::Entitlement(role.entitlement()),
             })
             .collect();
-        Ok(Page { items, complete: next.is_none(), next })
+        Ok(Page {
+            items,
+            complete: next.is_none(),
+            next,
+        })
     }
 
     async fn get(&self, object: &ObjectRef) -> Result<Option<Object>, Error> {
@@ -182,12 +207,18 @@ impl Connector for Postgres {
             ObjectRef::Account(id) => Ok(self.role(&self.parse(id)?).await?.map(account)),
             ObjectRef::AccountNamed(name) => {
                 self.fence(name)?;
-                Ok(self.role_named(name).await?.filter(Role::is_account).map(account))
+                Ok(self
+                    .role_named(name)
+                    .await?
+                    .filter(Role::is_account)
+                    .map(account))
             }
             ObjectRef::AccountOwnedBy(owner) => Ok(self.role_owned_by(owner).await?.map(account)),
             ObjectRef::Entitlement(name) => {
                 let role = self.role_named(name.as_str()).await?;
-                Ok(role.filter(|role| !role.is_account()).map(|role| Object::Entitlement(role.entitlement())))
+                Ok(role
+                    .filter(|role| !role.is_account())
+                    .map(|role| Object::Entitlement(role.entitlement())))
             }
         }
     }
@@ -195,14 +226,25 @@ impl Connector for Postgres {
     async fn apply(&self, operation: &Operation, _key: &OperationKey) -> Result<Outcome, Error> {
         match operation {
             Operation::CreateAccount(new) => self.create(new).await,
-            Operation::UpdateAccount { account, attributes } => self.update(account, attributes).await,
+            Operation::UpdateAccount {
+                account,
+                attributes,
+            } => self.update(account, attributes).await,
             Operation::EnableAccount { account } => self.enable(account).await,
             Operation::DisableAccount { account } => self.disable(account).await,
             Operation::DeleteAccount { account } => self.delete(account).await,
-            Operation::Grant { account, entitlement } => self.grant(account, entitlement).await,
-            Operation::Revoke { account, entitlement } => self.revoke(account, entitlement).await,
+            Operation::Grant {
+                account,
+                entitlement,
+            } => self.grant(account, entitlement).await,
+            Operation::Revoke {
+                account,
+                entitlement,
+            } => self.revoke(account, entitlement).await,
             Operation::EndSessions { account } => self.end_sessions(account).await,
-            Operation::SetPassword { account, password } => self.set_password(account, password).await,
+            Operation::SetPassword { account, password } => {
+                self.set_password(account, password).await
+            }
             Operation::TransferOwnership { from, to } => self.transfer(from, to).await,
             Operation::Action { name, .. } => Err(self.sessions.error(
                 ErrorKind::Unsupported,
@@ -257,7 +299,12 @@ impl Postgres {
         let role = self.role(&self.parse(account)?).await?;
         let login = role.as_ref().is_some_and(|role| role.can_login);
         let seen = json!({ "exists": role.is_some(), "login": login });
-        Ok(verdict(login == wanted, "pg_roles", Some(account.clone()), seen))
+        Ok(verdict(
+            login == wanted,
+            "pg_roles",
+            Some(account.clone()),
+            seen,
+        ))
     }
 
     async fn verify_granted(
@@ -270,7 +317,9 @@ impl Postgres {
         let held = role.as_ref().is_some_and(|role| role.is_in(group));
         let mut seen = json!({ "entitlement": group.as_str(), "granted": held });
         if let (Some(role), false, false) = (&role, held, group.as_str().contains('\0')) {
-            let query = sqlx::query(REACHES).bind(i64::from(role.oid)).bind(group.as_str());
+            let query = sqlx::query(REACHES)
+                .bind(i64::from(role.oid))
+                .bind(group.as_str());
             let rows = self.sessions.read("reading memberships", query).await?;
             if rows.first().and_then(|row| row.try_get("reaches").ok()) == Some(true)
                 && let Some(seen) = seen.as_object_mut()
@@ -278,7 +327,12 @@ impl Postgres {
                 seen.insert("through_another_group".to_owned(), Value::Bool(true));
             }
         }
-        Ok(verdict(held == wanted, "pg_auth_members", Some(account.clone()), seen))
+        Ok(verdict(
+            held == wanted,
+            "pg_auth_members",
+            Some(account.clone()),
+            seen,
+        ))
     }
 }
 
@@ -299,13 +353,28 @@ impl Rights {
         let mut findings = vec![if self.version >= VERSION_MIN {
             Finding::good("reach", format!("PostgreSQL {major} answers"))
         } else {
-            Finding::bad("reach", format!("PostgreSQL {major} is too old"), "use PostgreSQL 15 or later")
+            Finding::bad(
+                "reach",
+                format!("PostgreSQL {major} is too old"),
+                "use PostgreSQL 15 or later",
+            )
         }];
         findings.push(Finding::good("login", format!("logged in as {me}")));
         findings.push(if self.superuser || self.createrole {
-            Finding::good("rights", if self.superuser { "SUPERUSER" } else { "CREATEROLE" })
+            Finding::good(
+                "rights",
+                if self.superuser {
+                    "SUPERUSER"
+                } else {
+                    "CREATEROLE"
+                },
+            )
         } else {
-            Finding::bad("rights", "may not create or change roles", format!("ALTER ROLE {me} CREATEROLE"))
+            Finding::bad(
+                "rights",
+                "may not create or change roles",
+                format!("ALTER ROLE {me} CREATEROLE"),
+            )
         });
         findings.push(if self.superuser || self.signals {
             Finding::good("end sessions", "may end the sessions of other roles")
@@ -324,11 +393,21 @@ impl Rights {
             ));
         }
         if !self.out_of_reach.is_empty() {
-            let names: Vec<String> = self.out_of_reach.iter().map(|name| names::identifier(name)).collect();
+            let names: Vec<String> = self
+                .out_of_reach
+                .iter()
+                .map(|name| names::identifier(name))
+                .collect();
             findings.push(Finding::bad(
                 "roles of others",
-                format!("without ADMIN OPTION on {} (at most ten are named)", names.join(", ")),
-                format!("GRANT {} TO {me} WITH ADMIN OPTION, for those that Tenure shall manage", names.join(", ")),
+                format!(
+                    "without ADMIN OPTION on {} (at most ten are named)",
+                    names.join(", ")
+                ),
+                format!(
+                    "GRANT {} TO {me} WITH ADMIN OPTION, for those that Tenure shall manage",
+                    names.join(", ")
+                ),
             ));
         }
         findings
@@ -347,17 +426,36 @@ fn away(error: &Error) -> Vec<Finding> {
     match error.kind {
         ErrorKind::AuthExpired => vec![
             reach(true, ""),
-            Finding::bad("login", error.whole(), "correct `user`, the secret behind `password`, or pg_hba.conf"),
+            Finding::bad(
+                "login",
+                error.whole(),
+                "correct `user`, the secret behind `password`, or pg_hba.conf",
+            ),
         ],
         ErrorKind::Invalid | ErrorKind::Denied => vec![
             reach(true, ""),
-            Finding::bad("login", error.whole(), "correct `database`, and let the role CONNECT to it"),
+            Finding::bad(
+                "login",
+                error.whole(),
+                "correct `database`, and let the role CONNECT to it",
+            ),
         ],
-        _ => vec![reach(false, "check `host`, `port`, `sslmode`, `ca_file`, the network and whether the server runs")],
+        _ => vec![reach(
+            false,
+            "check `host`, `port`, `sslmode`, `ca_file`, the network and whether the server runs",
+        )],
     }
 }
 
 fn verdict(holds: bool, by: &str, account: Option<NativeId>, seen: Value) -> Verdict {
-    let observation = Observation { by: by.to_owned(), account, seen };
-    if holds { Verdict::Proven(observation) } else { Verdict::Refuted(observation) }
+    let observation = Observation {
+        by: by.to_owned(),
+        account,
+        seen,
+    };
+    if holds {
+        Verdict::Proven(observation)
+    } else {
+        Verdict::Refuted(observation)
+    }
 }

@@ -24,13 +24,24 @@ impl RoleId {
     pub(super) fn parse(id: &NativeId) -> Result<Self, String> {
         let text = id.as_str();
         let (name, oid) = match text.rsplit_once('#') {
-            Some((name, oid)) if !oid.is_empty() && oid.bytes().all(|byte| byte.is_ascii_digit()) => {
-                (name, Some(oid.parse().map_err(|_| wrong(text, "the number after `#` is not an oid"))?))
+            Some((name, oid))
+                if !oid.is_empty() && oid.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
+                (
+                    name,
+                    Some(
+                        oid.parse()
+                            .map_err(|_| wrong(text, "the number after `#` is not an oid"))?,
+                    ),
+                )
             }
             _ => (text, None),
         };
         check_name(name)?;
-        Ok(Self { name: name.to_owned(), oid })
+        Ok(Self {
+            name: name.to_owned(),
+            oid,
+        })
     }
 
     pub(super) fn native(name: &str, oid: u32) -> NativeId {
@@ -49,7 +60,10 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
     if name.len() > NAME_BYTES_MAX {
         return Err(wrong(
             name,
-            &format!("{} bytes; PostgreSQL would cut it after {NAME_BYTES_MAX}", name.len()),
+            &format!(
+                "{} bytes; PostgreSQL would cut it after {NAME_BYTES_MAX}",
+                name.len()
+            ),
         ));
     }
     Ok(())
@@ -83,7 +97,11 @@ pub(super) const MARK: &str = "tenure:";
 
 /// The owner key in a role's comment.
 pub(super) fn owner_in(comment: Option<&str>) -> Option<&str> {
-    comment?.lines().next()?.strip_prefix(OWNER).filter(|owner| !owner.is_empty())
+    comment?
+        .lines()
+        .next()?
+        .strip_prefix(OWNER)
+        .filter(|owner| !owner.is_empty())
 }
 
 pub(super) fn is_marked(comment: Option<&str>) -> bool {
@@ -134,7 +152,10 @@ mod tests {
             assert!(RoleId::parse(&NativeId::new(wrong)).is_err(), "{wrong}");
         }
         assert!(RoleId::parse(&NativeId::new("é".repeat(31))).is_ok());
-        assert!(RoleId::parse(&NativeId::new("é".repeat(32))).is_err(), "64 bytes");
+        assert!(
+            RoleId::parse(&NativeId::new("é".repeat(32))).is_err(),
+            "64 bytes"
+        );
     }
 
     #[test]

@@ -68,21 +68,32 @@ SELECT DISTINCT u.rolname::text AS name
 
 impl Postgres {
     fn column(&self, row: &PgRow, name: &str) -> Result<String, Error> {
-        row.try_get::<Option<String>, _>(name).map(Option::unwrap_or_default).map_err(|error| {
-            self.sessions.error(ErrorKind::Bug, format!("cannot decode the column `{name}`")).with_source(error)
-        })
+        row.try_get::<Option<String>, _>(name)
+            .map(Option::unwrap_or_default)
+            .map_err(|error| {
+                self.sessions
+                    .error(ErrorKind::Bug, format!("cannot decode the column `{name}`"))
+                    .with_source(error)
+            })
     }
 
     fn count(&self, row: &PgRow, name: &str) -> Result<i64, Error> {
         row.try_get(name).map_err(|error| {
-            self.sessions.error(ErrorKind::Bug, format!("cannot decode the column `{name}`")).with_source(error)
+            self.sessions
+                .error(ErrorKind::Bug, format!("cannot decode the column `{name}`"))
+                .with_source(error)
         })
     }
 
     /// What depends on the role, in words.
     async fn needed_by(&self, role: &Role) -> Result<Vec<Use>, Error> {
-        let query = sqlx::query(DEPENDENTS).bind(i64::from(role.oid)).bind(USES_MAX);
-        let rows = self.sessions.read("reading what a role owns", query).await?;
+        let query = sqlx::query(DEPENDENTS)
+            .bind(i64::from(role.oid))
+            .bind(USES_MAX);
+        let rows = self
+            .sessions
+            .read("reading what a role owns", query)
+            .await?;
         rows.iter()
             .map(|row| {
                 let (place, how) = (self.column(row, "place")?, self.column(row, "how")?);
@@ -93,8 +104,16 @@ impl Postgres {
                         many => format!("{how} {many} objects"),
                     },
                 };
-                let by = if place.is_empty() { "the cluster".to_owned() } else { format!("database {place}") };
-                Ok(Use { by, what, last_seen: None })
+                let by = if place.is_empty() {
+                    "the cluster".to_owned()
+                } else {
+                    format!("database {place}")
+                };
+                Ok(Use {
+                    by,
+                    what,
+                    last_seen: None,
+                })
             })
             .collect()
     }
@@ -106,11 +125,17 @@ impl Postgres {
             ObjectRef::AccountOwnedBy(owner) => self.role_owned_by(owner).await?,
             ObjectRef::Entitlement(name) => self.role_named(name.as_str()).await?,
         };
-        let role =
-            role.ok_or_else(|| self.sessions.error(ErrorKind::NotFound, "there is no such role to look at"))?;
+        let role = role.ok_or_else(|| {
+            self.sessions
+                .error(ErrorKind::NotFound, "there is no such role to look at")
+        })?;
         let mut uses = self.needed_by(&role).await?;
         let bind = |sql| sqlx::query(sql).bind(i64::from(role.oid)).bind(USES_MAX);
-        for row in self.sessions.read("reading sessions", bind(SESSIONS_NOW)).await? {
+        for row in self
+            .sessions
+            .read("reading sessions", bind(SESSIONS_NOW))
+            .await?
+        {
             let (place, count) = (self.column(&row, "place")?, self.count(&row, "sessions")?);
             uses.push(Use {
                 by: self.column(&row, "program")?,
@@ -119,7 +144,11 @@ impl Postgres {
             });
         }
         for row in self.sessions.read("reading members", bind(MEMBERS)).await? {
-            uses.push(Use { by: self.column(&row, "name")?, what: "is a member".to_owned(), last_seen: None });
+            uses.push(Use {
+                by: self.column(&row, "name")?,
+                what: "is a member".to_owned(),
+                last_seen: None,
+            });
         }
         Ok(Coverage {
             value: uses,
@@ -132,8 +161,13 @@ impl Postgres {
     }
 
     async fn places(&self, role: &Role, only_owned: bool) -> Result<Vec<String>, Error> {
-        let query = sqlx::query(PLACES).bind(i64::from(role.oid)).bind(only_owned);
-        let rows = self.sessions.read("reading where a role owns something", query).await?;
+        let query = sqlx::query(PLACES)
+            .bind(i64::from(role.oid))
+            .bind(only_owned);
+        let rows = self
+            .sessions
+            .read("reading where a role owns something", query)
+            .await?;
         rows.iter().map(|row| self.column(row, "place")).collect()
     }
 
@@ -144,7 +178,10 @@ impl Postgres {
         for role in roles {
             let query = sqlx::query(ACTS_FOR).bind(i64::from(role.oid));
             let rows = self.sessions.read("reading our own rights", query).await?;
-            let flag = |name: &str| rows.first().and_then(|row| row.try_get::<bool, _>(name).ok());
+            let flag = |name: &str| {
+                rows.first()
+                    .and_then(|row| row.try_get::<bool, _>(name).ok())
+            };
             // A membership that was there before must not be taken away at the end.
             if flag("acts") == Some(false) && flag("keeps") == Some(false) {
                 let name = identifier(&role.name);
@@ -156,7 +193,12 @@ impl Postgres {
     }
 
     /// Runs `sql` in every place; an error after the first success is in doubt, not an error.
-    async fn everywhere(&self, places: &[String], what: &str, sql: &str) -> Result<Option<Outcome>, Error> {
+    async fn everywhere(
+        &self,
+        places: &[String],
+        what: &str,
+        sql: &str,
+    ) -> Result<Option<Outcome>, Error> {
         for (done, place) in places.iter().enumerate() {
             match self.sessions.change_in(place, what, sql.to_owned()).await {
                 Ok(()) => {}
@@ -164,7 +206,10 @@ impl Postgres {
                 Err(failure) => {
                     let reason = failure.of_read().whole();
                     return Ok(Some(Outcome::Ambiguous {
-                        reason: format!("{what} is done in {done} of {} databases; in `{place}`: {reason}", places.len()),
+                        reason: format!(
+                            "{what} is done in {done} of {} databases; in `{place}`: {reason}",
+                            places.len()
+                        ),
                     }));
                 }
             }
@@ -174,14 +219,25 @@ impl Postgres {
 
     pub(super) async fn transfer(&self, from: &NativeId, to: &NativeId) -> Result<Outcome, Error> {
         let (from, to) = (self.existing(from).await?, self.existing(to).await?);
-        let receipt = Receipt { account: Some(from.id()), name: Some(from.name.clone()), ..Receipt::default() };
+        let receipt = Receipt {
+            account: Some(from.id()),
+            name: Some(from.name.clone()),
+            ..Receipt::default()
+        };
         let places = self.places(&from, true).await?;
         if places.is_empty() || from.oid == to.oid {
             return Ok(Outcome::AlreadySo(receipt));
         }
-        let sql = format!("REASSIGN OWNED BY {} TO {}", identifier(&from.name), identifier(&to.name));
+        let sql = format!(
+            "REASSIGN OWNED BY {} TO {}",
+            identifier(&from.name),
+            identifier(&to.name)
+        );
         let sql = self.acting_for(&[&from, &to], sql).await?;
-        match self.everywhere(&places, "handing over what a role owns", &sql).await? {
+        match self
+            .everywhere(&places, "handing over what a role owns", &sql)
+            .await?
+        {
             None => Ok(Outcome::Done(receipt)),
             Some(outcome) => Ok(outcome),
         }
@@ -189,7 +245,11 @@ impl Postgres {
 
     pub(super) async fn delete(&self, account: &NativeId) -> Result<Outcome, Error> {
         let id = self.parse(account)?;
-        let receipt = Receipt { account: Some(account.clone()), name: Some(id.name.clone()), ..Receipt::default() };
+        let receipt = Receipt {
+            account: Some(account.clone()),
+            name: Some(id.name.clone()),
+            ..Receipt::default()
+        };
         let Some(role) = self.role(&id).await? else {
             return Ok(Outcome::AlreadySo(receipt));
         };
@@ -197,10 +257,19 @@ impl Postgres {
         if !places.is_empty() {
             let sql = match self.owned_objects {
                 OwnedObjects::Refuse => return Err(self.still_needed(&role).await?),
-                OwnedObjects::Drop => self.acting_for(&[&role], format!("DROP OWNED BY {}", identifier(&role.name))).await?,
+                OwnedObjects::Drop => {
+                    self.acting_for(
+                        &[&role],
+                        format!("DROP OWNED BY {}", identifier(&role.name)),
+                    )
+                    .await?
+                }
                 OwnedObjects::Reassign => self.reassign_then_drop(&role).await?,
             };
-            if let Some(outcome) = self.everywhere(&places, "clearing what a role owns", &sql).await? {
+            if let Some(outcome) = self
+                .everywhere(&places, "clearing what a role owns", &sql)
+                .await?
+            {
                 return Ok(outcome);
             }
         }
@@ -209,9 +278,14 @@ impl Postgres {
             Ok(_) => Ok(Outcome::Done(receipt)),
             Err(failure) if failure.code() == Some("42704") => Ok(Outcome::AlreadySo(receipt)),
             // Its things were handed over already: the caller has to look again.
-            Err(failure @ Failure::Refused { .. }) if !places.is_empty() => Ok(Outcome::Ambiguous {
-                reason: format!("what the role owned is cleared; then: {}", failure.of_read().whole()),
-            }),
+            Err(failure @ Failure::Refused { .. }) if !places.is_empty() => {
+                Ok(Outcome::Ambiguous {
+                    reason: format!(
+                        "what the role owned is cleared; then: {}",
+                        failure.of_read().whole()
+                    ),
+                })
+            }
             Err(failure) => failure.of_change(),
         }
     }
@@ -219,7 +293,10 @@ impl Postgres {
     async fn reassign_then_drop(&self, role: &Role) -> Result<String, Error> {
         let name = self.reassign_to.as_deref().unwrap_or_default();
         let Some(heir) = self.role_named(name).await? else {
-            return Err(self.invalid(format!("`reassign_to` names the role {}, which does not exist", literal(name))));
+            return Err(self.invalid(format!(
+                "`reassign_to` names the role {}, which does not exist",
+                literal(name)
+            )));
         };
         // Privileges cannot be handed over; DROP OWNED removes what is left of them.
         let sql = format!(
@@ -232,8 +309,11 @@ impl Postgres {
 
     async fn still_needed(&self, role: &Role) -> Result<Error, Error> {
         let uses = self.needed_by(role).await?;
-        let shown: Vec<String> =
-            uses.iter().take(USES_SHOWN).map(|it| format!("{} ({})", it.what, it.by)).collect();
+        let shown: Vec<String> = uses
+            .iter()
+            .take(USES_SHOWN)
+            .map(|it| format!("{} ({})", it.what, it.by))
+            .collect();
         let more = match uses.len().saturating_sub(USES_SHOWN) {
             0 => String::new(),
             more => format!(" and {more} more"),

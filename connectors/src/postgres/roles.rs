@@ -97,7 +97,8 @@ impl Role {
     }
 
     pub(super) fn attributes(&self) -> Attributes {
-        let mut attributes = Attributes::from([("connection_limit".to_owned(), json!(self.connection_limit))]);
+        let mut attributes =
+            Attributes::from([("connection_limit".to_owned(), json!(self.connection_limit))]);
         if let Some(until) = self.valid_until {
             attributes.insert("valid_until".to_owned(), Value::from(shown(until)));
         }
@@ -117,7 +118,10 @@ impl Role {
     }
 
     pub(super) fn entitlement(&self) -> Entitlement {
-        Entitlement { id: self.id(), name: EntitlementName::new(&self.name) }
+        Entitlement {
+            id: self.id(),
+            name: EntitlementName::new(&self.name),
+        }
     }
 }
 
@@ -127,9 +131,14 @@ pub(super) fn shown(at: DateTime<Utc>) -> String {
 
 impl Postgres {
     fn roles(&self, rows: &[PgRow]) -> Result<Vec<Role>, Error> {
-        rows.iter().map(Role::from_row).collect::<Result<_, _>>().map_err(|error| {
-            self.sessions.error(ErrorKind::Bug, "cannot decode a row of `pg_roles`").with_source(error)
-        })
+        rows.iter()
+            .map(Role::from_row)
+            .collect::<Result<_, _>>()
+            .map_err(|error| {
+                self.sessions
+                    .error(ErrorKind::Bug, "cannot decode a row of `pg_roles`")
+                    .with_source(error)
+            })
     }
 
     /// Refuses roles that this system was not given to manage.
@@ -165,10 +174,14 @@ impl Postgres {
 
     /// The role that `id` means. `None` is a fact: neither its oid nor its name is there.
     pub(super) async fn role(&self, id: &RoleId) -> Result<Option<Role>, Error> {
-        let query = sqlx::query(BY_ID).bind(i64::from(id.oid.unwrap_or(0))).bind(&id.name);
+        let query = sqlx::query(BY_ID)
+            .bind(i64::from(id.oid.unwrap_or(0)))
+            .bind(&id.name);
         let found = self.roles(&self.sessions.read("reading a role", query).await?)?;
         let named = found.iter().find(|role| role.name == id.name);
-        let Some(oid) = id.oid else { return Ok(named.cloned()) };
+        let Some(oid) = id.oid else {
+            return Ok(named.cloned());
+        };
         let numbered = found.iter().find(|role| role.oid == oid);
         match (numbered, named) {
             (None, None) => Ok(None),
@@ -191,7 +204,9 @@ impl Postgres {
     pub(super) async fn role_named(&self, name: &str) -> Result<Option<Role>, Error> {
         check_name(name).map_err(|why| self.invalid(why))?;
         let query = sqlx::query(BY_NAME).bind(name);
-        Ok(self.roles(&self.sessions.read("reading a role by name", query).await?)?.pop())
+        Ok(self
+            .roles(&self.sessions.read("reading a role by name", query).await?)?
+            .pop())
     }
 
     pub(super) async fn role_owned_by(&self, owner: &str) -> Result<Option<Role>, Error> {
@@ -218,7 +233,11 @@ impl Postgres {
         let query = sqlx::query(PAGE)
             .bind(i64::from(after))
             .bind(accounts)
-            .bind(if accounts { self.role_prefix.as_str() } else { "" })
+            .bind(if accounts {
+                self.role_prefix.as_str()
+            } else {
+                ""
+            })
             .bind(&self.own_role)
             .bind(i64::from(self.page_size));
         self.roles(&self.sessions.read("listing roles", query).await?)

@@ -51,13 +51,22 @@ mod tests {
     /// The example of RFC 7677: its server signature and client proof follow from these two keys.
     #[test]
     fn the_example_of_the_rfc() {
-        let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap_or_default();
+        let salt = STANDARD
+            .decode("W22ZaJ0SNY7soEsUEjb6gQ==")
+            .unwrap_or_default();
         let verifier = verifier_with("pencil", &salt, 4_096);
         let message = b"n=user,r=rOprNGfwEbeRWgbNEkqO,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
             s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
-        let server_key = verifier.rsplit(':').next().and_then(|key| STANDARD.decode(key).ok()).unwrap_or_default();
+        let server_key = verifier
+            .rsplit(':')
+            .next()
+            .and_then(|key| STANDARD.decode(key).ok())
+            .unwrap_or_default();
         let server_key: [u8; 32] = server_key.try_into().unwrap_or_default();
-        assert_eq!(STANDARD.encode(signed(&server_key, message)), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+        assert_eq!(
+            STANDARD.encode(signed(&server_key, message)),
+            "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
+        );
     }
 
     #[test]

@@ -54,7 +54,10 @@ impl Sessions {
     }
 
     pub(super) fn error(&self, kind: ErrorKind, message: impl AsRef<str>) -> Error {
-        Error::new(kind, format!("system `{}`: {}", self.system, message.as_ref()))
+        Error::new(
+            kind,
+            format!("system `{}`: {}", self.system, message.as_ref()),
+        )
     }
 
     /// Runs a query that changes nothing.
@@ -64,7 +67,9 @@ impl Sessions {
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, Error> {
         let mut session = self.open().await.map_err(Failure::of_read)?;
-        let answer = self.wait(what, query.fetch_all(&mut session.connection)).await;
+        let answer = self
+            .wait(what, query.fetch_all(&mut session.connection))
+            .await;
         self.settle(session, what, answer).map_err(Failure::of_read)
     }
 
@@ -72,17 +77,38 @@ impl Sessions {
     /// constants and of what [`super::names`] quoted.
     pub(super) async fn change(&self, what: &str, sql: String) -> Result<Vec<PgRow>, Failure> {
         let mut session = self.open().await?;
-        let answer = self.wait(what, session.connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql)))).await;
+        let answer = self
+            .wait(
+                what,
+                session
+                    .connection
+                    .fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))),
+            )
+            .await;
         self.settle(session, what, answer)
     }
 
     /// Like [`Self::change`], in another database of the cluster, over a session of its own.
-    pub(super) async fn change_in(&self, database: &str, what: &str, sql: String) -> Result<(), Failure> {
+    pub(super) async fn change_in(
+        &self,
+        database: &str,
+        what: &str,
+        sql: String,
+    ) -> Result<(), Failure> {
         let _permit = self.permit().await?;
-        let mut connection = self.connect(&self.options.clone().database(database)).await?;
-        let answer = self.wait(what, connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql)))).await;
+        let mut connection = self
+            .connect(&self.options.clone().database(database))
+            .await?;
+        let answer = self
+            .wait(
+                what,
+                connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))),
+            )
+            .await;
         let result = match answer {
-            Ok(answer) => answer.map(drop).map_err(|error| of_statement(&self.system, what, error)),
+            Ok(answer) => answer
+                .map(drop)
+                .map_err(|error| of_statement(&self.system, what, error)),
             Err(failure) => Err(failure),
         };
         if result.is_ok() {
@@ -99,7 +125,10 @@ impl Sessions {
         let limit = self.timeout.saturating_add(Duration::from_millis(GRACE_MS));
         tokio::time::timeout(limit, work).await.map_err(|_| {
             let limit_ms = limit.as_millis();
-            Failure::Lost(self.error(ErrorKind::Timeout, format!("{what} was not answered within {limit_ms} ms")))
+            Failure::Lost(self.error(
+                ErrorKind::Timeout,
+                format!("{what} was not answered within {limit_ms} ms"),
+            ))
         })
     }
 
@@ -124,16 +153,28 @@ impl Sessions {
             if since.elapsed() > Duration::from_millis(IDLE_MS_MAX) {
                 continue;
             }
-            if matches!(tokio::time::timeout(self.connect_timeout, connection.ping()).await, Ok(Ok(()))) {
-                return Ok(Session { connection, _permit: permit });
+            if matches!(
+                tokio::time::timeout(self.connect_timeout, connection.ping()).await,
+                Ok(Ok(()))
+            ) {
+                return Ok(Session {
+                    connection,
+                    _permit: permit,
+                });
             }
         }
         let connection = self.connect(&self.options).await?;
-        Ok(Session { connection, _permit: permit })
+        Ok(Session {
+            connection,
+            _permit: permit,
+        })
     }
 
     fn take_idle(&self) -> Option<(PgConnection, Instant)> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
     }
 
     async fn permit(&self) -> Result<SemaphorePermit<'_>, Failure> {

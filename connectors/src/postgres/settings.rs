@@ -104,28 +104,43 @@ fn timeout_ms() -> u64 {
 impl Settings {
     pub(super) fn parse(system: &str, settings: Value) -> Result<Self, Error> {
         let settings: Self = serde_json::from_value(settings).map_err(|error| {
-            Error::new(ErrorKind::Invalid, format!("system `{system}`: postgres settings: {error}"))
+            Error::new(
+                ErrorKind::Invalid,
+                format!("system `{system}`: postgres settings: {error}"),
+            )
         })?;
         match settings.mistake() {
             None => Ok(settings),
-            Some(mistake) => Err(Error::new(ErrorKind::Invalid, format!("system `{system}`: {mistake}"))),
+            Some(mistake) => Err(Error::new(
+                ErrorKind::Invalid,
+                format!("system `{system}`: {mistake}"),
+            )),
         }
     }
 
     fn mistake(&self) -> Option<String> {
         let outside = |name: &str, value: u64, max: u64| {
-            (!(1..=max).contains(&value)).then(|| format!("`{name}` is {value}; it must be between 1 and {max}"))
+            (!(1..=max).contains(&value))
+                .then(|| format!("`{name}` is {value}; it must be between 1 and {max}"))
         };
-        for (name, value) in [("host", &self.host), ("database", &self.database), ("user", &self.user)] {
+        for (name, value) in [
+            ("host", &self.host),
+            ("database", &self.database),
+            ("user", &self.user),
+        ] {
             if value.is_empty() || value.contains('\0') {
                 return Some(format!("`{name}` is empty or holds a zero byte"));
             }
         }
         if self.role_prefix.len() >= NAME_BYTES_MAX {
-            return Some(format!("`role_prefix` is longer than a role name may be ({NAME_BYTES_MAX} bytes)"));
+            return Some(format!(
+                "`role_prefix` is longer than a role name may be ({NAME_BYTES_MAX} bytes)"
+            ));
         }
         if (self.owned_objects == OwnedObjects::Reassign) != self.reassign_to.is_some() {
-            return Some("`owned_objects: reassign` and `reassign_to: ROLE` belong together".to_owned());
+            return Some(
+                "`owned_objects: reassign` and `reassign_to: ROLE` belong together".to_owned(),
+            );
         }
         if !self.is_local() && !self.allow_plaintext && !self.verifies() {
             return Some(
@@ -133,14 +148,34 @@ impl Settings {
                     .to_owned(),
             );
         }
-        outside("page_size", u64::from(self.page_size), u64::from(PAGE_SIZE_MAX))
-            .or_else(|| outside("connections_max", u64::from(self.connections_max), u64::from(CONNECTIONS_MAX)))
-            .or_else(|| outside("connect_timeout_ms", self.connect_timeout_ms, TIMEOUT_MS_MAX))
-            .or_else(|| outside("timeout_ms", self.timeout_ms, TIMEOUT_MS_MAX))
+        outside(
+            "page_size",
+            u64::from(self.page_size),
+            u64::from(PAGE_SIZE_MAX),
+        )
+        .or_else(|| {
+            outside(
+                "connections_max",
+                u64::from(self.connections_max),
+                u64::from(CONNECTIONS_MAX),
+            )
+        })
+        .or_else(|| {
+            outside(
+                "connect_timeout_ms",
+                self.connect_timeout_ms,
+                TIMEOUT_MS_MAX,
+            )
+        })
+        .or_else(|| outside("timeout_ms", self.timeout_ms, TIMEOUT_MS_MAX))
     }
 
     fn mode(&self) -> SslMode {
-        self.sslmode.unwrap_or(if self.is_local() { SslMode::Prefer } else { SslMode::VerifyFull })
+        self.sslmode.unwrap_or(if self.is_local() {
+            SslMode::Prefer
+        } else {
+            SslMode::VerifyFull
+        })
     }
 
     fn verifies(&self) -> bool {
@@ -151,15 +186,20 @@ impl Settings {
     fn is_local(&self) -> bool {
         self.host.starts_with('/')
             || self.host.eq_ignore_ascii_case("localhost")
-            || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            || self
+                .host
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
     }
 
     pub(super) fn options(&self, system: &str) -> Result<PgConnectOptions, Error> {
-        let invalid = |message: String| Error::new(ErrorKind::Invalid, format!("system `{system}`: {message}"));
+        let invalid = |message: String| {
+            Error::new(ErrorKind::Invalid, format!("system `{system}`: {message}"))
+        };
         let password = match &self.password {
-            Some(reference) => reference
-                .resolve()
-                .map_err(|error| invalid("cannot read the setting `password`".to_owned()).with_source(error))?,
+            Some(reference) => reference.resolve().map_err(|error| {
+                invalid("cannot read the setting `password`".to_owned()).with_source(error)
+            })?,
             // Never what PGPASSWORD happens to hold.
             None => String::new().into(),
         };
@@ -189,7 +229,10 @@ impl Settings {
             .disable_statement_logging();
         if let Some(path) = &self.ca_file {
             if !path.is_file() {
-                return Err(invalid(format!("cannot read `ca_file` `{}`", path.display())));
+                return Err(invalid(format!(
+                    "cannot read `ca_file` `{}`",
+                    path.display()
+                )));
             }
             options = options.ssl_root_cert(path);
         }
@@ -222,10 +265,21 @@ mod tests {
     fn a_login_leaves_the_machine_only_to_a_verified_server_or_on_purpose() {
         assert_eq!(parse(&json!({})).unwrap().mode(), SslMode::VerifyFull);
         for mode in ["disable", "prefer", "require"] {
-            assert!(parse(&json!({ "sslmode": mode })).unwrap_err().contains("allow_plaintext"), "{mode}");
-            assert!(parse(&json!({ "sslmode": mode, "allow_plaintext": true })).is_ok(), "{mode}");
+            assert!(
+                parse(&json!({ "sslmode": mode }))
+                    .unwrap_err()
+                    .contains("allow_plaintext"),
+                "{mode}"
+            );
+            assert!(
+                parse(&json!({ "sslmode": mode, "allow_plaintext": true })).is_ok(),
+                "{mode}"
+            );
             for host in ["127.0.0.1", "::1", "localhost", "/run/postgresql"] {
-                assert!(parse(&json!({ "sslmode": mode, "host": host })).is_ok(), "{mode} {host}");
+                assert!(
+                    parse(&json!({ "sslmode": mode, "host": host })).is_ok(),
+                    "{mode} {host}"
+                );
             }
         }
     }

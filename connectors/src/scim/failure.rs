@@ -77,8 +77,12 @@ impl Failure {
     pub(super) fn of_change(self) -> Result<Outcome, Error> {
         match self {
             Self::NotSent(error) => Err(error),
-            Self::Lost(error) => Ok(Outcome::Ambiguous { reason: error.whole() }),
-            Self::Refused(refusal) if refusal.is_ambiguous() => Ok(Outcome::Ambiguous { reason: refusal.message }),
+            Self::Lost(error) => Ok(Outcome::Ambiguous {
+                reason: error.whole(),
+            }),
+            Self::Refused(refusal) if refusal.is_ambiguous() => Ok(Outcome::Ambiguous {
+                reason: refusal.message,
+            }),
             Self::Refused(refusal) => Err(refusal.into_error()),
         }
     }
@@ -124,9 +128,15 @@ pub(super) fn kind_of(status: u16, retry_at: Option<DateTime<Utc>>) -> ErrorKind
 }
 
 /// Until when a refusal asks us to stay away: what its `Retry-After` says, or a while for a bare 429.
-pub(super) fn retry_at(status: u16, header: Option<&str>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+pub(super) fn retry_at(
+    status: u16,
+    header: Option<&str>,
+    now: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
     let default = (status == 429).then(|| now + Duration::seconds(RETRY_AFTER_DEFAULT_S));
-    header.and_then(|header| parse_retry_after(header, now)).or(default)
+    header
+        .and_then(|header| parse_retry_after(header, now))
+        .or(default)
 }
 
 /// Reads `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
@@ -188,14 +198,20 @@ mod tests {
             assert_eq!(kind_of(status, None).as_str(), kind, "{status}");
         }
         for status in [429, 503] {
-            assert_eq!(kind_of(status, Some(DateTime::UNIX_EPOCH)).as_str(), "rate_limited");
+            assert_eq!(
+                kind_of(status, Some(DateTime::UNIX_EPOCH)).as_str(),
+                "rate_limited"
+            );
         }
     }
 
     #[test]
     fn only_what_broke_on_the_way_leaves_a_change_in_doubt() {
         for status in [500, 502, 504, 507, 599] {
-            assert!(matches!(refused(status).of_change(), Ok(Outcome::Ambiguous { .. })), "{status}");
+            assert!(
+                matches!(refused(status).of_change(), Ok(Outcome::Ambiguous { .. })),
+                "{status}"
+            );
         }
         for status in [302, 400, 401, 403, 404, 409, 412, 429, 501, 503] {
             assert!(refused(status).of_change().is_err(), "{status}");
@@ -204,13 +220,23 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date_and_bounded() {
-        let now = DateTime::parse_from_rfc3339("2015-10-21T07:00:00Z").unwrap().with_timezone(&Utc);
+        let now = DateTime::parse_from_rfc3339("2015-10-21T07:00:00Z")
+            .unwrap()
+            .with_timezone(&Utc);
         let after = |header| retry_at(503, Some(header), now).map(|at| (at - now).num_seconds());
         assert_eq!(after("120"), Some(120));
         assert_eq!(after(" 0 "), Some(0));
         assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(28 * 60));
-        assert_eq!(after("Wed, 21 Oct 2014 07:28:00 GMT"), None, "not a Wednesday");
-        assert_eq!(after("Tue, 21 Oct 2014 07:28:00 GMT"), Some(0), "in the past");
+        assert_eq!(
+            after("Wed, 21 Oct 2014 07:28:00 GMT"),
+            None,
+            "not a Wednesday"
+        );
+        assert_eq!(
+            after("Tue, 21 Oct 2014 07:28:00 GMT"),
+            Some(0),
+            "in the past"
+        );
         assert_eq!(after("4000000000"), Some(RETRY_AFTER_S_MAX));
         assert_eq!(after("soon"), None);
         let bare = retry_at(429, None, now).map(|at| (at - now).num_seconds());

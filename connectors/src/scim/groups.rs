@@ -22,7 +22,9 @@ use super::attributes::{member, quoted};
 use super::failure::Failure;
 use super::http::Request;
 use super::listing::{ListResponse, id_of};
-use crate::connector::{Entitlement, EntitlementName, Error, ErrorKind, NativeId, Outcome, Receipt};
+use crate::connector::{
+    Entitlement, EntitlementName, Error, ErrorKind, NativeId, Outcome, Receipt,
+};
 
 pub(super) const PATCH_SCHEMA: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
 /// How long a group's id may be used after it was seen under its name.
@@ -51,7 +53,11 @@ enum Means {
 
 /// What a look for any member of any group found.
 enum Sample {
-    Member { id: String, name: String, user: String },
+    Member {
+        id: String,
+        name: String,
+        user: String,
+    },
     Nobody,
     /// No member was seen, but neither were all groups.
     Unclear,
@@ -78,7 +84,10 @@ impl Groups {
     }
 
     fn forget(&self, name: &str) {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.ids
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name);
     }
 }
 
@@ -86,16 +95,24 @@ impl Scim {
     /// The groups of exactly this name.
     async fn groups_named(&self, name: &EntitlementName) -> Result<Vec<String>, Error> {
         let filter = format!("displayName eq {}", quoted(name.as_str()));
-        let found = match self.search("Groups", &filter, ("excludedAttributes", "members")).await {
+        let found = match self
+            .search("Groups", &filter, ("excludedAttributes", "members"))
+            .await
+        {
             Ok(found) => found,
             Err(failure) if failure.is_unsupported_question() => {
-                self.every_group("excludedAttributes", self.page_size()).await?
+                self.every_group("excludedAttributes", self.page_size())
+                    .await?
             }
             Err(failure) => return Err(failure.of_read()),
         };
         // `displayName` compares without case on most servers; a policy's name is exact.
-        let ids: Vec<String> =
-            found.iter().filter(|group| is_named(group, name)).filter_map(id_of).map(str::to_owned).collect();
+        let ids: Vec<String> = found
+            .iter()
+            .filter(|group| is_named(group, name))
+            .filter_map(id_of)
+            .map(str::to_owned)
+            .collect();
         if let [only] = ids.as_slice() {
             self.groups.saw(name.as_str(), only);
         } else {
@@ -116,13 +133,23 @@ impl Scim {
         }
     }
 
-    pub(super) async fn entitlement(&self, name: &EntitlementName) -> Result<Option<Entitlement>, Error> {
+    pub(super) async fn entitlement(
+        &self,
+        name: &EntitlementName,
+    ) -> Result<Option<Entitlement>, Error> {
         let id = self.group_named(name).await?;
-        Ok(id.map(|id| Entitlement { id: NativeId::new(id), name: name.clone() }))
+        Ok(id.map(|id| Entitlement {
+            id: NativeId::new(id),
+            name: name.clone(),
+        }))
     }
 
     /// The ids of the groups named `name` that `account` is in. Empty is a fact, not a guess.
-    pub(super) async fn memberships(&self, account: &NativeId, name: &EntitlementName) -> Result<Vec<String>, Error> {
+    pub(super) async fn memberships(
+        &self,
+        account: &NativeId,
+        name: &EntitlementName,
+    ) -> Result<Vec<String>, Error> {
         match self.means().await? {
             Means::NobodyIsAMember => Ok(Vec::new()),
             Means::Filter => {
@@ -131,7 +158,10 @@ impl Scim {
                     .search("Groups", &filter, ("excludedAttributes", "members"))
                     .await
                     .map_err(Failure::of_read)?;
-                let ids = found.iter().filter(|group| is_named(group, name)).filter_map(id_of);
+                let ids = found
+                    .iter()
+                    .filter(|group| is_named(group, name))
+                    .filter_map(id_of);
                 Ok(ids.map(str::to_owned).collect())
             }
             Means::WholeGroups => {
@@ -151,11 +181,17 @@ impl Scim {
         if let Some(names) = names_in_user(user) {
             return Ok(names);
         }
-        let Some(id) = id_of(user) else { return Ok(BTreeSet::new()) };
+        let Some(id) = id_of(user) else {
+            return Ok(BTreeSet::new());
+        };
         let groups = match self.means().await? {
             Means::NobodyIsAMember => Vec::new(),
             Means::Filter => self
-                .search("Groups", &format!("members.value eq {}", quoted(id)), ("excludedAttributes", "members"))
+                .search(
+                    "Groups",
+                    &format!("members.value eq {}", quoted(id)),
+                    ("excludedAttributes", "members"),
+                )
                 .await
                 .map_err(Failure::of_read)?,
             Means::WholeGroups => {
@@ -164,19 +200,28 @@ impl Scim {
                 groups
             }
         };
-        Ok(groups.iter().filter_map(name_of).map(EntitlementName::new).collect())
+        Ok(groups
+            .iter()
+            .filter_map(name_of)
+            .map(EntitlementName::new)
+            .collect())
     }
 
     async fn means(&self) -> Result<Means, Error> {
         if let Some(works) = self.groups.filter_works.get() {
-            return Ok(if *works { Means::Filter } else { Means::WholeGroups });
+            return Ok(if *works {
+                Means::Filter
+            } else {
+                Means::WholeGroups
+            });
         }
         let (id, name, user) = match self.any_member().await? {
             Sample::Member { id, name, user } => (id, name, user),
             Sample::Nobody => return Ok(Means::NobodyIsAMember),
             Sample::Unclear => return Ok(Means::WholeGroups),
         };
-        let works = self.filter_sees(&name, &user, &id).await? && !self.filter_sees(&name, NOBODY, &id).await?;
+        let works = self.filter_sees(&name, &user, &id).await?
+            && !self.filter_sees(&name, NOBODY, &id).await?;
         // A member who left between the two reads must not condemn the filter.
         if works || self.reads_member(&id, &user).await? {
             let _ = self.groups.filter_works.set(works);
@@ -187,18 +232,33 @@ impl Scim {
                 );
             }
         }
-        Ok(if works { Means::Filter } else { Means::WholeGroups })
+        Ok(if works {
+            Means::Filter
+        } else {
+            Means::WholeGroups
+        })
     }
 
     async fn any_member(&self) -> Result<Sample, Error> {
         let known = |group: &Value| {
-            let user = members(group).find_map(|it| member(it, "value")?.as_str())?.to_owned();
-            Some(Sample::Member { id: id_of(group)?.to_owned(), name: name_of(group)?.to_owned(), user })
+            let user = members(group)
+                .find_map(|it| member(it, "value")?.as_str())?
+                .to_owned();
+            Some(Sample::Member {
+                id: id_of(group)?.to_owned(),
+                name: name_of(group)?.to_owned(),
+                user,
+            })
         };
         let mut progress = super::listing::Progress::default();
         loop {
             let judged = self
-                .page("Groups", progress, WHOLE_GROUPS_PAGE, Some(("attributes", "displayName,members")))
+                .page(
+                    "Groups",
+                    progress,
+                    WHOLE_GROUPS_PAGE,
+                    Some(("attributes", "displayName,members")),
+                )
                 .await?;
             if let Some(found) = judged.fresh.iter().find_map(known) {
                 return Ok(found);
@@ -213,7 +273,14 @@ impl Scim {
 
     /// Whether the filter shows `user` in the group. A refused filter shows nothing.
     async fn filter_sees(&self, name: &str, user: &str, id: &str) -> Result<bool, Error> {
-        match self.search("Groups", &in_group(name, user), ("excludedAttributes", "members")).await {
+        match self
+            .search(
+                "Groups",
+                &in_group(name, user),
+                ("excludedAttributes", "members"),
+            )
+            .await
+        {
             Ok(found) => Ok(found.iter().any(|group| id_of(group) == Some(id))),
             Err(failure) if failure.is_unsupported_question() => Ok(false),
             Err(failure) => Err(failure.of_read()),
@@ -223,16 +290,24 @@ impl Scim {
     /// Whether the group, read whole, lists `user`. A group that is gone has no members.
     async fn reads_member(&self, id: &str, user: &str) -> Result<bool, Error> {
         // Asked for by name, `members` must come if there are any (RFC 7644, 3.9).
-        let group = self.read_resource("Groups", id, &[("attributes", "displayName,members")]).await?;
+        let group = self
+            .read_resource("Groups", id, &[("attributes", "displayName,members")])
+            .await?;
         Ok(group.is_some_and(|answer| has_member(&answer.body, user)))
     }
 
     async fn every_group(&self, how: &str, page_size: u32) -> Result<Vec<Value>, Error> {
-        let wanted = if how == "attributes" { "displayName,members" } else { "members" };
+        let wanted = if how == "attributes" {
+            "displayName,members"
+        } else {
+            "members"
+        };
         let mut all = Vec::new();
         let mut progress = super::listing::Progress::default();
         loop {
-            let judged = self.page("Groups", progress, page_size, Some((how, wanted))).await?;
+            let judged = self
+                .page("Groups", progress, page_size, Some((how, wanted)))
+                .await?;
             all.extend(judged.fresh);
             match judged.next {
                 Some(next) => progress = next,
@@ -247,14 +322,20 @@ impl Scim {
         }
     }
 
-    pub(super) async fn grant(&self, account: &NativeId, name: &EntitlementName) -> Result<Outcome, Error> {
+    pub(super) async fn grant(
+        &self,
+        account: &NativeId,
+        name: &EntitlementName,
+    ) -> Result<Outcome, Error> {
         // A server need not check that a member exists; a grant to nobody would lie in wait for a reused id.
         let (user, held) = tokio::try_join!(self.user(account), self.memberships(account, name))?;
         if user.is_none() {
             return Err(self.no_account(account));
         }
         if !held.is_empty() {
-            return Ok(Outcome::AlreadySo(membership_receipt(account, name, true, true)));
+            return Ok(Outcome::AlreadySo(membership_receipt(
+                account, name, true, true,
+            )));
         }
         let add = json!({
             "schemas": [PATCH_SCHEMA],
@@ -281,7 +362,9 @@ impl Scim {
         }
         // Some servers refuse to add a member twice: somebody else was faster.
         if failure.is_taken() && !self.memberships(account, name).await?.is_empty() {
-            return Ok(Outcome::AlreadySo(membership_receipt(account, name, true, true)));
+            return Ok(Outcome::AlreadySo(membership_receipt(
+                account, name, true, true,
+            )));
         }
         failure.of_change()
     }
@@ -290,16 +373,25 @@ impl Scim {
         self.group_named(name).await?.ok_or_else(|| {
             self.http.error(
                 ErrorKind::NotFound,
-                format!("no group has the display name `{}`; make it in the application first", name.as_str().escape_debug()),
+                format!(
+                    "no group has the display name `{}`; make it in the application first",
+                    name.as_str().escape_debug()
+                ),
             )
         })
     }
 
-    pub(super) async fn revoke(&self, account: &NativeId, name: &EntitlementName) -> Result<Outcome, Error> {
+    pub(super) async fn revoke(
+        &self,
+        account: &NativeId,
+        name: &EntitlementName,
+    ) -> Result<Outcome, Error> {
         let (user, held) = tokio::try_join!(self.user(account), self.memberships(account, name))?;
         if held.is_empty() {
             return match user {
-                Some(_) => Ok(Outcome::AlreadySo(membership_receipt(account, name, false, false))),
+                Some(_) => Ok(Outcome::AlreadySo(membership_receipt(
+                    account, name, false, false,
+                ))),
                 None => Err(self.no_account(account)),
             };
         }
@@ -332,8 +424,14 @@ impl Scim {
     /// a popular group changes all the time.
     async fn patch_group(&self, id: &str, patch: &Value) -> Result<Option<String>, Failure> {
         let path = ["Groups", id];
-        let request = Request { body: Some(patch), ..Request::new(Method::PATCH, &path) };
-        self.http.send(request).await.map(|answer| answer.request_id)
+        let request = Request {
+            body: Some(patch),
+            ..Request::new(Method::PATCH, &path)
+        };
+        self.http
+            .send(request)
+            .await
+            .map(|answer| answer.request_id)
     }
 
     /// One search whose few results are wanted whole.
@@ -347,12 +445,23 @@ impl Scim {
         let mut found: Vec<Value> = Vec::new();
         for _ in 0..SEARCH_PAGES_MAX {
             let start = found.len().saturating_add(1).to_string();
-            let query = [("filter", filter), ("startIndex", &start), ("count", &count), shape];
+            let query = [
+                ("filter", filter),
+                ("startIndex", &start),
+                ("count", &count),
+                shape,
+            ];
             let path = [kind];
-            let request = Request { query: &query, ..Request::new(Method::GET, &path) };
+            let request = Request {
+                query: &query,
+                ..Request::new(Method::GET, &path)
+            };
             let answer = self.http.send(request).await?;
             let list = ListResponse::read(&answer.body).map_err(|why| {
-                Failure::Lost(self.http.error(ErrorKind::Bug, format!("GET /{kind}?filter answered with {why}")))
+                Failure::Lost(self.http.error(
+                    ErrorKind::Bug,
+                    format!("GET /{kind}?filter answered with {why}"),
+                ))
             })?;
             let (total, empty) = (list.total, list.resources.is_empty());
             found.extend(list.resources);
@@ -362,13 +471,19 @@ impl Scim {
             if empty {
                 return Err(Failure::Lost(self.http.error(
                     ErrorKind::Bug,
-                    format!("GET /{kind}?filter promised {total} results and gave {}", found.len()),
+                    format!(
+                        "GET /{kind}?filter promised {total} results and gave {}",
+                        found.len()
+                    ),
                 )));
             }
         }
         Err(Failure::Lost(self.http.error(
             ErrorKind::Bug,
-            format!("GET /{kind}?filter gave more than {} results; does the server filter at all?", found.len()),
+            format!(
+                "GET /{kind}?filter gave more than {} results; does the server filter at all?",
+                found.len()
+            ),
         )))
     }
 }
@@ -377,7 +492,11 @@ impl Scim {
 const SEARCH_PAGES_MAX: usize = 100;
 
 fn in_group(name: &str, user: &str) -> String {
-    format!("displayName eq {} and members.value eq {}", quoted(name), quoted(user))
+    format!(
+        "displayName eq {} and members.value eq {}",
+        quoted(name),
+        quoted(user)
+    )
 }
 
 fn name_of(group: &Value) -> Option<&str> {
@@ -389,7 +508,10 @@ fn is_named(group: &Value, name: &EntitlementName) -> bool {
 }
 
 fn members(group: &Value) -> impl Iterator<Item = &Value> {
-    member(group, "members").and_then(Value::as_array).into_iter().flatten()
+    member(group, "members")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
 }
 
 fn has_member(group: &Value, user: &str) -> bool {
@@ -399,19 +521,43 @@ fn has_member(group: &Value, user: &str) -> bool {
 /// The user's own `groups`, when the server fills it in with names. Absent or empty says nothing: the
 /// attribute is optional. Memberships through another group are that group's.
 fn names_in_user(user: &Value) -> Option<BTreeSet<EntitlementName>> {
-    let groups = member(user, "groups")?.as_array().filter(|groups| !groups.is_empty())?;
+    let groups = member(user, "groups")?
+        .as_array()
+        .filter(|groups| !groups.is_empty())?;
     groups
         .iter()
         .filter(|group| member(group, "type").and_then(Value::as_str) != Some("indirect"))
-        .map(|group| member(group, "display").and_then(Value::as_str).map(EntitlementName::new))
+        .map(|group| {
+            member(group, "display")
+                .and_then(Value::as_str)
+                .map(EntitlementName::new)
+        })
         .collect()
 }
 
-fn done(account: &NativeId, name: &EntitlementName, granted: bool, request_id: Option<String>) -> Outcome {
-    Outcome::Done(Receipt { request_id, ..membership_receipt(account, name, !granted, granted) })
+fn done(
+    account: &NativeId,
+    name: &EntitlementName,
+    granted: bool,
+    request_id: Option<String>,
+) -> Outcome {
+    Outcome::Done(Receipt {
+        request_id,
+        ..membership_receipt(account, name, !granted, granted)
+    })
 }
 
-fn membership_receipt(account: &NativeId, name: &EntitlementName, before: bool, after: bool) -> Receipt {
+fn membership_receipt(
+    account: &NativeId,
+    name: &EntitlementName,
+    before: bool,
+    after: bool,
+) -> Receipt {
     let state = |granted: bool| Some(json!({ "entitlement": name.as_str(), "granted": granted }));
-    Receipt { account: Some(account.clone()), before: state(before), after: state(after), ..Receipt::default() }
+    Receipt {
+        account: Some(account.clone()),
+        before: state(before),
+        after: state(after),
+        ..Receipt::default()
+    }
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, LOCATION, RETRY_AFTER};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, LOCATION,
+    RETRY_AFTER,
+};
 use reqwest::{Certificate, Client, Method, Response, StatusCode, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
@@ -17,15 +20,20 @@ use crate::layer::Clock;
 const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How much of an answer an error message repeats.
 const EXCERPT_CHARACTERS_MAX: usize = 160;
+/// How much of it is looked through for secrets first.
+const SEARCHED_BYTES_MAX: usize = 64 * 1024;
 /// How many idle connections are kept.
 const IDLE_CONNECTIONS_MAX: usize = 8;
 const IDLE_MS_MAX: u64 = 20_000;
 
+const REDACTED: &str = "[REDACTED]";
 const SCIM_JSON: &str = "application/scim+json";
 const ERROR_SCHEMA: &str = "urn:ietf:params:scim:api:messages:2.0:Error";
 /// Where servers put their own name for a request.
-const REQUEST_ID: [HeaderName; 2] =
-    [HeaderName::from_static("x-request-id"), HeaderName::from_static("request-id")];
+const REQUEST_ID: [HeaderName; 2] = [
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("request-id"),
+];
 
 pub(super) struct Http {
     system: String,
@@ -53,23 +61,36 @@ pub(super) struct Request<'a> {
     pub query: &'a [(&'a str, &'a str)],
     pub body: Option<&'a Value>,
     pub if_match: Option<&'a str>,
+    /// A password inside the body, which a server may repeat in its complaint and we may not.
+    pub secret: Option<&'a SecretString>,
 }
 
 impl<'a> Request<'a> {
     pub(super) fn new(method: Method, path: &'a [&'a str]) -> Self {
-        Self { method, path, query: &[], body: None, if_match: None }
+        Self {
+            method,
+            path,
+            query: &[],
+            body: None,
+            if_match: None,
+            secret: None,
+        }
     }
 }
 
 impl Http {
     pub(super) fn new(system: &str, settings: &Settings, base: Url) -> Result<Self, Error> {
-        let invalid = |message: String| Error::new(ErrorKind::Invalid, format!("system `{system}`: {message}"));
-        let token = settings
-            .token
-            .resolve()
-            .map_err(|error| invalid("cannot read the setting `token`".to_owned()).with_source(error))?;
-        if HeaderValue::from_str(token.expose_secret()).is_err() || token.expose_secret().is_empty() {
-            return Err(invalid("the token is empty or holds characters that no header may hold".to_owned()));
+        let invalid = |message: String| {
+            Error::new(ErrorKind::Invalid, format!("system `{system}`: {message}"))
+        };
+        let token = settings.token.resolve().map_err(|error| {
+            invalid("cannot read the setting `token`".to_owned()).with_source(error)
+        })?;
+        if HeaderValue::from_str(token.expose_secret()).is_err() || token.expose_secret().is_empty()
+        {
+            return Err(invalid(
+                "the token is empty or holds characters that no header may hold".to_owned(),
+            ));
         }
         // reqwest takes the process's provider; a second installation is refused and that is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -87,19 +108,26 @@ impl Http {
         }
         if let Some(path) = &settings.ca_file {
             let shown = path.display();
-            let pem = std::fs::read(path)
-                .map_err(|error| invalid(format!("cannot read `ca_file` `{shown}`")).with_source(error))?;
-            let roots = Certificate::from_pem_bundle(&pem)
-                .map_err(|error| invalid(format!("`ca_file` `{shown}` holds no PEM certificate")).with_source(error))?;
+            let pem = std::fs::read(path).map_err(|error| {
+                invalid(format!("cannot read `ca_file` `{shown}`")).with_source(error)
+            })?;
+            let roots = Certificate::from_pem_bundle(&pem).map_err(|error| {
+                invalid(format!("`ca_file` `{shown}` holds no PEM certificate")).with_source(error)
+            })?;
             if roots.is_empty() {
-                return Err(invalid(format!("`ca_file` `{shown}` holds no PEM certificate")));
+                return Err(invalid(format!(
+                    "`ca_file` `{shown}` holds no PEM certificate"
+                )));
             }
             builder = builder.tls_certs_only(roots);
         }
-        let client = builder
-            .build()
-            .map_err(|error| invalid("cannot set up HTTPS with these settings".to_owned()).with_source(error))?;
-        #[expect(clippy::disallowed_methods, reason = "the one place where this connector meets the real clock")]
+        let client = builder.build().map_err(|error| {
+            invalid("cannot set up HTTPS with these settings".to_owned()).with_source(error)
+        })?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place where this connector meets the real clock"
+        )]
         let clock: Clock = Arc::new(chrono::Utc::now);
         Ok(Self {
             system: system.to_owned(),
@@ -136,20 +164,38 @@ impl Http {
         if !request.query.is_empty() {
             builder = builder.query(request.query);
         }
-        if let Some(version) = request.if_match.and_then(|version| HeaderValue::from_str(version).ok()) {
+        if let Some(version) = request
+            .if_match
+            .and_then(|version| HeaderValue::from_str(version).ok())
+        {
             builder = builder.header(IF_MATCH, version);
         }
         if let Some(body) = request.body {
-            builder = builder.header(CONTENT_TYPE, SCIM_JSON).body(body.to_string());
+            builder = builder
+                .header(CONTENT_TYPE, SCIM_JSON)
+                .body(body.to_string());
         }
-        let response = builder.send().await.map_err(|error| self.broken(&what, error))?;
-        self.read(&what, response).await
+        let response = builder
+            .send()
+            .await
+            .map_err(|error| self.broken(&what, error))?;
+        self.read(&what, request.secret, response).await
     }
 
-    async fn read(&self, what: &str, response: Response) -> Result<Answer, Failure> {
+    async fn read(
+        &self,
+        what: &str,
+        secret: Option<&SecretString>,
+        response: Response,
+    ) -> Result<Answer, Failure> {
         let status = response.status();
         let headers = response.headers().clone();
-        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let text = |name: &HeaderName| {
+            headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
+        };
         let body = match self.body(what, response).await {
             Ok(body) => body,
             // A refusal stands, whatever became of its explanation.
@@ -157,16 +203,24 @@ impl Http {
             Err(failure) => return Err(failure),
         };
         if !status.is_success() {
-            return Err(Failure::Refused(self.refusal(what, status, &headers, &body)));
+            return Err(Failure::Refused(
+                self.refusal(what, secret, status, &headers, &body),
+            ));
         }
         Ok(Answer {
-            body: self.parse(what, status, &body)?,
+            body: self.parse(what, secret, status, &body)?,
             etag: text(&ETAG),
             request_id: REQUEST_ID.iter().find_map(text),
         })
     }
 
-    fn parse(&self, what: &str, status: StatusCode, body: &[u8]) -> Result<Value, Failure> {
+    fn parse(
+        &self,
+        what: &str,
+        secret: Option<&SecretString>,
+        status: StatusCode,
+        body: &[u8],
+    ) -> Result<Value, Failure> {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Value::Null);
         }
@@ -177,7 +231,7 @@ impl Http {
                 format!(
                     "{what} answered {} with something that is not a SCIM message: `{}`; is `base_url` right?",
                     status.as_u16(),
-                    self.excerpt(body)
+                    self.excerpt(body, secret)
                 ),
             ))),
         }
@@ -186,11 +240,17 @@ impl Http {
     /// The body, as long as it is not too long.
     async fn body(&self, what: &str, mut response: Response) -> Result<Vec<u8>, Failure> {
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(what, error))? {
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| self.broken(what, error))?
+        {
             if body.len().saturating_add(chunk.len()) > BODY_BYTES_MAX {
                 return Err(Failure::Lost(self.error(
                     ErrorKind::Bug,
-                    format!("{what} answered with more than {BODY_BYTES_MAX} bytes; lower `page_size`"),
+                    format!(
+                        "{what} answered with more than {BODY_BYTES_MAX} bytes; lower `page_size`"
+                    ),
                 )));
             }
             body.extend_from_slice(&chunk);
@@ -198,10 +258,21 @@ impl Http {
         Ok(body)
     }
 
-    fn refusal(&self, what: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
+    fn refusal(
+        &self,
+        what: &str,
+        secret: Option<&SecretString>,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Refusal {
         let code = status.as_u16();
         let json: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-        let field = |name: &str| json.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let field = |name: &str| {
+            json.get(name)
+                .and_then(Value::as_str)
+                .filter(|text| !text.is_empty())
+        };
         let is_scim = json
             .get("schemas")
             .and_then(Value::as_array)
@@ -212,15 +283,17 @@ impl Http {
             message.push_str(&format!(" {reason}"));
         }
         if let Some(scim_type) = field("scimType") {
-            message.push_str(&format!(", {}", self.excerpt(scim_type.as_bytes())));
+            message.push_str(&format!(", {}", self.excerpt(scim_type.as_bytes(), secret)));
         }
         if let Some(detail) = field("detail") {
-            message.push_str(&format!(": {}", self.excerpt(detail.as_bytes())));
+            message.push_str(&format!(": {}", self.excerpt(detail.as_bytes(), secret)));
         } else if !body.is_empty() && !is_scim {
-            message.push_str(&format!(": `{}`", self.excerpt(body)));
+            message.push_str(&format!(": `{}`", self.excerpt(body, secret)));
         }
         if status.is_redirection() {
-            let target = header(LOCATION).map_or("somewhere else".to_owned(), |to| self.excerpt(to.as_bytes()));
+            let target = header(LOCATION).map_or("somewhere else".to_owned(), |to| {
+                self.excerpt(to.as_bytes(), secret)
+            });
             message.push_str(&format!("; redirects to `{target}`, which is not followed: set `base_url` to the right place"));
         }
         Refusal {
@@ -232,12 +305,28 @@ impl Http {
         }
     }
 
-    /// The start of a foreign text, fit for a message: one line, without our own token.
-    fn excerpt(&self, body: &[u8]) -> String {
-        let text = String::from_utf8_lossy(body.get(..EXCERPT_CHARACTERS_MAX * 8).unwrap_or(body));
-        let text = text.replace(self.token.expose_secret(), "[REDACTED]");
-        let mut excerpt: String =
-            text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).collect();
+    /// The start of a foreign text, fit for a message: one line, without our own token and password.
+    fn excerpt(&self, body: &[u8], secret: Option<&SecretString>) -> String {
+        let text = String::from_utf8_lossy(body.get(..SEARCHED_BYTES_MAX).unwrap_or(body));
+        let mut text = text.replace(self.token.expose_secret(), REDACTED);
+        if let Some(secret) = secret
+            .map(ExposeSecret::expose_secret)
+            .filter(|secret| !secret.is_empty())
+        {
+            let in_json = Value::from(secret).to_string();
+            let escaped = in_json
+                .strip_prefix('"')
+                .and_then(|text| text.strip_suffix('"'))
+                .unwrap_or(secret);
+            text = text.replace(escaped, REDACTED).replace(secret, REDACTED);
+        }
+        let mut excerpt: String = text
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .chars()
+            .filter(|c| !c.is_control())
+            .collect();
         if let Some((end, _)) = excerpt.char_indices().nth(EXCERPT_CHARACTERS_MAX) {
             excerpt.truncate(end);
             excerpt.push_str("...");
@@ -249,31 +338,41 @@ impl Http {
         // The address may hold a filter with personal data.
         let error = error.without_url();
         if error.is_connect() || error.is_builder() {
-            let kind = if error.is_builder() { ErrorKind::Invalid } else { ErrorKind::Unreachable };
+            let kind = if error.is_builder() {
+                ErrorKind::Invalid
+            } else {
+                ErrorKind::Unreachable
+            };
             let host = self.base.host_str().unwrap_or_default();
             let port = self.base.port_or_known_default().unwrap_or_default();
             return Failure::NotSent(
-                self.error(kind, format!("no connection to `{host}:{port}`")).with_source(error),
+                self.error(kind, format!("no connection to `{host}:{port}`"))
+                    .with_source(error),
             );
         }
         if error.is_timeout() {
             let timeout_ms = self.timeout.as_millis();
-            return Failure::Lost(
-                self.error(ErrorKind::Timeout, format!("{what} was not answered within {timeout_ms} ms")),
-            );
+            return Failure::Lost(self.error(
+                ErrorKind::Timeout,
+                format!("{what} was not answered within {timeout_ms} ms"),
+            ));
         }
         Failure::Lost(
-            self.error(ErrorKind::Transient, format!("{what}: the connection was lost before the answer was complete"))
-                .with_source(error),
+            self.error(
+                ErrorKind::Transient,
+                format!("{what}: the connection was lost before the answer was complete"),
+            )
+            .with_source(error),
         )
     }
 
     fn address(&self, path: &[&str]) -> Result<Url, Failure> {
         let invalid = |segment: &str| {
             let shown: String = segment.chars().take(EXCERPT_CHARACTERS_MAX).collect();
-            Failure::NotSent(
-                self.error(ErrorKind::Invalid, format!("`{}` is not a SCIM identifier", shown.escape_debug())),
-            )
+            Failure::NotSent(self.error(
+                ErrorKind::Invalid,
+                format!("`{}` is not a SCIM identifier", shown.escape_debug()),
+            ))
         };
         let mut url = self.base.clone();
         {
@@ -297,13 +396,19 @@ impl Http {
     }
 
     pub(super) fn error(&self, kind: ErrorKind, message: impl AsRef<str>) -> Error {
-        Error::new(kind, format!("system `{}`: {}", self.system, message.as_ref()))
+        Error::new(
+            kind,
+            format!("system `{}`: {}", self.system, message.as_ref()),
+        )
     }
 }
 
 /// Whether a URL parser reads this segment as "here" or "one up", plain or encoded.
 fn is_dotted(segment: &str) -> bool {
-    matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
+    matches!(
+        segment.to_ascii_lowercase().replace("%2e", ".").as_str(),
+        "." | ".."
+    )
 }
 
 #[cfg(test)]

@@ -72,16 +72,26 @@ impl Progress {
                 fresh.clear();
             }
         }
-        self.seen = self.seen.saturating_add(u64::try_from(fresh.len()).unwrap_or(u64::MAX));
+        self.seen = self
+            .seen
+            .saturating_add(u64::try_from(fresh.len()).unwrap_or(u64::MAX));
         match fresh.last() {
             Some(object) if self.seen < LISTED_MAX => {
                 let Some(id) = id_of(object) else {
                     return Err("an object without `id`".to_owned());
                 };
                 self.last = Some(id.to_owned());
-                Ok(Judged { fresh, next: Some(self), complete: false })
+                Ok(Judged {
+                    fresh,
+                    next: Some(self),
+                    complete: false,
+                })
             }
-            _ => Ok(Judged { complete: !self.shaken && Some(self.seen) == self.total, fresh, next: None }),
+            _ => Ok(Judged {
+                complete: !self.shaken && Some(self.seen) == self.total,
+                fresh,
+                next: None,
+            }),
         }
     }
 }
@@ -107,7 +117,9 @@ impl ListResponse {
 }
 
 pub(super) fn id_of(object: &Value) -> Option<&str> {
-    member(object, "id").and_then(Value::as_str).filter(|id| !id.is_empty())
+    member(object, "id")
+        .and_then(Value::as_str)
+        .filter(|id| !id.is_empty())
 }
 
 #[cfg(test)]
@@ -129,10 +141,19 @@ mod tests {
         let mut seen = Vec::new();
         for _ in 0..1_000 {
             let (total, ids) = server(progress.start_index(), progress.count(page_size));
-            let resources: Vec<Value> = ids.iter().map(|id| json!({ "id": id.to_string() })).collect();
-            let judged =
-                progress.judge(&json!({ "totalResults": total, "Resources": resources })).unwrap();
-            seen.extend(judged.fresh.iter().map(|it| id_of(it).unwrap().parse::<u64>().unwrap()));
+            let resources: Vec<Value> = ids
+                .iter()
+                .map(|id| json!({ "id": id.to_string() }))
+                .collect();
+            let judged = progress
+                .judge(&json!({ "totalResults": total, "Resources": resources }))
+                .unwrap();
+            seen.extend(
+                judged
+                    .fresh
+                    .iter()
+                    .map(|it| id_of(it).unwrap().parse::<u64>().unwrap()),
+            );
             match judged.next {
                 Some(next) => progress = next,
                 None => return (seen, judged.complete),
@@ -142,7 +163,14 @@ mod tests {
     }
 
     fn honest(size: u64) -> impl Fn(u64, u64) -> (u64, Vec<u64>) {
-        move |start, count| (size, (start..=size).take(usize::try_from(count).unwrap()).collect())
+        move |start, count| {
+            (
+                size,
+                (start..=size)
+                    .take(usize::try_from(count).unwrap())
+                    .collect(),
+            )
+        }
     }
 
     #[test]
@@ -185,20 +213,32 @@ mod tests {
 
     #[test]
     fn a_server_that_ignores_the_position_ends_incomplete() {
-        assert_eq!(check(10, |_, _| (25, (1..=10).collect())), ((1..=10).collect(), false));
-        assert_eq!(check(10, |_, _| (10, (1..=10).collect())), ((1..=10).collect(), false));
+        assert_eq!(
+            check(10, |_, _| (25, (1..=10).collect())),
+            ((1..=10).collect(), false)
+        );
+        assert_eq!(
+            check(10, |_, _| (10, (1..=10).collect())),
+            ((1..=10).collect(), false)
+        );
     }
 
     #[test]
-    fn an_object_removed_while_listing_makes_it_incomplete() {
+    fn objects_removed_while_listing_make_it_incomplete() {
         let pages = std::cell::Cell::new(0);
         let (seen, complete) = check(10, |start, count| {
             pages.set(pages.get() + 1);
-            // Object 3 goes away after the first page, and another comes at the end: the total stays.
-            let all: Vec<u64> =
-                if pages.get() == 1 { (1..=25).collect() } else { (1..=26).filter(|id| *id != 3).collect() };
+            // Two objects go away after the first page, and two come at the end: the total stays.
+            let gone = |id: &u64| pages.get() == 1 || !(3..=4).contains(id);
+            let all: Vec<u64> = (1..=27).filter(gone).take(25).collect();
             let from = usize::try_from(start - 1).unwrap();
-            (25, all.into_iter().skip(from).take(usize::try_from(count).unwrap()).collect())
+            (
+                25,
+                all.into_iter()
+                    .skip(from)
+                    .take(usize::try_from(count).unwrap())
+                    .collect(),
+            )
         });
         assert!(!seen.contains(&11), "the skipped one");
         assert!(!complete);
@@ -206,8 +246,20 @@ mod tests {
 
     #[test]
     fn a_list_without_its_total_is_refused() {
-        assert!(Progress::default().judge(&json!({ "Resources": [] })).is_err());
-        assert!(Progress::default().judge(&json!({ "totalResults": "3" })).is_err());
-        assert!(Progress::default().judge(&json!({ "totalResults": 1, "Resources": {} })).is_err());
+        assert!(
+            Progress::default()
+                .judge(&json!({ "Resources": [] }))
+                .is_err()
+        );
+        assert!(
+            Progress::default()
+                .judge(&json!({ "totalResults": "3" }))
+                .is_err()
+        );
+        assert!(
+            Progress::default()
+                .judge(&json!({ "totalResults": 1, "Resources": {} }))
+                .is_err()
+        );
     }
 }

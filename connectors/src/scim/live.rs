@@ -48,11 +48,15 @@ async fn request(method: Method, path: &str, body: Option<Value>) -> (u16, Value
     }
     let response = request.send().await.unwrap();
     let status = response.status().as_u16();
-    (status, serde_json::from_str(&response.text().await.unwrap()).unwrap_or(Value::Null))
+    (
+        status,
+        serde_json::from_str(&response.text().await.unwrap()).unwrap_or(Value::Null),
+    )
 }
 
 async fn make_group(name: &str) -> String {
-    let group = json!({ "schemas": ["urn:ietf:params:scim:schemas:core:2.0:Group"], "displayName": name });
+    let group =
+        json!({ "schemas": ["urn:ietf:params:scim:schemas:core:2.0:Group"], "displayName": name });
     let (status, made) = request(Method::POST, "/Groups", Some(group)).await;
     assert_eq!(status, 201, "{made}");
     made["id"].as_str().unwrap().to_owned()
@@ -63,7 +67,11 @@ fn fresh(prefix: &str) -> String {
 }
 
 fn key() -> OperationKey {
-    OperationKey { idempotency: fresh("key"), attempt: 1, epoch: 1 }
+    OperationKey {
+        idempotency: fresh("key"),
+        attempt: 1,
+        epoch: 1,
+    }
 }
 
 fn new(name: &str) -> NewAccount {
@@ -82,7 +90,11 @@ fn new(name: &str) -> NewAccount {
 }
 
 async fn make(connector: &Scim, name: &str) -> NativeId {
-    match connector.apply(&Operation::CreateAccount(new(name)), &key()).await.unwrap() {
+    match connector
+        .apply(&Operation::CreateAccount(new(name)), &key())
+        .await
+        .unwrap()
+    {
         Outcome::Done(receipt) => receipt.account.unwrap(),
         other => panic!("{other:?}"),
     }
@@ -128,7 +140,10 @@ async fn the_application_holds_what_the_connector_says() {
     assert_eq!(user["externalId"], json!(format!("owner-{name}")));
     assert_eq!(user["active"], json!(true));
     assert_eq!(user["name"]["givenName"], json!("Ada"));
-    assert_eq!(user["emails"][0]["value"], json!(format!("{name}@example.org")));
+    assert_eq!(
+        user["emails"][0]["value"],
+        json!(format!("{name}@example.org"))
+    );
     assert_eq!(user[ENTERPRISE]["department"], json!("Engines"));
 
     let attributes = Attributes::from([
@@ -137,20 +152,46 @@ async fn the_application_holds_what_the_connector_says() {
         ("name.familyName".to_owned(), json!("King")),
         (format!("{ENTERPRISE}:department"), Value::Null),
     ]);
-    let update = Operation::UpdateAccount { account: id.clone(), attributes };
-    assert!(matches!(apply(&connector, update.clone()).await, Outcome::Done(_)));
-    assert!(matches!(apply(&connector, update).await, Outcome::AlreadySo(_)));
-    let disable = Operation::DisableAccount { account: id.clone() };
+    let update = Operation::UpdateAccount {
+        account: id.clone(),
+        attributes,
+    };
+    assert!(matches!(
+        apply(&connector, update.clone()).await,
+        Outcome::Done(_)
+    ));
+    assert!(matches!(
+        apply(&connector, update).await,
+        Outcome::AlreadySo(_)
+    ));
+    let disable = Operation::DisableAccount {
+        account: id.clone(),
+    };
     assert!(matches!(apply(&connector, disable).await, Outcome::Done(_)));
     let (_, user) = request(Method::GET, &format!("/Users/{id}"), None).await;
     assert_eq!(user["active"], json!(false));
     assert_eq!(user["title"], json!("Countess"));
-    assert_eq!(user["name"], json!({ "familyName": "King", "givenName": "Ada" }));
+    assert_eq!(
+        user["name"],
+        json!({ "familyName": "King", "givenName": "Ada" })
+    );
     assert_eq!(user["emails"].as_array().unwrap().len(), 2);
     assert!(user[ENTERPRISE]["department"].is_null());
 
-    assert!(matches!(apply(&connector, Operation::DeleteAccount { account: id.clone() }).await, Outcome::Done(_)));
-    assert_eq!(request(Method::GET, &format!("/Users/{id}"), None).await.0, 404);
+    assert!(matches!(
+        apply(
+            &connector,
+            Operation::DeleteAccount {
+                account: id.clone()
+            }
+        )
+        .await,
+        Outcome::Done(_)
+    ));
+    assert_eq!(
+        request(Method::GET, &format!("/Users/{id}"), None).await.0,
+        404
+    );
 }
 
 #[tokio::test]
@@ -168,11 +209,19 @@ async fn a_stale_version_is_refused_by_the_server() {
     assert_eq!(status, 204);
 
     let (path, body) = (["Users", id.as_str()], patch(true));
-    let request = Request { body: Some(&body), if_match: Some(&stale), ..Request::new(Method::PATCH, &path) };
+    let request = Request {
+        body: Some(&body),
+        if_match: Some(&stale),
+        ..Request::new(Method::PATCH, &path)
+    };
     let failure = connector.http.send(request).await.unwrap_err();
     assert_eq!(failure.status(), Some(412));
     assert_eq!(failure.of_change().unwrap_err().kind, ErrorKind::Conflict);
-    assert_eq!(connector.user(&id).await.unwrap().unwrap().body["active"], json!(false), "nothing was overwritten");
+    assert_eq!(
+        connector.user(&id).await.unwrap().unwrap().body["active"],
+        json!(false),
+        "nothing was overwritten"
+    );
 }
 
 #[tokio::test]
@@ -182,14 +231,34 @@ async fn a_group_made_anew_under_its_old_name_is_found_again() {
     let old = make_group(group.as_str()).await;
     let first = make(&connector, &fresh("u")).await;
     let second = make(&connector, &fresh("u")).await;
-    let grant = |account: &NativeId| Operation::Grant { account: account.clone(), entitlement: group.clone() };
-    assert!(matches!(apply(&connector, grant(&first)).await, Outcome::Done(_)));
+    let grant = |account: &NativeId| Operation::Grant {
+        account: account.clone(),
+        entitlement: group.clone(),
+    };
+    assert!(matches!(
+        apply(&connector, grant(&first)).await,
+        Outcome::Done(_)
+    ));
 
-    assert_eq!(request(Method::DELETE, &format!("/Groups/{old}"), None).await.0, 204);
+    assert_eq!(
+        request(Method::DELETE, &format!("/Groups/{old}"), None)
+            .await
+            .0,
+        204
+    );
     let new = make_group(group.as_str()).await;
-    let not_granted = Claim::NotGranted { account: first.clone(), entitlement: group.clone() };
-    assert!(matches!(connector.verify(&not_granted).await.unwrap(), Verdict::Proven(_)));
-    assert!(matches!(apply(&connector, grant(&second)).await, Outcome::Done(_)));
+    let not_granted = Claim::NotGranted {
+        account: first.clone(),
+        entitlement: group.clone(),
+    };
+    assert!(matches!(
+        connector.verify(&not_granted).await.unwrap(),
+        Verdict::Proven(_)
+    ));
+    assert!(matches!(
+        apply(&connector, grant(&second)).await,
+        Outcome::Done(_)
+    ));
     let (_, found) = request(Method::GET, &format!("/Groups/{new}"), None).await;
     assert_eq!(found["members"][0]["value"], json!(second.as_str()));
 }
@@ -202,20 +271,34 @@ async fn a_revocation_takes_one_member_and_leaves_the_others() {
     let mut accounts = Vec::new();
     for _ in 0..3 {
         let account = make(&connector, &fresh("u")).await;
-        let grant = Operation::Grant { account: account.clone(), entitlement: group.clone() };
+        let grant = Operation::Grant {
+            account: account.clone(),
+            entitlement: group.clone(),
+        };
         assert!(matches!(apply(&connector, grant).await, Outcome::Done(_)));
         accounts.push(account);
     }
-    let revoke = Operation::Revoke { account: accounts[1].clone(), entitlement: group.clone() };
+    let revoke = Operation::Revoke {
+        account: accounts[1].clone(),
+        entitlement: group.clone(),
+    };
     assert!(matches!(apply(&connector, revoke).await, Outcome::Done(_)));
     let (_, found) = request(Method::GET, &format!("/Groups/{group_id}"), None).await;
-    let mut left: Vec<&str> =
-        found["members"].as_array().unwrap().iter().map(|it| it["value"].as_str().unwrap()).collect();
+    let mut left: Vec<&str> = found["members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["value"].as_str().unwrap())
+        .collect();
     left.sort_unstable();
     let mut expected = [accounts[0].as_str(), accounts[2].as_str()];
     expected.sort_unstable();
     assert_eq!(left, expected);
-    assert_eq!(connector.groups.filter_works_for_tests(), Some(true), "this server can filter by member");
+    assert_eq!(
+        connector.groups.filter_works_for_tests(),
+        Some(true),
+        "this server can filter by member"
+    );
 }
 
 #[tokio::test]
@@ -231,7 +314,12 @@ async fn small_pages_list_everybody_exactly_once() {
         let mut cursor = None;
         let complete = loop {
             let page = connector.list(Kind::Account, cursor).await.unwrap();
-            seen.extend(page.items.into_iter().filter_map(Object::into_account).map(|account| account.id));
+            seen.extend(
+                page.items
+                    .into_iter()
+                    .filter_map(Object::into_account)
+                    .map(|account| account.id),
+            );
             match page.next {
                 Some(next) => cursor = Some(next),
                 None => break page.complete,
@@ -256,10 +344,18 @@ async fn a_wrong_token_is_a_refused_login() {
         json!({ "base_url": lab("TENURE_LAB_SCIM_URL"), "token": format!("file:{}", file.path().display()) }),
     )
     .unwrap();
-    let error = connector.get(&ObjectRef::AccountNamed("x".to_owned())).await.unwrap_err();
+    let error = connector
+        .get(&ObjectRef::AccountNamed("x".to_owned()))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::AuthExpired);
     let health = connector.check().await.unwrap();
-    let bad: Vec<&str> = health.findings.iter().filter(|it| !it.good).map(|it| it.what.as_str()).collect();
+    let bad: Vec<&str> = health
+        .findings
+        .iter()
+        .filter(|it| !it.good)
+        .map(|it| it.what.as_str())
+        .collect();
     assert_eq!(bad, ["login"]);
 }
 
@@ -267,16 +363,53 @@ async fn a_wrong_token_is_a_refused_login() {
 async fn the_wrong_address_is_told() {
     let mut url = lab("TENURE_LAB_SCIM_URL");
     url.truncate(url.len() - "/v2".len());
-    let settings = json!({ "base_url": format!("{url}/nowhere"), "token": "env:TENURE_LAB_SCIM_TOKEN" });
-    let health = Scim::from_settings("scim", settings).unwrap().check().await.unwrap();
+    let settings =
+        json!({ "base_url": format!("{url}/nowhere"), "token": "env:TENURE_LAB_SCIM_TOKEN" });
+    let health = Scim::from_settings("scim", settings)
+        .unwrap()
+        .check()
+        .await
+        .unwrap();
     assert!(!health.is_good(), "{health:?}");
+}
+
+#[tokio::test]
+async fn only_a_trusted_certificate_is_talked_to() {
+    let over_tls = |ca_file: Option<&str>| {
+        let settings = json!({
+            "base_url": lab("TENURE_LAB_SCIM_TLS_URL"),
+            "token": "env:TENURE_LAB_SCIM_TOKEN",
+            "ca_file": ca_file.map(lab),
+        });
+        Scim::from_settings("scim", settings).unwrap()
+    };
+    assert!(
+        over_tls(Some("TENURE_LAB_SCIM_CA"))
+            .check()
+            .await
+            .unwrap()
+            .is_good()
+    );
+    for untrusted in [Some("TENURE_LAB_SCIM_OTHER_CA"), None] {
+        let error = over_tls(untrusted)
+            .apply(&Operation::CreateAccount(new("x")), &key())
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unreachable, "{}", error.whole());
+        assert!(error.whole().contains("certificate"), "{}", error.whole());
+    }
 }
 
 #[tokio::test]
 async fn an_error_carries_what_the_server_said() {
     let connector = connector(100);
-    let failure = connector.search("Users", "userName eq", ("attributes", "id")).await.unwrap_err();
-    let Failure::Refused(refusal) = &failure else { panic!("{failure:?}") };
+    let failure = connector
+        .search("Users", "userName eq", ("attributes", "id"))
+        .await
+        .unwrap_err();
+    let Failure::Refused(refusal) = &failure else {
+        panic!("{failure:?}")
+    };
     assert_eq!(refusal.scim_type.as_deref(), Some("invalidFilter"));
     let error = failure.of_read();
     assert_eq!(error.kind, ErrorKind::Invalid);
@@ -300,31 +433,56 @@ async fn speed_at_two_thousand_users() {
             let name = fresh("s");
             let id = make(&connector, &name).await;
             took[0] += started.elapsed().as_secs_f64();
-            let claim = Claim::AccountExists { owner: format!("owner-{name}") };
+            let claim = Claim::AccountExists {
+                owner: format!("owner-{name}"),
+            };
             took[1] += timed(connector.verify(&claim)).await;
-            let grant = Operation::Grant { account: id.clone(), entitlement: group.clone() };
+            let grant = Operation::Grant {
+                account: id.clone(),
+                entitlement: group.clone(),
+            };
             took[2] += timed(connector.apply(&grant, &key())).await;
-            let granted = Claim::Granted { account: id.clone(), entitlement: group.clone() };
+            let granted = Claim::Granted {
+                account: id.clone(),
+                entitlement: group.clone(),
+            };
             took[3] += timed(connector.verify(&granted)).await;
-            let disable = Operation::DisableAccount { account: id.clone() };
+            let disable = Operation::DisableAccount {
+                account: id.clone(),
+            };
             took[4] += timed(connector.apply(&disable, &key())).await;
             ids.push(id);
         }
         for id in ids.iter().take(20) {
             took[5] += timed(connector.get(&ObjectRef::Account(id.clone()))).await * 25.0;
         }
-        let ms: Vec<String> = took.iter().map(|total| format!("{:.1}", total / 500.0 * 1000.0)).collect();
+        let ms: Vec<String> = took
+            .iter()
+            .map(|total| format!("{:.1}", total / 500.0 * 1000.0))
+            .collect();
         eprintln!(
             "{} users: create {} ms, verify exists {}, grant {}, verify granted {}, disable {}, get {}",
-            (block + 1) * 500, ms[0], ms[1], ms[2], ms[3], ms[4], ms[5]
+            (block + 1) * 500,
+            ms[0],
+            ms[1],
+            ms[2],
+            ms[3],
+            ms[4],
+            ms[5]
         );
     }
     let started = tokio::time::Instant::now();
     for id in ids.iter().take(20) {
-        let revoke = Operation::Revoke { account: id.clone(), entitlement: group.clone() };
+        let revoke = Operation::Revoke {
+            account: id.clone(),
+            entitlement: group.clone(),
+        };
         assert!(matches!(apply(&connector, revoke).await, Outcome::Done(_)));
     }
-    eprintln!("revoke {:.1} ms", started.elapsed().as_secs_f64() / 20.0 * 1000.0);
+    eprintln!(
+        "revoke {:.1} ms",
+        started.elapsed().as_secs_f64() / 20.0 * 1000.0
+    );
 }
 
 async fn timed<T: std::fmt::Debug>(work: impl Future<Output = Result<T, Error>>) -> f64 {

@@ -21,9 +21,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::connector::{
-    Capabilities, Claim, ClaimName, Connector, Cursor, Entitlement, EntitlementName, Error, ErrorKind, Finding,
-    Health, Kind, NativeId, Object, ObjectRef, Observation, Operation, OperationKey, OperationName, Outcome, Page,
-    Verdict,
+    Capabilities, Claim, ClaimName, Connector, Cursor, Entitlement, EntitlementName, Error,
+    ErrorKind, Finding, Health, Kind, NativeId, Object, ObjectRef, Observation, Operation,
+    OperationKey, OperationName, Outcome, Page, Verdict,
 };
 
 mod attributes;
@@ -74,7 +74,10 @@ impl Scim {
     }
 
     fn unsupported(&self, what: &str) -> Error {
-        self.http.error(ErrorKind::Unsupported, format!("a SCIM application cannot {what}"))
+        self.http.error(
+            ErrorKind::Unsupported,
+            format!("a SCIM application cannot {what}"),
+        )
     }
 }
 
@@ -119,7 +122,10 @@ impl Connector for Scim {
     async fn check(&self) -> Result<Health, Error> {
         let mut findings = Vec::new();
         let base = self.http.base().to_string();
-        let config = self.http.send(Request::new(Method::GET, &["ServiceProviderConfig"])).await;
+        let config = self
+            .http
+            .send(Request::new(Method::GET, &["ServiceProviderConfig"]))
+            .await;
         let config = match config {
             Ok(answer) => {
                 findings.push(Finding::good("reach", format!("`{base}` answers")));
@@ -128,7 +134,10 @@ impl Connector for Scim {
             Err(failure) => {
                 // Any HTTP status means that something answered; what it is, the login tells.
                 if let Some(status) = failure.status() {
-                    findings.push(Finding::good("reach", format!("`{base}` answers ({status} to /ServiceProviderConfig)")));
+                    findings.push(Finding::good(
+                        "reach",
+                        format!("`{base}` answers ({status} to /ServiceProviderConfig)"),
+                    ));
                     Value::Null
                 } else {
                     findings.push(Finding::bad(
@@ -152,13 +161,24 @@ impl Connector for Scim {
         let progress = match after {
             None => Progress::default(),
             Some(cursor) => serde_json::from_str(&cursor.0).map_err(|error| {
-                self.http.error(ErrorKind::Invalid, "the cursor is not one of this connector").with_source(error)
+                self.http
+                    .error(
+                        ErrorKind::Invalid,
+                        "the cursor is not one of this connector",
+                    )
+                    .with_source(error)
             })?,
         };
         let judged = match kind {
             Kind::Account => self.page("Users", progress, self.page_size, None).await?,
             Kind::Entitlement => {
-                self.page("Groups", progress, self.page_size, Some(("excludedAttributes", "members"))).await?
+                self.page(
+                    "Groups",
+                    progress,
+                    self.page_size,
+                    Some(("excludedAttributes", "members")),
+                )
+                .await?
             }
         };
         let items = judged.fresh.iter().map(|object| match kind {
@@ -166,11 +186,19 @@ impl Connector for Scim {
             Kind::Entitlement => self.entitlement_of(object).map(Object::Entitlement),
         });
         let next = judged.next.map(|progress| {
-            serde_json::to_string(&progress).map(Cursor).map_err(|error| {
-                self.http.error(ErrorKind::Bug, "cannot write the cursor").with_source(error)
-            })
+            serde_json::to_string(&progress)
+                .map(Cursor)
+                .map_err(|error| {
+                    self.http
+                        .error(ErrorKind::Bug, "cannot write the cursor")
+                        .with_source(error)
+                })
         });
-        Ok(Page { items: items.collect::<Result<_, _>>()?, next: next.transpose()?, complete: judged.complete })
+        Ok(Page {
+            items: items.collect::<Result<_, _>>()?,
+            next: next.transpose()?,
+            complete: judged.complete,
+        })
     }
 
     async fn get(&self, object: &ObjectRef) -> Result<Option<Object>, Error> {
@@ -178,10 +206,14 @@ impl Connector for Scim {
             ObjectRef::Account(id) => self.user(id).await?.map(|answer| answer.body),
             ObjectRef::AccountNamed(name) => self.user_named(name).await?,
             ObjectRef::AccountOwnedBy(owner) => self.user_owned_by(owner).await?,
-            ObjectRef::Entitlement(name) => return Ok(self.entitlement(name).await?.map(Object::Entitlement)),
+            ObjectRef::Entitlement(name) => {
+                return Ok(self.entitlement(name).await?.map(Object::Entitlement));
+            }
         };
         match user {
-            Some(user) => Ok(Some(Object::Account(self.account_with_entitlements(&user).await?))),
+            Some(user) => Ok(Some(Object::Account(
+                self.account_with_entitlements(&user).await?,
+            ))),
             None => Ok(None),
         }
     }
@@ -189,21 +221,35 @@ impl Connector for Scim {
     async fn apply(&self, operation: &Operation, _key: &OperationKey) -> Result<Outcome, Error> {
         match operation {
             Operation::CreateAccount(new) => self.create(new).await,
-            Operation::UpdateAccount { account, attributes } => self.update(account, attributes).await,
+            Operation::UpdateAccount {
+                account,
+                attributes,
+            } => self.update(account, attributes).await,
             Operation::EnableAccount { account } => self.set_active(account, true).await,
             Operation::DisableAccount { account } => self.set_active(account, false).await,
             Operation::DeleteAccount { account } => self.delete(account).await,
-            Operation::Grant { account, entitlement } => self.grant(account, entitlement).await,
-            Operation::Revoke { account, entitlement } => self.revoke(account, entitlement).await,
+            Operation::Grant {
+                account,
+                entitlement,
+            } => self.grant(account, entitlement).await,
+            Operation::Revoke {
+                account,
+                entitlement,
+            } => self.revoke(account, entitlement).await,
             Operation::SetPassword { account, password } if self.set_password => {
                 self.set_password(account, password).await
             }
             Operation::SetPassword { .. } => {
-                Err(self.unsupported("take a password here; set `set_password: true` if this one does"))
+                Err(self
+                    .unsupported("take a password here; set `set_password: true` if this one does"))
             }
-            Operation::EndSessions { .. } => Err(self.unsupported("end sessions: the protocol knows none")),
+            Operation::EndSessions { .. } => {
+                Err(self.unsupported("end sessions: the protocol knows none"))
+            }
             Operation::TransferOwnership { .. } => Err(self.unsupported("transfer ownership")),
-            Operation::Action { name, .. } => Err(self.unsupported(&format!("carry out the action `{name}`"))),
+            Operation::Action { name, .. } => {
+                Err(self.unsupported(&format!("carry out the action `{name}`")))
+            }
         }
     }
 
@@ -212,25 +258,52 @@ impl Connector for Scim {
             Claim::AccountExists { owner } => {
                 let user = self.user_owned_by(owner).await?;
                 let account = user.as_ref().and_then(id_of).map(NativeId::new);
-                let name = user.as_ref().and_then(|user| member(user, "userName")).cloned();
+                let name = user
+                    .as_ref()
+                    .and_then(|user| member(user, "userName"))
+                    .cloned();
                 let seen = json!({ "exists": account.is_some(), "name": name });
-                Ok(verdict(account.is_some(), "GET /Users?filter=externalId", account, seen))
+                Ok(verdict(
+                    account.is_some(),
+                    "GET /Users?filter=externalId",
+                    account,
+                    seen,
+                ))
             }
             Claim::AccountEnabled { account } => self.verify_active(account, true).await,
             Claim::AccountDisabled { account } => self.verify_active(account, false).await,
             Claim::AccountAbsent { account } => {
                 let absent = self.user(account).await?.is_none();
-                Ok(verdict(absent, "GET /Users/{id}", Some(account.clone()), json!({ "exists": !absent })))
+                Ok(verdict(
+                    absent,
+                    "GET /Users/{id}",
+                    Some(account.clone()),
+                    json!({ "exists": !absent }),
+                ))
             }
-            Claim::AttributesAre { account, attributes } => {
+            Claim::AttributesAre {
+                account,
+                attributes,
+            } => {
                 let (holds, seen) = match self.user(account).await? {
                     Some(user) => self.compare(&user.body, attributes)?,
                     None => (false, json!({ "exists": false })),
                 };
-                Ok(verdict(holds, "GET /Users/{id}", Some(account.clone()), seen))
+                Ok(verdict(
+                    holds,
+                    "GET /Users/{id}",
+                    Some(account.clone()),
+                    seen,
+                ))
             }
-            Claim::Granted { account, entitlement } => self.verify_granted(account, entitlement, true).await,
-            Claim::NotGranted { account, entitlement } => self.verify_granted(account, entitlement, false).await,
+            Claim::Granted {
+                account,
+                entitlement,
+            } => self.verify_granted(account, entitlement, true).await,
+            Claim::NotGranted {
+                account,
+                entitlement,
+            } => self.verify_granted(account, entitlement, false).await,
             Claim::NoSessions { .. } => Ok(Verdict::CannotObserve {
                 reason: "SCIM does not show sessions; look in the application itself".to_owned(),
             }),
@@ -243,13 +316,21 @@ impl Scim {
         let user = self.user(account).await?;
         let by = "GET /Users/{id}";
         let seen = Some(account.clone());
-        Ok(match user.as_ref().map(|user| member(&user.body, "active").and_then(Value::as_bool)) {
-            None => verdict(!wanted, by, seen, json!({ "exists": false })),
-            Some(Some(active)) => verdict(active == wanted, by, seen, json!({ "active": active })),
-            Some(None) => Verdict::CannotObserve {
-                reason: "the server does not show `active`; look in the application itself".to_owned(),
+        Ok(
+            match user
+                .as_ref()
+                .map(|user| member(&user.body, "active").and_then(Value::as_bool))
+            {
+                None => verdict(!wanted, by, seen, json!({ "exists": false })),
+                Some(Some(active)) => {
+                    verdict(active == wanted, by, seen, json!({ "active": active }))
+                }
+                Some(None) => Verdict::CannotObserve {
+                    reason: "the server does not show `active`; look in the application itself"
+                        .to_owned(),
+                },
             },
-        })
+        )
     }
 
     async fn verify_granted(
@@ -260,15 +341,26 @@ impl Scim {
     ) -> Result<Verdict, Error> {
         let held = !self.memberships(account, entitlement).await?.is_empty();
         let seen = json!({ "entitlement": entitlement.as_str(), "granted": held });
-        Ok(verdict(held == wanted, "GET /Groups?filter=members", Some(account.clone()), seen))
+        Ok(verdict(
+            held == wanted,
+            "GET /Groups?filter=members",
+            Some(account.clone()),
+            seen,
+        ))
     }
 
     fn entitlement_of(&self, group: &Value) -> Result<Entitlement, Error> {
         let name = member(group, "displayName").and_then(Value::as_str);
         let (Some(id), Some(name)) = (id_of(group), name) else {
-            return Err(self.http.error(ErrorKind::Bug, "the server sent a group without `id` or `displayName`"));
+            return Err(self.http.error(
+                ErrorKind::Bug,
+                "the server sent a group without `id` or `displayName`",
+            ));
         };
-        Ok(Entitlement { id: NativeId::new(id), name: EntitlementName::new(name) })
+        Ok(Entitlement {
+            id: NativeId::new(id),
+            name: EntitlementName::new(name),
+        })
     }
 
     /// Reads one object of a collection, and says what that showed.
@@ -293,10 +385,17 @@ impl Scim {
 
 /// What the server says about itself. Writing cannot be tried without writing.
 fn check_features(config: &Value) -> Vec<Finding> {
-    let says = |feature: &str| member(config, feature).and_then(|it| member(it, "supported")).and_then(Value::as_bool);
+    let says = |feature: &str| {
+        member(config, feature)
+            .and_then(|it| member(it, "supported"))
+            .and_then(Value::as_bool)
+    };
     let mut findings = Vec::new();
     for (feature, why) in [
-        ("patch", "changing and disabling accounts and granting entitlements need it"),
+        (
+            "patch",
+            "changing and disabling accounts and granting entitlements need it",
+        ),
         ("filter", "finding accounts by owner and name needs it"),
     ] {
         match says(feature) {
@@ -304,15 +403,28 @@ fn check_features(config: &Value) -> Vec<Finding> {
             Some(false) => findings.push(Finding::bad(
                 feature,
                 format!("the server says that it does not support `{feature}`"),
-                format!("switch it on in the application, or manage this system as `manual`: {why}"),
+                format!(
+                    "switch it on in the application, or manage this system as `manual`: {why}"
+                ),
             )),
-            None => findings.push(Finding::good(feature, "the server does not say; it will show")),
+            None => findings.push(Finding::good(
+                feature,
+                "the server does not say; it will show",
+            )),
         }
     }
     findings
 }
 
 fn verdict(holds: bool, by: &str, account: Option<NativeId>, seen: Value) -> Verdict {
-    let observation = Observation { by: by.to_owned(), account, seen };
-    if holds { Verdict::Proven(observation) } else { Verdict::Refuted(observation) }
+    let observation = Observation {
+        by: by.to_owned(),
+        account,
+        seen,
+    };
+    if holds {
+        Verdict::Proven(observation)
+    } else {
+        Verdict::Refuted(observation)
+    }
 }

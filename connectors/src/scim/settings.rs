@@ -55,9 +55,11 @@ fn timeout_ms() -> u64 {
 
 impl Settings {
     pub(super) fn parse(system: &str, settings: Value) -> Result<(Self, Url), Error> {
-        let invalid = |message: String| Error::new(ErrorKind::Invalid, format!("system `{system}`: {message}"));
-        let settings: Self =
-            serde_json::from_value(settings).map_err(|error| invalid(format!("scim settings: {error}")))?;
+        let invalid = |message: String| {
+            Error::new(ErrorKind::Invalid, format!("system `{system}`: {message}"))
+        };
+        let settings: Self = serde_json::from_value(settings)
+            .map_err(|error| invalid(format!("scim settings: {error}")))?;
         let base = settings.base().map_err(invalid)?;
         if !(1..=PAGE_SIZE_MAX).contains(&settings.page_size) {
             return Err(invalid(format!(
@@ -65,27 +67,41 @@ impl Settings {
                 settings.page_size
             )));
         }
-        for (name, value) in
-            [("connect_timeout_ms", settings.connect_timeout_ms), ("timeout_ms", settings.timeout_ms)]
-        {
+        for (name, value) in [
+            ("connect_timeout_ms", settings.connect_timeout_ms),
+            ("timeout_ms", settings.timeout_ms),
+        ] {
             if !(1..=TIMEOUT_MS_MAX).contains(&value) {
-                return Err(invalid(format!("`{name}` is {value}; it must be between 1 and {TIMEOUT_MS_MAX}")));
+                return Err(invalid(format!(
+                    "`{name}` is {value}; it must be between 1 and {TIMEOUT_MS_MAX}"
+                )));
             }
         }
-        if let Some(schema) = settings.extra_schemas.iter().find(|schema| !schema.starts_with("urn:")) {
-            return Err(invalid(format!("extra schema `{schema}` is not a URN; it must start with `urn:`")));
+        if let Some(schema) = settings
+            .extra_schemas
+            .iter()
+            .find(|schema| !schema.starts_with("urn:"))
+        {
+            return Err(invalid(format!(
+                "extra schema `{schema}` is not a URN; it must start with `urn:`"
+            )));
         }
         Ok((settings, base))
     }
 
     fn base(&self) -> Result<Url, String> {
         let text = &self.base_url;
-        let mut url = Url::parse(text).map_err(|error| format!("`base_url` is not an address: {error}"))?;
+        let mut url =
+            Url::parse(text).map_err(|error| format!("`base_url` is not an address: {error}"))?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("`base_url` holds a user or a password; give the secret as `token`".to_owned());
+            return Err(
+                "`base_url` holds a user or a password; give the secret as `token`".to_owned(),
+            );
         }
         if url.query().is_some() || url.fragment().is_some() || url.cannot_be_a_base() {
-            return Err(format!("`base_url` `{text}` must end with its path, without `?` and `#`"));
+            return Err(format!(
+                "`base_url` `{text}` must end with its path, without `?` and `#`"
+            ));
         }
         match url.scheme() {
             "https" => {}
@@ -95,7 +111,11 @@ impl Settings {
                     "`base_url` `{text}` would send the token in clear text; use https://, or set `allow_plaintext: true`"
                 ));
             }
-            scheme => return Err(format!("`base_url` starts with `{scheme}://`; it must be https://")),
+            scheme => {
+                return Err(format!(
+                    "`base_url` starts with `{scheme}://`; it must be https://"
+                ));
+            }
         }
         // Segments are appended; an empty last one would double the slash.
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -109,7 +129,10 @@ impl Settings {
 pub(super) fn is_loopback(url: &Url) -> bool {
     url.host_str().is_some_and(|host| {
         host.eq_ignore_ascii_case("localhost")
-            || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            || host
+                .trim_matches(['[', ']'])
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
     })
 }
 
@@ -127,7 +150,8 @@ mod tests {
     use super::*;
 
     fn refused(changes: &Value) -> String {
-        let mut settings = json!({ "base_url": "https://app.example/scim/v2", "token": "env:TOKEN" });
+        let mut settings =
+            json!({ "base_url": "https://app.example/scim/v2", "token": "env:TOKEN" });
         for (key, value) in changes.as_object().unwrap() {
             settings[key] = value.clone();
         }
@@ -137,12 +161,26 @@ mod tests {
     #[test]
     fn a_clear_text_address_is_taken_only_on_this_machine_or_on_purpose() {
         let parse = |url: &str, allow: bool| {
-            Settings::parse("app", json!({ "base_url": url, "token": "env:T", "allow_plaintext": allow })).is_ok()
+            Settings::parse(
+                "app",
+                json!({ "base_url": url, "token": "env:T", "allow_plaintext": allow }),
+            )
+            .is_ok()
         };
-        for local in ["http://127.0.0.1:8080/v2", "http://[::1]/v2", "http://localhost/v2", "https://app.example"] {
+        for local in [
+            "http://127.0.0.1:8080/v2",
+            "http://[::1]/v2",
+            "http://localhost/v2",
+            "https://app.example",
+        ] {
             assert!(parse(local, false), "{local}");
         }
-        for remote in ["http://app.example/v2", "http://10.0.0.1/v2", "http://127.0.0.1.example/v2", "ftp://x/v2"] {
+        for remote in [
+            "http://app.example/v2",
+            "http://10.0.0.1/v2",
+            "http://127.0.0.1.example/v2",
+            "ftp://x/v2",
+        ] {
             assert!(!parse(remote, false), "{remote}");
         }
         assert!(parse("http://app.example/v2", true));
@@ -155,15 +193,22 @@ mod tests {
         assert!(refused(&json!({ "token": "hunter2" })).contains("env:NAME"));
         assert!(!refused(&json!({ "token": "hunter2" })).contains("hunter2"));
         assert!(refused(&json!({ "page_size": 0 })).contains("between 1 and 1000"));
-        assert!(refused(&json!({ "base_url": "https://a:b@c/v2" })).contains("give the secret as `token`"));
+        assert!(
+            refused(&json!({ "base_url": "https://a:b@c/v2" }))
+                .contains("give the secret as `token`")
+        );
         assert!(refused(&json!({ "base_url": "http://app.example/" })).contains("allow_plaintext"));
         assert!(refused(&json!({ "extra_schemas": ["acme"] })).contains("must start with `urn:`"));
     }
 
     #[test]
     fn a_slash_at_the_end_of_the_address_does_not_matter() {
-        for text in ["https://app.example/scim/v2", "https://app.example/scim/v2/"] {
-            let (_, base) = Settings::parse("app", json!({ "base_url": text, "token": "env:T" })).unwrap();
+        for text in [
+            "https://app.example/scim/v2",
+            "https://app.example/scim/v2/",
+        ] {
+            let (_, base) =
+                Settings::parse("app", json!({ "base_url": text, "token": "env:T" })).unwrap();
             assert_eq!(base.path(), "/scim/v2");
         }
     }
