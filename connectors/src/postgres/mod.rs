@@ -23,11 +23,12 @@ use sqlx::Row;
 
 use crate::connector::{
     Capabilities, Claim, ClaimName, Connector, Coverage, Cursor, EntitlementName, Error, ErrorKind,
-    Finding, Health, Kind, NativeId, Object, ObjectRef, Observation, Operation, OperationKey,
-    OperationName, Outcome, Page, Use, Verdict,
+    Health, Kind, NativeId, Object, ObjectRef, Observation, Operation, OperationKey, OperationName,
+    Outcome, Page, Use, Verdict,
 };
 
 mod changes;
+mod check;
 mod failure;
 mod names;
 mod ownership;
@@ -52,22 +53,6 @@ pub struct Postgres {
     owned_objects: OwnedObjects,
     reassign_to: Option<String>,
 }
-
-/// Who we are and what we may do. ADMIN OPTION is what CREATEROLE needs for roles of others from 16 on.
-const RIGHTS: &str = "
-SELECT current_user::text AS me, r.rolsuper AS superuser, r.rolcreaterole AS createrole,
-       pg_has_role('pg_signal_backend', 'USAGE') AS signals,
-       pg_is_in_recovery() AS standby,
-       current_setting('server_version_num')::int4 AS version,
-       ARRAY(SELECT g.rolname::text FROM pg_roles g
-              WHERE NOT r.rolsuper AND current_setting('server_version_num')::int4 >= 160000
-                AND NOT g.rolsuper AND g.rolname NOT LIKE 'pg\\_%' AND g.oid <> r.oid
-                AND NOT pg_has_role(r.oid, g.oid, 'MEMBER WITH ADMIN OPTION')
-              ORDER BY 1 LIMIT 10) AS out_of_reach
-  FROM pg_roles r WHERE r.rolname = current_user";
-
-/// The oldest version whose catalogues and commands are used here.
-const VERSION_MIN: i32 = 150_000;
 
 /// Whether a role is reached in any way. A superuser "is a member" of everything, which says nothing.
 const REACHES: &str = "
@@ -131,43 +116,7 @@ impl Connector for Postgres {
     }
 
     async fn check(&self) -> Result<Health, Error> {
-        let row = match self
-            .sessions
-            .read("reading our own rights", sqlx::query(RIGHTS))
-            .await
-        {
-            Ok(rows) => rows.into_iter().next(),
-            Err(error) => {
-                return Ok(Health {
-                    findings: away(&error),
-                });
-            }
-        };
-        let Some(row) = row else {
-            return Err(self.sessions.error(
-                ErrorKind::Bug,
-                "the server does not know the role we logged in as",
-            ));
-        };
-        let decoded = (|| -> Result<Rights, sqlx::Error> {
-            Ok(Rights {
-                me: row.try_get("me")?,
-                superuser: row.try_get("superuser")?,
-                createrole: row.try_get("createrole")?,
-                signals: row.try_get("signals")?,
-                standby: row.try_get("standby")?,
-                version: row.try_get("version")?,
-                out_of_reach: row.try_get("out_of_reach")?,
-            })
-        })();
-        let rights = decoded.map_err(|error| {
-            self.sessions
-                .error(ErrorKind::Bug, "cannot decode our own rights")
-                .with_source(error)
-        })?;
-        Ok(Health {
-            findings: rights.findings(),
-        })
+        self.look_around().await
     }
 
     async fn list(&self, kind: Kind, after: Option<Cursor>) -> Result<Page, Error> {
@@ -333,117 +282,6 @@ impl Postgres {
             Some(account.clone()),
             seen,
         ))
-    }
-}
-
-/// What [`RIGHTS`] read.
-struct Rights {
-    me: String,
-    superuser: bool,
-    createrole: bool,
-    signals: bool,
-    standby: bool,
-    version: i32,
-    out_of_reach: Vec<String>,
-}
-
-impl Rights {
-    fn findings(self) -> Vec<Finding> {
-        let (major, me) = (self.version / 10_000, names::identifier(&self.me));
-        let mut findings = vec![if self.version >= VERSION_MIN {
-            Finding::good("reach", format!("PostgreSQL {major} answers"))
-        } else {
-            Finding::bad(
-                "reach",
-                format!("PostgreSQL {major} is too old"),
-                "use PostgreSQL 15 or later",
-            )
-        }];
-        findings.push(Finding::good("login", format!("logged in as {me}")));
-        findings.push(if self.superuser || self.createrole {
-            Finding::good(
-                "rights",
-                if self.superuser {
-                    "SUPERUSER"
-                } else {
-                    "CREATEROLE"
-                },
-            )
-        } else {
-            Finding::bad(
-                "rights",
-                "may not create or change roles",
-                format!("ALTER ROLE {me} CREATEROLE"),
-            )
-        });
-        findings.push(if self.superuser || self.signals {
-            Finding::good("end sessions", "may end the sessions of other roles")
-        } else {
-            Finding::bad(
-                "end sessions",
-                "may not end the sessions of other roles",
-                format!("GRANT pg_signal_backend TO {me}"),
-            )
-        });
-        if self.standby {
-            findings.push(Finding::bad(
-                "writable",
-                "this server is a standby and takes no changes",
-                "point `host` and `port` at the primary",
-            ));
-        }
-        if !self.out_of_reach.is_empty() {
-            let names: Vec<String> = self
-                .out_of_reach
-                .iter()
-                .map(|name| names::identifier(name))
-                .collect();
-            findings.push(Finding::bad(
-                "roles of others",
-                format!(
-                    "without ADMIN OPTION on {} (at most ten are named)",
-                    names.join(", ")
-                ),
-                format!(
-                    "GRANT {} TO {me} WITH ADMIN OPTION, for those that Tenure shall manage",
-                    names.join(", ")
-                ),
-            ));
-        }
-        findings
-    }
-}
-
-/// What a failed first question says.
-fn away(error: &Error) -> Vec<Finding> {
-    let reach = |good: bool, fix: &str| {
-        if good {
-            Finding::good("reach", "something answers")
-        } else {
-            Finding::bad("reach", error.whole(), fix)
-        }
-    };
-    match error.kind {
-        ErrorKind::AuthExpired => vec![
-            reach(true, ""),
-            Finding::bad(
-                "login",
-                error.whole(),
-                "correct `user`, the secret behind `password`, or pg_hba.conf",
-            ),
-        ],
-        ErrorKind::Invalid | ErrorKind::Denied => vec![
-            reach(true, ""),
-            Finding::bad(
-                "login",
-                error.whole(),
-                "correct `database`, and let the role CONNECT to it",
-            ),
-        ],
-        _ => vec![reach(
-            false,
-            "check `host`, `port`, `sslmode`, `ca_file`, the network and whether the server runs",
-        )],
     }
 }
 
