@@ -106,7 +106,7 @@ CREATE TABLE case_step (
     body text NOT NULL,
     PRIMARY KEY (shard_id, case_id, step, instance)
 ) WITH (
-    fillfactor = 70,
+    fillfactor = 50,
     autovacuum_vacuum_scale_factor = 0.05,
     autovacuum_vacuum_threshold = 5000,
     autovacuum_analyze_scale_factor = 0.05

@@ -218,6 +218,8 @@ pub struct Instance {
     pub verification: Option<Verification>,
     /// The case version at which it finished: the order an undo follows backwards.
     pub finished_version: Option<u64>,
+    /// The case version at which it was planned: tells a store whether it has a row yet.
+    pub planned_version: u64,
     pub changed_at: Timestamp,
 }
 
@@ -485,6 +487,28 @@ impl Case {
             step: index,
             instance: InstanceIndex(instance),
         })
+    }
+
+    /// The `with:` of an instance's undo, filled in from what the step was given and gave.
+    ///
+    /// # Errors
+    /// When an expression of it fails.
+    pub fn undo_with(&self, place: Place) -> Result<Value, Failure> {
+        let (Some(step), Some(instance)) = (self.step(place.step), self.instance(place)) else {
+            return Ok(Value::Null);
+        };
+        let Some(undo) = &step.undo else {
+            return Ok(Value::Null);
+        };
+        super::scope::Scope::new(self, &Value::Null)
+            .with_item(&instance.item)
+            .with_output(&instance.output)
+            .fill(&undo.with)
+            .map_err(|error| Failure {
+                kind: "expression".to_owned(),
+                message: error.to_string(),
+                class: FailureClass::Permanent,
+            })
     }
 
     /// The key that stays the same over every attempt of one effect. Undo is another effect.

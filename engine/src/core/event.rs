@@ -427,6 +427,7 @@ impl Case {
         let count = u32::try_from(planned.len()).unwrap_or(u32::MAX);
         self.set_step(step, StepState::Open);
         let mut in_flight = 0;
+        let planned_version = self.version;
         if let Some(run) = self.step_run_mut(step) {
             run.remaining = count;
             run.failure = None;
@@ -455,6 +456,7 @@ impl Case {
                         failure: None,
                         verification: None,
                         finished_version: None,
+                        planned_version,
                         changed_at: at,
                     }
                 })

@@ -107,9 +107,21 @@ impl<'r, R: Columns> Reader<'r, R> {
         let int = |column| self.row.int(column).ok().map(|value| value.to_string());
         let big = |column| self.row.big(column).ok().map(|value| value.to_string());
         let id = |column| self.row.id(column).ok().map(|value| value.to_string());
-        let parts = [int("shard_id"), id("case_id"), id("id"), int("step"), int("instance"), big("version")];
+        let parts = [
+            int("shard_id"),
+            id("case_id"),
+            id("id"),
+            int("step"),
+            int("instance"),
+            big("version"),
+        ];
         let key: Vec<String> = parts.into_iter().flatten().collect();
-        StoreError::Corrupt { table: self.table, column, key: key.join("/"), source: source.into() }
+        StoreError::Corrupt {
+            table: self.table,
+            column,
+            key: key.join("/"),
+            source: source.into(),
+        }
     }
 
     fn read<T>(
@@ -160,7 +172,8 @@ impl<'r, R: Columns> Reader<'r, R> {
     }
 
     fn time(&self, column: &'static str) -> Result<Timestamp, StoreError> {
-        self.maybe_time(column)?.ok_or_else(|| self.corrupt(column, "it is null"))
+        self.maybe_time(column)?
+            .ok_or_else(|| self.corrupt(column, "it is null"))
     }
 
     pub(super) fn shard(&self) -> Result<ShardId, StoreError> {
@@ -180,7 +193,10 @@ impl<'r, R: Columns> Reader<'r, R> {
     }
 
     pub(super) fn lease(&self) -> Result<ShardLease, StoreError> {
-        Ok(ShardLease { shard: self.shard()?, epoch: Epoch(self.big("epoch")?) })
+        Ok(ShardLease {
+            shard: self.shard()?,
+            epoch: Epoch(self.big("epoch")?),
+        })
     }
 
     pub(super) fn shard_row(&self) -> Result<ShardRow, StoreError> {
@@ -204,7 +220,9 @@ impl<'r, R: Columns> Reader<'r, R> {
             lane: self.lane()?,
             generation: self.unsigned("generation")?,
             input: serde_json::from_str(&input).map_err(|error| self.corrupt("input", error))?,
-            salt: salt.try_into().map_err(|_| self.corrupt("salt", "it has not 16 bytes"))?,
+            salt: salt
+                .try_into()
+                .map_err(|_| self.corrupt("salt", "it has not 16 bytes"))?,
             initiator: Actor(self.text("initiator")?),
             effective_at: self.maybe_time("effective_at")?,
             received_at: self.time("received_at")?,
@@ -244,7 +262,10 @@ impl<'r, R: Columns> Reader<'r, R> {
 
     /// A joined row; `table` should be `case_state`, whose values are the ones that change.
     pub(super) fn summary(&self) -> Result<CaseSummary, StoreError> {
-        Ok(CaseSummary { head: Reader::new("case_head", self.row).head()?, state: self.state()? })
+        Ok(CaseSummary {
+            head: Reader::new("case_head", self.row).head()?,
+            state: self.state()?,
+        })
     }
 
     pub(super) fn step(&self) -> Result<StepRow, StoreError> {
@@ -261,6 +282,7 @@ impl<'r, R: Columns> Reader<'r, R> {
             attempt: self.counter("attempt")?,
             failures: self.counter("failures")?,
             away: self.counter("away")?,
+            planned_version: None,
             body: self.text("body")?,
             changed_at: self.time("changed_at")?,
         })
@@ -297,7 +319,12 @@ impl<'r, R: Columns> Reader<'r, R> {
                 instance: InstanceIndex(self.counter("instance")?),
             }),
         };
-        Ok(TimerRow { shard: self.shard()?, due: self.time("due_at")?, case: self.case()?, target })
+        Ok(TimerRow {
+            shard: self.shard()?,
+            due: self.time("due_at")?,
+            case: self.case()?,
+            target,
+        })
     }
 
     pub(super) fn inbox(&self) -> Result<InboxRow, StoreError> {
@@ -334,7 +361,11 @@ impl<'r, R: Columns> Reader<'r, R> {
     }
 
     pub(super) fn count(&self) -> Result<(String, CaseState, u64), StoreError> {
-        Ok((self.text("workflow")?, self.state_name()?, self.unsigned("cases")?))
+        Ok((
+            self.text("workflow")?,
+            self.state_name()?,
+            self.unsigned("cases")?,
+        ))
     }
 }
 
@@ -344,13 +375,17 @@ pub(super) fn all<'r, R: Columns, T>(
     rows: &'r [R],
     read: impl Fn(&Reader<'r, R>) -> Result<T, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
-    rows.iter().map(|row| read(&Reader::new(table, row))).collect()
+    rows.iter()
+        .map(|row| read(&Reader::new(table, row)))
+        .collect()
 }
 
 // --- names in columns -----------------------------------------------------------------------------------
 
 fn lane(name: &str) -> Option<Lane> {
-    [Lane::Normal, Lane::Revocation].into_iter().find(|lane| lane.as_str() == name)
+    [Lane::Normal, Lane::Revocation]
+        .into_iter()
+        .find(|lane| lane.as_str() == name)
 }
 
 /// Revocations first.
@@ -362,7 +397,9 @@ pub(super) fn lane_rank(lane: Lane) -> i32 {
 }
 
 fn lane_of_rank(rank: i32) -> Option<Lane> {
-    [Lane::Normal, Lane::Revocation].into_iter().find(|lane| lane_rank(*lane) == rank)
+    [Lane::Normal, Lane::Revocation]
+        .into_iter()
+        .find(|lane| lane_rank(*lane) == rank)
 }
 
 pub(super) fn ending_name(ending: Ending) -> &'static str {

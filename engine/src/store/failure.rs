@@ -32,8 +32,7 @@ fn is_away(error: &dyn DatabaseError) -> bool {
     if error.try_downcast_ref::<PgDatabaseError>().is_some() {
         return postgres_is_away(&code);
     }
-    error.try_downcast_ref::<SqliteError>().is_some()
-        && code.parse().is_ok_and(sqlite_is_away)
+    error.try_downcast_ref::<SqliteError>().is_some() && code.parse().is_ok_and(sqlite_is_away)
 }
 
 /// SQLSTATE: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.

@@ -23,34 +23,52 @@ pub(super) fn next<'m>(
     migrations: &'m [Migration],
     text: fn(&Migration) -> &'static str,
 ) -> Result<Option<&'m Migration>, StoreError> {
-    let known = migrations.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let known = migrations
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0);
     for row in applied {
-        match migrations.iter().find(|migration| migration.version == row.version) {
-            None => return Err(StoreError::TooNew { found: row.version, known }),
+        match migrations
+            .iter()
+            .find(|migration| migration.version == row.version)
+        {
+            None => {
+                return Err(StoreError::TooNew {
+                    found: row.version,
+                    known,
+                });
+            }
             Some(migration) if checksum(text(migration)) != row.checksum => {
-                let source = "its text changed after it was carried out; add a new migration instead";
+                let source =
+                    "its text changed after it was carried out; add a new migration instead";
                 return Err(failed(migration.name, source));
             }
             Some(_) => {}
         }
     }
-    let missing = migrations.iter().filter(|migration| {
-        applied.iter().all(|row| row.version != migration.version)
-    });
+    let missing = migrations
+        .iter()
+        .filter(|migration| applied.iter().all(|row| row.version != migration.version));
     Ok(missing.min_by_key(|migration| migration.version))
 }
 
 pub(super) fn checksum(text: &str) -> String {
     use std::fmt::Write;
-    Sha256::digest(text.as_bytes()).iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    Sha256::digest(text.as_bytes())
+        .iter()
+        .fold(String::new(), |mut hex, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
 }
 
 pub(super) fn failed(name: &str, source: impl Into<super::BoxError>) -> StoreError {
-    StoreError::Migration { name: name.to_owned(), source: source.into() }
+    StoreError::Migration {
+        name: name.to_owned(),
+        source: source.into(),
+    }
 }
 
 /// # Errors

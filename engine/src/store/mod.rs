@@ -57,7 +57,13 @@ pub enum StoreError {
     #[error("case `{case}` is not at version {version} any more")]
     Stale { case: CaseId, version: u64 },
     #[error("cannot decode `{table}.{column}` for key `{key}`")]
-    Corrupt { table: &'static str, column: &'static str, key: String, #[source] source: BoxError },
+    Corrupt {
+        table: &'static str,
+        column: &'static str,
+        key: String,
+        #[source]
+        source: BoxError,
+    },
     /// Safe to repeat.
     #[error("database did not answer")]
     Unavailable(#[source] sqlx::Error),
@@ -67,9 +73,15 @@ pub enum StoreError {
     #[error("database has schema version {found}, this program knows {known}; run a newer program")]
     TooNew { found: i64, known: i64 },
     #[error("migration `{name}` failed")]
-    Migration { name: String, #[source] source: BoxError },
+    Migration {
+        name: String,
+        #[source]
+        source: BoxError,
+    },
     /// Found before anything is written; the same on both databases.
-    #[error("`{column}` of `{key}` holds the character U+0000 or is no UTF-8 text, which cannot be stored")]
+    #[error(
+        "`{column}` of `{key}` holds the character U+0000 or is no UTF-8 text, which cannot be stored"
+    )]
     Unstorable { column: &'static str, key: String },
     /// The layer above could not do its part of the transaction.
     #[error("{0}")]
@@ -164,8 +176,11 @@ pub struct StepRow {
     pub attempt: u32,
     pub failures: u32,
     pub away: u32,
+    /// The case version at which the instance was planned: it has a row since. `None` when that is not known,
+    /// as for a step's own row, and in a row that was read.
+    pub planned_version: Option<u64>,
     /// Everything else of the row as JSON text, `{"state":..., "item":..., "with":..., "output":..., "failure":...,
-    /// "verification":..., "finished_version":..., "run":...}`; a stored form, fields are only ever added.
+    /// "verification":..., "finished_version":..., "planned_version":..., "run":...}`; a stored form, fields are only ever added.
     pub body: String,
     pub changed_at: Timestamp,
 }
@@ -246,7 +261,10 @@ pub struct Batch {
 
 impl Default for ShardLease {
     fn default() -> Self {
-        Self { shard: ShardId(0), epoch: Epoch(0) }
+        Self {
+            shard: ShardId(0),
+            epoch: Epoch(0),
+        }
     }
 }
 
@@ -278,7 +296,9 @@ pub enum OutcomeKind {
         output: Value,
         verification: Option<Verification>,
     },
-    Closed { state: CaseState },
+    Closed {
+        state: CaseState,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -299,7 +319,11 @@ pub enum Transaction<'a> {
 pub trait Projection: Send + Sync {
     /// # Errors
     /// Any error rolls the whole batch back.
-    async fn project(&self, transaction: &mut Transaction<'_>, outcomes: &[Outcome]) -> Result<(), StoreError>;
+    async fn project(
+        &self,
+        transaction: &mut Transaction<'_>,
+        outcomes: &[Outcome],
+    ) -> Result<(), StoreError>;
 }
 
 /// A projection of nothing.
@@ -372,13 +396,23 @@ pub trait Store: Send + Sync {
 
     /// Takes every shard that is free, whose lease has run out, or whose owner is `replaces` (an earlier life of
     /// this node, known to be dead). Raises each one's epoch.
-    async fn acquire(&self, node: &str, lease_ms: u32, replaces: &[String]) -> Result<Vec<ShardLease>, StoreError>;
+    async fn acquire(
+        &self,
+        node: &str,
+        lease_ms: u32,
+        replaces: &[String],
+    ) -> Result<Vec<ShardLease>, StoreError>;
 
     /// Extends all of `leases`.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if any of them is owned by another now; then none is extended.
-    async fn renew(&self, node: &str, leases: &[ShardLease], lease_ms: u32) -> Result<(), StoreError>;
+    async fn renew(
+        &self,
+        node: &str,
+        leases: &[ShardLease],
+        lease_ms: u32,
+    ) -> Result<(), StoreError>;
 
     /// Gives the shards back at once.
     async fn release(&self, node: &str, leases: &[ShardLease]) -> Result<(), StoreError>;
@@ -415,16 +449,35 @@ pub trait Store: Send + Sync {
     async fn restless(&self, shards: &[ShardId]) -> Result<Vec<(ShardId, CaseId)>, StoreError>;
 
     /// The open cases of each of these subjects.
-    async fn open_cases(&self, subjects: &[(ShardId, Subject)]) -> Result<Vec<(Subject, OpenCase)>, StoreError>;
+    async fn open_cases(
+        &self,
+        subjects: &[(ShardId, Subject)],
+    ) -> Result<Vec<(Subject, OpenCase)>, StoreError>;
 
     /// Timers due up to `until`, soonest first.
-    async fn timers(&self, shards: &[ShardId], until: Timestamp, limit: u32) -> Result<Vec<TimerRow>, StoreError>;
+    async fn timers(
+        &self,
+        shards: &[ShardId],
+        until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<TimerRow>, StoreError>;
 
-    async fn put_definition(&self, hash: &DefinitionHash, name: &str, source: &str, now: Timestamp) -> Result<(), StoreError>;
+    async fn put_definition(
+        &self,
+        hash: &DefinitionHash,
+        name: &str,
+        source: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
 
     async fn definition(&self, hash: &DefinitionHash) -> Result<Option<String>, StoreError>;
 
-    async fn list(&self, filter: &CaseFilter, after: Option<CaseCursor>, limit: u32) -> Result<Vec<CaseSummary>, StoreError>;
+    async fn list(
+        &self,
+        filter: &CaseFilter,
+        after: Option<CaseCursor>,
+        limit: u32,
+    ) -> Result<Vec<CaseSummary>, StoreError>;
 
     /// How many cases there are by workflow and state.
     async fn counts(&self) -> Result<Vec<(String, CaseState, u64)>, StoreError>;

@@ -97,6 +97,7 @@ pub fn step_row(case: &Case, row: Row, now: Timestamp) -> Option<StepRow> {
                 attempt: 0,
                 failures: 0,
                 away: 0,
+                planned_version: None,
                 body: json(&body),
                 changed_at: stored_time(now),
             })
@@ -112,6 +113,7 @@ pub fn step_row(case: &Case, row: Row, now: Timestamp) -> Option<StepRow> {
                 failure: instance.failure.as_ref(),
                 verification: instance.verification.as_ref(),
                 finished_version: instance.finished_version,
+                planned_version: instance.planned_version,
                 run: RunForm::of(run, case.version),
             };
             Some(StepRow {
@@ -123,6 +125,7 @@ pub fn step_row(case: &Case, row: Row, now: Timestamp) -> Option<StepRow> {
                 attempt: instance.attempt,
                 failures: instance.failures,
                 away: instance.away,
+                planned_version: Some(instance.planned_version),
                 body: json(&body),
                 changed_at: stored_time(instance.changed_at),
             })
@@ -258,6 +261,7 @@ struct InstanceBody<'a> {
     verification: Option<&'a Verification>,
     #[serde(skip_serializing_if = "Option::is_none")]
     finished_version: Option<u64>,
+    planned_version: u64,
     run: RunForm,
 }
 
@@ -277,6 +281,7 @@ struct InstanceForm {
     verification: Option<Verification>,
     #[serde(default)]
     finished_version: Option<u64>,
+    planned_version: u64,
     run: RunForm,
 }
 
@@ -293,6 +298,7 @@ impl InstanceForm {
             failure: self.failure,
             verification: self.verification,
             finished_version: self.finished_version,
+            planned_version: self.planned_version,
             changed_at: row.changed_at,
         };
         (instance, self.run)

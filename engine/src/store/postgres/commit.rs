@@ -8,19 +8,22 @@
 //! The fence locks the rows of the shards, and taking a shard over must update its row: so a takeover waits
 //! for a batch that is being written, and a batch that comes after it finds another epoch.
 
+use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
-use sqlx::Postgres;
 
 use crate::core::id::CaseId;
 use crate::store::batch::{self, Writes, instance_column, target_columns};
 use crate::store::decode::{Reader, ending_name};
 use crate::store::failure::from_driver;
 use crate::store::rows::stored_time;
-use crate::store::{Batch, HeadRow, Projection, StateRow, StoreError, TimerRow, Transaction};
+use crate::store::{
+    Batch, HeadRow, Projection, StateRow, StepRow, StoreError, TimerRow, Transaction,
+};
 
 use super::{PostgresStore, is_duplicate, is_guard, leases};
 
+/// `unnest` stands in the select list, where it streams; in FROM its rows would be stored first.
 const COMMIT: &str = "
 WITH fence AS MATERIALIZED (
     SELECT shard.shard_id
@@ -32,75 +35,108 @@ WITH fence AS MATERIALIZED (
     -- `from_version` is the version the case had when it was read.
     UPDATE case_state
        SET version = new.version, state = new.state, ending = new.ending, in_flight = new.in_flight,
-           parked = new.parked, unfinished = new.unfinished, unverified = new.unverified,
-           given_up = new.given_up, steps_done = new.steps_done, deadline_at = new.deadline_at,
-           deadline_passed = new.deadline_passed, closed_at = new.closed_at, changed_at = new.changed_at
-      FROM unnest($3::integer[], $4::uuid[], $5::bigint[], $6::bigint[], $7::text[], $8::text[],
-                  $9::integer[], $10::integer[], $11::integer[], $12::integer[], $13::integer[],
-                  $14::integer[], $15::timestamptz[], $16::boolean[], $17::timestamptz[], $18::timestamptz[])
-        AS new (shard_id, case_id, from_version, version, state, ending,
-                in_flight, parked, unfinished, unverified, given_up,
-                steps_done, deadline_at, deadline_passed, closed_at, changed_at)
+           parked = new.parked, unfinished = new.unfinished, unverified = new.unverified, given_up = new.given_up,
+           steps_done = new.steps_done, deadline_at = new.deadline_at, deadline_passed = new.deadline_passed,
+           closed_at = new.closed_at, changed_at = new.changed_at
+      FROM (
+        SELECT unnest($3::integer[]) AS shard_id, unnest($4::uuid[]) AS case_id,
+               unnest($5::bigint[]) AS from_version, unnest($6::bigint[]) AS version, unnest($7::text[]) AS state,
+               unnest($8::text[]) AS ending, unnest($9::integer[]) AS in_flight, unnest($10::integer[]) AS parked,
+               unnest($11::integer[]) AS unfinished, unnest($12::integer[]) AS unverified,
+               unnest($13::integer[]) AS given_up, unnest($14::integer[]) AS steps_done,
+               unnest($15::timestamptz[]) AS deadline_at, unnest($16::boolean[]) AS deadline_passed,
+               unnest($17::timestamptz[]) AS closed_at, unnest($18::timestamptz[]) AS changed_at
+      ) AS new
      WHERE case_state.shard_id = new.shard_id AND case_state.case_id = new.case_id
        AND case_state.version = new.from_version
     RETURNING 1
 ), heads AS (
-    INSERT INTO case_head (shard_id, case_id, generation, received_at, created_at, effective_at, subject,
-                           workflow, definition, lane, initiator, salt, input)
-    SELECT * FROM unnest($19::integer[], $20::uuid[], $21::bigint[], $22::timestamptz[], $23::timestamptz[],
-                         $24::timestamptz[], $25::text[], $26::text[], $27::text[], $28::text[], $29::text[],
-                         $30::bytea[], $31::text[])
+    INSERT INTO case_head (shard_id, case_id, generation, received_at, created_at, effective_at, subject, workflow,
+                           definition, lane, initiator, salt, input)
+    SELECT unnest($19::integer[]), unnest($20::uuid[]), unnest($21::bigint[]), unnest($22::timestamptz[]),
+           unnest($23::timestamptz[]), unnest($24::timestamptz[]), unnest($25::text[]), unnest($26::text[]),
+           unnest($27::text[]), unnest($28::text[]), unnest($29::text[]), unnest($30::bytea[]), unnest($31::text[])
 ), born AS (
-    INSERT INTO case_state (shard_id, case_id, version, state, ending, in_flight, parked, unfinished,
-                            unverified, given_up, steps_done, deadline_at, deadline_passed, closed_at, changed_at)
-    SELECT * FROM unnest($32::integer[], $33::uuid[], $34::bigint[], $35::text[], $36::text[], $37::integer[],
-                         $38::integer[], $39::integer[], $40::integer[], $41::integer[], $42::integer[],
-                         $43::timestamptz[], $44::boolean[], $45::timestamptz[], $46::timestamptz[])
+    INSERT INTO case_state (shard_id, case_id, version, state, ending, in_flight, parked, unfinished, unverified,
+                            given_up, steps_done, deadline_at, deadline_passed, closed_at, changed_at)
+    SELECT unnest($32::integer[]), unnest($33::uuid[]), unnest($34::bigint[]), unnest($35::text[]),
+           unnest($36::text[]), unnest($37::integer[]), unnest($38::integer[]), unnest($39::integer[]),
+           unnest($40::integer[]), unnest($41::integer[]), unnest($42::integer[]), unnest($43::timestamptz[]),
+           unnest($44::boolean[]), unnest($45::timestamptz[]), unnest($46::timestamptz[])
 ), opened AS (
     INSERT INTO case_open (shard_id, case_id, created_at, subject, workflow, lane)
-    SELECT * FROM unnest($47::integer[], $48::uuid[], $49::timestamptz[], $50::text[], $51::text[], $52::text[])
+    SELECT unnest($47::integer[]), unnest($48::uuid[]), unnest($49::timestamptz[]), unnest($50::text[]),
+           unnest($51::text[]), unnest($52::text[])
 ), closed AS (
     DELETE FROM case_open
-     USING unnest($53::integer[], $54::uuid[]) AS gone (shard_id, case_id)
+     USING (
+        SELECT unnest($53::integer[]) AS shard_id, unnest($54::uuid[]) AS case_id
+      ) AS gone
      WHERE case_open.shard_id = gone.shard_id AND case_open.case_id = gone.case_id
-), steps AS (
-    INSERT INTO case_step AS old (shard_id, case_id, step, instance, attempt, failures, away, changed_at,
-                                  state, body)
-    SELECT * FROM unnest($55::integer[], $56::uuid[], $57::integer[], $58::integer[], $59::integer[],
-                         $60::integer[], $61::integer[], $62::timestamptz[], $63::text[], $64::text[])
+), steps_fresh AS (
+    INSERT INTO case_step (shard_id, case_id, step, instance, attempt, failures, away, changed_at, state, body)
+    SELECT unnest($55::integer[]), unnest($56::uuid[]), unnest($57::integer[]), unnest($58::integer[]),
+           unnest($59::integer[]), unnest($60::integer[]), unnest($61::integer[]), unnest($62::timestamptz[]),
+           unnest($63::text[]), unnest($64::text[])
+), steps_known AS (
+    UPDATE case_step
+       SET attempt = new.attempt, failures = new.failures, away = new.away, changed_at = new.changed_at,
+           state = new.state, body = new.body
+      FROM (
+        SELECT unnest($65::integer[]) AS shard_id, unnest($66::uuid[]) AS case_id, unnest($67::integer[]) AS step,
+               unnest($68::integer[]) AS instance, unnest($69::integer[]) AS attempt,
+               unnest($70::integer[]) AS failures, unnest($71::integer[]) AS away,
+               unnest($72::timestamptz[]) AS changed_at, unnest($73::text[]) AS state, unnest($74::text[]) AS body
+      ) AS new
+     WHERE case_step.shard_id = new.shard_id AND case_step.case_id = new.case_id AND case_step.step = new.step
+       AND case_step.instance = new.instance
+    RETURNING 1
+), steps_either AS (
+    INSERT INTO case_step (shard_id, case_id, step, instance, attempt, failures, away, changed_at, state, body)
+    SELECT unnest($75::integer[]), unnest($76::uuid[]), unnest($77::integer[]), unnest($78::integer[]),
+           unnest($79::integer[]), unnest($80::integer[]), unnest($81::integer[]), unnest($82::timestamptz[]),
+           unnest($83::text[]), unnest($84::text[])
     ON CONFLICT (shard_id, case_id, step, instance) DO UPDATE
        SET attempt = excluded.attempt, failures = excluded.failures, away = excluded.away,
            changed_at = excluded.changed_at, state = excluded.state, body = excluded.body
 ), history AS (
     INSERT INTO case_history (shard_id, case_id, version, at, input, actor, events)
-    SELECT * FROM unnest($65::integer[], $66::uuid[], $67::bigint[], $68::timestamptz[], $69::text[],
-                         $70::text[], $71::text[])
+    SELECT unnest($85::integer[]), unnest($86::uuid[]), unnest($87::bigint[]), unnest($88::timestamptz[]),
+           unnest($89::text[]), unnest($90::text[]), unnest($91::text[])
 ), evidence AS (
     INSERT INTO evidence (shard_id, case_id, version, at, leaf)
-    SELECT * FROM unnest($72::integer[], $73::uuid[], $74::bigint[], $75::timestamptz[], $76::bytea[])
+    SELECT unnest($92::integer[]), unnest($93::uuid[]), unnest($94::bigint[]), unnest($95::timestamptz[]),
+           unnest($96::bytea[])
 ), timers_cleared AS (
     DELETE FROM case_timer
-     USING unnest($77::integer[], $78::timestamptz[], $79::uuid[], $80::integer[], $81::integer[])
-        AS gone (shard_id, due_at, case_id, step, instance)
+     USING (
+        SELECT unnest($97::integer[]) AS shard_id, unnest($98::timestamptz[]) AS due_at,
+               unnest($99::uuid[]) AS case_id, unnest($100::integer[]) AS step, unnest($101::integer[]) AS instance
+      ) AS gone
      WHERE case_timer.shard_id = gone.shard_id AND case_timer.due_at = gone.due_at
        AND case_timer.case_id = gone.case_id AND case_timer.step = gone.step
        AND case_timer.instance = gone.instance
 ), timers_set AS (
     INSERT INTO case_timer (shard_id, due_at, case_id, step, instance)
-    SELECT * FROM unnest($82::integer[], $83::timestamptz[], $84::uuid[], $85::integer[], $86::integer[])
+    SELECT unnest($102::integer[]), unnest($103::timestamptz[]), unnest($104::uuid[]), unnest($105::integer[]),
+           unnest($106::integer[])
     ON CONFLICT DO NOTHING
 ), inbox_done AS (
     DELETE FROM inbox
-     USING unnest($87::integer[], $88::uuid[]) AS gone (shard_id, id)
+     USING (
+        SELECT unnest($107::integer[]) AS shard_id, unnest($108::uuid[]) AS id
+      ) AS gone
      WHERE inbox.shard_id = gone.shard_id AND inbox.id = gone.id
 ), replies AS (
     -- The first answer to a message stays.
     INSERT INTO inbox_reply (shard_id, id, at, accepted, message)
-    SELECT * FROM unnest($89::integer[], $90::uuid[], $91::timestamptz[], $92::boolean[], $93::text[])
+    SELECT unnest($109::integer[]), unnest($110::uuid[]), unnest($111::timestamptz[]), unnest($112::boolean[]),
+           unnest($113::text[])
     ON CONFLICT DO NOTHING
 )
 SELECT 1 / ((SELECT count(*) FROM fence) = cardinality($1))::integer AS fenced,
-       1 / ((SELECT count(*) FROM moved) = cardinality($3))::integer AS moved";
+       1 / ((SELECT count(*) FROM moved) = cardinality($3))::integer AS moved,
+       1 / ((SELECT count(*) FROM steps_known) = cardinality($65))::integer AS steps_known";
 
 /// The first case that is not as the batch expects: a null version is a case that must not be there.
 const STALE: &str = "
@@ -131,7 +167,9 @@ pub(super) async fn commit(
         return Err(why(store, &writes, error).await);
     }
     let connection: &mut PgConnection = &mut transaction;
-    projection.project(&mut Transaction::Postgres(connection), &batch.outcomes).await?;
+    projection
+        .project(&mut Transaction::Postgres(connection), &batch.outcomes)
+        .await?;
     transaction.commit().await.map_err(from_driver)
 }
 
@@ -157,13 +195,27 @@ async fn stale(
     store: &PostgresStore,
     writes: &Writes<'_>,
 ) -> Result<Option<(CaseId, u64)>, StoreError> {
-    let moved = writes.moved.iter().map(|(from, row)| (*row, Some(batch::version(*from))));
-    let wanted: Vec<(&StateRow, Option<i64>)> =
-        moved.chain(writes.born.iter().map(|row| (*row, None))).collect();
+    let moved = writes
+        .moved
+        .iter()
+        .map(|(from, row)| (*row, Some(batch::version(*from))));
+    let wanted: Vec<(&StateRow, Option<i64>)> = moved
+        .chain(writes.born.iter().map(|row| (*row, None)))
+        .collect();
     let row = sqlx::query(STALE)
-        .bind(wanted.iter().map(|(row, _)| row.shard.0).collect::<Vec<_>>())
+        .bind(
+            wanted
+                .iter()
+                .map(|(row, _)| row.shard.0)
+                .collect::<Vec<_>>(),
+        )
         .bind(wanted.iter().map(|(row, _)| row.case.0).collect::<Vec<_>>())
-        .bind(wanted.iter().map(|(_, version)| *version).collect::<Vec<_>>())
+        .bind(
+            wanted
+                .iter()
+                .map(|(_, version)| *version)
+                .collect::<Vec<_>>(),
+        )
         .fetch_optional(&store.writers)
         .await
         .map_err(from_driver)?;
@@ -171,7 +223,10 @@ async fn stale(
         return Ok(None);
     };
     let reader = Reader::new("case_state", &row);
-    Ok(Some((reader.case()?, u64::try_from(reader.big("version")?).unwrap_or(0))))
+    Ok(Some((
+        reader.case()?,
+        u64::try_from(reader.big("version")?).unwrap_or(0),
+    )))
 }
 
 type Statement = Query<'static, Postgres, PgArguments>;
@@ -188,7 +243,9 @@ fn bind(query: Statement, writes: &Writes<'_>) -> Statement {
     let query = bind_heads(query, writes.heads);
     let query = bind_born(query, &writes.born);
     let query = bind_open(query, writes);
-    let query = bind_steps(query, writes);
+    let query = bind_steps(query, &writes.steps.fresh);
+    let query = bind_steps(query, &writes.steps.known);
+    let query = bind_steps(query, &writes.steps.either);
     let query = bind_record(query, writes);
     let query = bind_timers(query, &writes.timers_cleared);
     let query = bind_timers(query, &writes.timers_set);
@@ -205,7 +262,9 @@ fn bind_moved(query: Statement, rows: &[(u64, &StateRow)]) -> Statement {
 }
 
 fn bind_born(query: Statement, rows: &[&StateRow]) -> Statement {
-    let query = query.bind(column(rows, |row| row.shard.0)).bind(column(rows, |row| row.case.0));
+    let query = query
+        .bind(column(rows, |row| row.shard.0))
+        .bind(column(rows, |row| row.case.0));
     bind_state(query, rows)
 }
 
@@ -257,8 +316,7 @@ fn bind_open(query: Statement, writes: &Writes<'_>) -> Statement {
         .bind(column(&writes.closed, |row| row.case.0))
 }
 
-fn bind_steps(query: Statement, writes: &Writes<'_>) -> Statement {
-    let rows = &writes.steps;
+fn bind_steps(query: Statement, rows: &[&StepRow]) -> Statement {
     query
         .bind(column(rows, |row| row.shard.0))
         .bind(column(rows, |row| row.case.0))
@@ -273,7 +331,7 @@ fn bind_steps(query: Statement, writes: &Writes<'_>) -> Statement {
 }
 
 fn bind_record(query: Statement, writes: &Writes<'_>) -> Statement {
-    let (history, evidence) = (writes.history, &writes.evidence);
+    let (history, evidence) = (&writes.history, &writes.evidence);
     query
         .bind(column(history, |row| row.shard.0))
         .bind(column(history, |row| row.case.0))

@@ -44,7 +44,9 @@ const FORGET_REPLIES: &str = "DELETE FROM inbox_reply WHERE at < $1";
 
 pub(super) async fn write(store: &PostgresStore, work: &dyn Work) -> Result<(), StoreError> {
     let mut transaction = store.begin().await?;
-    let messages = work.run(&mut Transaction::Postgres(&mut transaction)).await?;
+    let messages = work
+        .run(&mut Transaction::Postgres(&mut transaction))
+        .await?;
     check_inbox(&messages)?;
     insert(&mut transaction, &messages).await?;
     transaction.commit().await.map_err(from_driver)
@@ -63,8 +65,16 @@ async fn insert(connection: &mut PgConnection, rows: &[InboxRow]) -> Result<(), 
     sqlx::query(PUT)
         .bind(rows.iter().map(|row| row.shard.0).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| stored_time(row.received_at)).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| lane_rank(row.lane)).collect::<Vec<_>>())
+        .bind(
+            rows.iter()
+                .map(|row| stored_time(row.received_at))
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            rows.iter()
+                .map(|row| lane_rank(row.lane))
+                .collect::<Vec<_>>(),
+        )
         .bind(rows.iter().map(|row| row.body.as_str()).collect::<Vec<_>>())
         .execute(connection)
         .await
@@ -97,7 +107,8 @@ pub(super) async fn reply(
         .fetch_optional(pool)
         .await
         .map_err(from_driver)?;
-    row.map(|row| Reader::new("inbox_reply", &row).reply()).transpose()
+    row.map(|row| Reader::new("inbox_reply", &row).reply())
+        .transpose()
 }
 
 pub(super) async fn forget_replies(pool: &PgPool, before: Timestamp) -> Result<(), StoreError> {

@@ -4,10 +4,10 @@
 
 use sqlx::PgPool;
 
+use crate::core::id::ShardId;
 use crate::store::decode::{Reader, all};
 use crate::store::failure::from_driver;
 use crate::store::{ShardLease, ShardRow, StoreError};
-use crate::core::id::ShardId;
 
 use super::is_guard;
 
@@ -133,7 +133,10 @@ pub(super) async fn release(
 }
 
 pub(super) async fn shards(pool: &PgPool) -> Result<Vec<ShardRow>, StoreError> {
-    let rows = sqlx::query(SHARDS).fetch_all(pool).await.map_err(from_driver)?;
+    let rows = sqlx::query(SHARDS)
+        .fetch_all(pool)
+        .await
+        .map_err(from_driver)?;
     all("shard", &rows, Reader::shard_row)
 }
 
@@ -150,9 +153,13 @@ pub(super) async fn lost(
         .fetch_optional(pool)
         .await
         .map_err(from_driver)?;
-    row.map(|row| Reader::new("shard", &row).shard()).transpose()
+    row.map(|row| Reader::new("shard", &row).shard())
+        .transpose()
 }
 
 pub(super) fn columns(leases: &[ShardLease]) -> (Vec<i32>, Vec<i64>) {
-    leases.iter().map(|lease| (lease.shard.0, lease.epoch.0)).unzip()
+    leases
+        .iter()
+        .map(|lease| (lease.shard.0, lease.epoch.0))
+        .unzip()
 }

@@ -28,8 +28,7 @@ const SHARD_COUNT: &str = "SELECT value FROM engine_meta WHERE name = 'shards'";
 
 const SET_SHARD_COUNT: &str = "INSERT INTO engine_meta (name, value) VALUES ('shards', $1)";
 
-const MAKE_SHARDS: &str =
-    "INSERT INTO shard (shard_id, epoch) SELECT number, 0 FROM generate_series(0, $1::integer - 1) AS number";
+const MAKE_SHARDS: &str = "INSERT INTO shard (shard_id, epoch) SELECT number, 0 FROM generate_series(0, $1::integer - 1) AS number";
 
 pub(super) async fn migrate(
     store: &PostgresStore,
@@ -48,7 +47,10 @@ pub(super) async fn migrate(
     make_ledger(&store.writers).await?;
     loop {
         let mut transaction = store.begin().await?;
-        sqlx::query(LOCK_LEDGER).execute(&mut *transaction).await.map_err(from_driver)?;
+        sqlx::query(LOCK_LEDGER)
+            .execute(&mut *transaction)
+            .await
+            .map_err(from_driver)?;
         let applied = applied(&mut transaction).await?;
         let Some(migration) = next(&applied, migrations, |migration| migration.postgres)? else {
             make_shards(&mut transaction, shards).await?;
@@ -81,11 +83,19 @@ async fn make_ledger(pool: &PgPool) -> Result<(), StoreError> {
 }
 
 async fn applied(connection: &mut PgConnection) -> Result<Vec<Applied>, StoreError> {
-    let rows = sqlx::query(APPLIED).fetch_all(connection).await.map_err(from_driver)?;
+    let rows = sqlx::query(APPLIED)
+        .fetch_all(connection)
+        .await
+        .map_err(from_driver)?;
     let read = |row: &sqlx::postgres::PgRow| {
-        Ok(Applied { version: row.try_get("version")?, checksum: row.try_get("checksum")? })
+        Ok(Applied {
+            version: row.try_get("version")?,
+            checksum: row.try_get("checksum")?,
+        })
     };
-    rows.iter().map(|row| read(row).map_err(from_driver)).collect()
+    rows.iter()
+        .map(|row| read(row).map_err(from_driver))
+        .collect()
 }
 
 async fn make_shards(connection: &mut PgConnection, shards: i32) -> Result<(), StoreError> {
@@ -101,17 +111,25 @@ async fn make_shards(connection: &mut PgConnection, shards: i32) -> Result<(), S
         .execute(&mut *connection)
         .await
         .map_err(from_driver)?;
-    sqlx::query(MAKE_SHARDS).bind(shards).execute(&mut *connection).await.map_err(from_driver)?;
+    sqlx::query(MAKE_SHARDS)
+        .bind(shards)
+        .execute(&mut *connection)
+        .await
+        .map_err(from_driver)?;
     Ok(())
 }
 
 pub(super) async fn shard_count(pool: &PgPool) -> Result<u32, StoreError> {
-    let value: String =
-        sqlx::query_scalar(SHARD_COUNT).fetch_one(pool).await.map_err(from_driver)?;
-    value.parse().map_err(|error: std::num::ParseIntError| StoreError::Corrupt {
-        table: "engine_meta",
-        column: "value",
-        key: "shards".to_owned(),
-        source: error.into(),
-    })
+    let value: String = sqlx::query_scalar(SHARD_COUNT)
+        .fetch_one(pool)
+        .await
+        .map_err(from_driver)?;
+    value
+        .parse()
+        .map_err(|error: std::num::ParseIntError| StoreError::Corrupt {
+            table: "engine_meta",
+            column: "value",
+            key: "shards".to_owned(),
+            source: error.into(),
+        })
 }

@@ -43,7 +43,12 @@ pub struct PostgresOptions {
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self { lanes_max: 2, writers_max: 4, readers_max: 8, acquire_timeout: Duration::from_secs(10) }
+        Self {
+            lanes_max: 2,
+            writers_max: 4,
+            readers_max: 8,
+            acquire_timeout: Duration::from_secs(10),
+        }
     }
 }
 
@@ -99,7 +104,10 @@ impl PostgresStore {
         };
         let writers = pool(options.writers_max, &[SESSION]);
         Ok(Self {
-            writers: writers.connect_with(connect.clone()).await.map_err(from_driver)?,
+            writers: writers
+                .connect_with(connect.clone())
+                .await
+                .map_err(from_driver)?,
             lanes: pool(options.lanes_max, &[SESSION, LANE]).connect_lazy_with(connect.clone()),
             readers: pool(options.readers_max, &[SESSION]).connect_lazy_with(connect),
         })
@@ -130,7 +138,9 @@ fn is_guard(error: &sqlx::Error) -> bool {
 }
 
 fn is_duplicate(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.is_unique_violation())
+    error
+        .as_database_error()
+        .is_some_and(|error| error.is_unique_violation())
 }
 
 fn sqlstate(error: &sqlx::Error) -> Option<String> {

@@ -179,7 +179,11 @@ pub(super) async fn load(
                 .await
                 .map_err(from_driver)?;
             let steps = all("case_step", &rows, Reader::step)?;
-            Some(StoredCase { head: summary.head, state: summary.state, steps })
+            Some(StoredCase {
+                head: summary.head,
+                state: summary.state,
+                steps,
+            })
         }
     };
     snapshot.commit().await.map_err(from_driver)?;
@@ -187,16 +191,24 @@ pub(super) async fn load(
 }
 
 pub(super) async fn locate(pool: &PgPool, case: CaseId) -> Result<Option<ShardId>, StoreError> {
-    let row = sqlx::query(LOCATE).bind(case.0).fetch_optional(pool).await.map_err(from_driver)?;
-    row.map(|row| Reader::new("case_head", &row).shard()).transpose()
+    let row = sqlx::query(LOCATE)
+        .bind(case.0)
+        .fetch_optional(pool)
+        .await
+        .map_err(from_driver)?;
+    row.map(|row| Reader::new("case_head", &row).shard())
+        .transpose()
 }
 
 pub(super) async fn restless(
     pool: &PgPool,
     shards: &[ShardId],
 ) -> Result<Vec<(ShardId, CaseId)>, StoreError> {
-    let rows =
-        sqlx::query(RESTLESS).bind(numbers(shards)).fetch_all(pool).await.map_err(from_driver)?;
+    let rows = sqlx::query(RESTLESS)
+        .bind(numbers(shards))
+        .fetch_all(pool)
+        .await
+        .map_err(from_driver)?;
     all("case_open", &rows, |row| Ok((row.shard()?, row.case()?)))
 }
 
@@ -204,8 +216,10 @@ pub(super) async fn open_cases(
     pool: &PgPool,
     subjects: &[(ShardId, Subject)],
 ) -> Result<Vec<(Subject, OpenCase)>, StoreError> {
-    let (shards, names): (Vec<i32>, Vec<&str>) =
-        subjects.iter().map(|(shard, subject)| (shard.0, subject.0.as_str())).unzip();
+    let (shards, names): (Vec<i32>, Vec<&str>) = subjects
+        .iter()
+        .map(|(shard, subject)| (shard.0, subject.0.as_str()))
+        .unzip();
     let rows = sqlx::query(OPEN_CASES)
         .bind(shards)
         .bind(names)
@@ -253,7 +267,11 @@ pub(super) async fn definition(
     pool: &PgPool,
     hash: &DefinitionHash,
 ) -> Result<Option<String>, StoreError> {
-    sqlx::query_scalar(DEFINITION).bind(&hash.0).fetch_optional(pool).await.map_err(from_driver)
+    sqlx::query_scalar(DEFINITION)
+        .bind(&hash.0)
+        .fetch_optional(pool)
+        .await
+        .map_err(from_driver)
 }
 
 pub(super) async fn list(
@@ -287,7 +305,10 @@ pub(super) async fn list(
 }
 
 pub(super) async fn counts(pool: &PgPool) -> Result<Vec<(String, CaseState, u64)>, StoreError> {
-    let rows = sqlx::query(COUNTS).fetch_all(pool).await.map_err(from_driver)?;
+    let rows = sqlx::query(COUNTS)
+        .fetch_all(pool)
+        .await
+        .map_err(from_driver)?;
     all("case_state", &rows, Reader::count)
 }
 

@@ -10,7 +10,7 @@ use crate::store::batch::{self, Writes, instance_column, target_columns};
 use crate::store::decode::{Reader, ending_name};
 use crate::store::failure::from_driver;
 use crate::store::rows::stored_time;
-use crate::store::{Batch, Projection, StateRow, StoreError, TimerRow, Transaction};
+use crate::store::{Batch, Projection, StateRow, StepRow, StoreError, TimerRow, Transaction};
 
 use super::json::{Columns, Rows};
 use super::leases;
@@ -52,16 +52,27 @@ const CLOSED: &str = "
 DELETE FROM case_open
  WHERE (shard_id, case_id) IN (SELECT value ->> 0, unhex(value ->> 1) FROM json_each(?1))";
 
-/// `WHERE true` keeps the parser from taking ON for part of a join, here and below.
-const STEPS: &str = "
+macro_rules! insert_steps {
+    () => {
+        "
 INSERT INTO case_step (shard_id, case_id, step, instance, attempt, failures, away, changed_at, state, body)
 SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
        value ->> 7, value ->> 8, value ->> 9
-  FROM json_each(?1)
+  FROM json_each(?1)"
+    };
+}
+
+const STEPS_FRESH: &str = insert_steps!();
+
+/// `WHERE true` keeps the parser from taking ON for part of a join, here and below.
+const STEPS: &str = concat!(
+    insert_steps!(),
+    "
  WHERE true
 ON CONFLICT (shard_id, case_id, step, instance) DO UPDATE
    SET attempt = excluded.attempt, failures = excluded.failures, away = excluded.away,
-       changed_at = excluded.changed_at, state = excluded.state, body = excluded.body";
+       changed_at = excluded.changed_at, state = excluded.state, body = excluded.body"
+);
 
 const HISTORY: &str = "
 INSERT INTO case_history (shard_id, case_id, version, at, input, actor, events)
@@ -114,7 +125,14 @@ pub(super) async fn commit(
     let writes = Writes::of(batch)?;
     let statements = Statements::of(&writes);
     let mut transaction = writer.begin().await?;
-    let written = write(transaction.connection(), &writes, statements, batch, projection).await;
+    let written = write(
+        transaction.connection(),
+        &writes,
+        statements,
+        batch,
+        projection,
+    )
+    .await;
     transaction.end(written).await
 }
 
@@ -145,11 +163,15 @@ async fn write(
     if batch.outcomes.is_empty() {
         return Ok(());
     }
-    projection.project(&mut Transaction::Sqlite(connection), &batch.outcomes).await
+    projection
+        .project(&mut Transaction::Sqlite(connection), &batch.outcomes)
+        .await
 }
 
 fn is_duplicate(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.is_unique_violation())
+    error
+        .as_database_error()
+        .is_some_and(|error| error.is_unique_violation())
 }
 
 fn vanished() -> StoreError {
@@ -161,7 +183,9 @@ async fn stale(
     writes: &Writes<'_>,
 ) -> Result<Option<StoreError>, StoreError> {
     let moved = writes.moved.iter().map(|(from, row)| (*row, Some(*from)));
-    let wanted: Vec<_> = moved.chain(writes.born.iter().map(|row| (*row, None))).collect();
+    let wanted: Vec<_> = moved
+        .chain(writes.born.iter().map(|row| (*row, None)))
+        .collect();
     let wanted = Rows::of(wanted.iter(), 50, |(row, version), columns| {
         columns.number(row.shard.0).id(row.case.0);
         match version {
@@ -179,7 +203,10 @@ async fn stale(
     };
     let reader = Reader::new("case_state", &row);
     let case: CaseId = reader.case()?;
-    Ok(Some(StoreError::Stale { case, version: u64::try_from(reader.big("version")?).unwrap_or(0) }))
+    Ok(Some(StoreError::Stale {
+        case,
+        version: u64::try_from(reader.big("version")?).unwrap_or(0),
+    }))
 }
 
 /// The statements a batch needs, each with its parameter: made before the write lock is taken.
@@ -192,32 +219,52 @@ impl Statements {
         this.add(MOVED, writes.moved.iter(), 150, |(from, row), columns| {
             state_columns(row, Some(*from), columns);
         });
-        this.add(BORN, writes.born.iter(), 150, |row, columns| state_columns(row, None, columns));
+        this.add(BORN, writes.born.iter(), 150, |row, columns| {
+            state_columns(row, None, columns)
+        });
         this.add_heads(writes);
         this.add(CLOSED, writes.closed.iter(), 44, |row, columns| {
             columns.number(row.shard.0).id(row.case.0);
         });
-        this.add(STEPS, writes.steps.iter(), 400, |row, columns| {
-            columns
-                .number(row.shard.0)
-                .id(row.case.0)
-                .number(row.step)
-                .number(instance_column(row.instance))
-                .number(row.attempt)
-                .number(row.failures)
-                .number(row.away)
-                .time(row.changed_at)
-                .text(&row.state)
-                .text(&row.body);
+        this.add(
+            STEPS_FRESH,
+            writes.steps.fresh.iter(),
+            400,
+            |row, columns| step_columns(row, columns),
+        );
+        // An update by JOIN would first store what it is going to change.
+        let rest: Vec<_> = writes
+            .steps
+            .known
+            .iter()
+            .chain(&writes.steps.either)
+            .collect();
+        this.add(STEPS, rest.iter(), 400, |row, columns| {
+            step_columns(row, columns)
         });
         this.add_record(writes);
-        this.add(TIMERS_CLEARED, writes.timers_cleared.iter(), 80, timer_columns);
+        this.add(
+            TIMERS_CLEARED,
+            writes.timers_cleared.iter(),
+            80,
+            timer_columns,
+        );
         this.add(TIMERS_SET, writes.timers_set.iter(), 80, timer_columns);
-        this.add(INBOX_DONE, writes.inbox_done.iter(), 44, |(shard, id), columns| {
-            columns.number(shard.0).id(*id);
-        });
+        this.add(
+            INBOX_DONE,
+            writes.inbox_done.iter(),
+            44,
+            |(shard, id), columns| {
+                columns.number(shard.0).id(*id);
+            },
+        );
         this.add(REPLIES, writes.replies.iter(), 120, |row, columns| {
-            columns.number(row.shard.0).id(row.id).time(row.at).flag(row.accepted).text(&row.message);
+            columns
+                .number(row.shard.0)
+                .id(row.id)
+                .time(row.at)
+                .flag(row.accepted)
+                .text(&row.message);
         });
         this
     }
@@ -261,14 +308,19 @@ impl Statements {
                 .text(&row.by)
                 .text(&row.events);
         });
-        self.add(EVIDENCE, writes.evidence.iter(), 700, |(row, leaf), columns| {
-            columns
-                .number(row.shard.0)
-                .id(row.case.0)
-                .number(batch::version(row.version))
-                .time(row.at)
-                .text(leaf);
-        });
+        self.add(
+            EVIDENCE,
+            writes.evidence.iter(),
+            700,
+            |(row, leaf), columns| {
+                columns
+                    .number(row.shard.0)
+                    .id(row.case.0)
+                    .number(batch::version(row.version))
+                    .time(row.at)
+                    .text(leaf);
+            },
+        );
     }
 
     fn add<'r, R: 'r>(
@@ -304,6 +356,20 @@ fn state_columns(row: &StateRow, from: Option<u64>, columns: &mut Columns<'_>) {
         .flag(row.deadline_passed)
         .maybe_time(row.closed_at)
         .time(row.changed_at);
+}
+
+fn step_columns(row: &StepRow, columns: &mut Columns<'_>) {
+    columns
+        .number(row.shard.0)
+        .id(row.case.0)
+        .number(row.step)
+        .number(instance_column(row.instance))
+        .number(row.attempt)
+        .number(row.failures)
+        .number(row.away)
+        .time(row.changed_at)
+        .text(&row.state)
+        .text(&row.body);
 }
 
 fn timer_columns(row: &TimerRow, columns: &mut Columns<'_>) {

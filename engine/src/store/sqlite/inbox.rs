@@ -69,7 +69,11 @@ async fn insert(connection: &mut SqliteConnection, rows: &[InboxRow]) -> Result<
             .number(lane_rank(row.lane))
             .text(&row.body);
     });
-    sqlx::query(PUT).bind(json).execute(connection).await.map_err(from_driver)?;
+    sqlx::query(PUT)
+        .bind(json)
+        .execute(connection)
+        .await
+        .map_err(from_driver)?;
     Ok(())
 }
 
@@ -98,7 +102,8 @@ pub(super) async fn reply(
         .fetch_optional(pool)
         .await
         .map_err(from_driver)?;
-    row.map(|row| Reader::new("inbox_reply", &row).reply()).transpose()
+    row.map(|row| Reader::new("inbox_reply", &row).reply())
+        .transpose()
 }
 
 pub(super) async fn forget_replies(writer: &Writer, before: Timestamp) -> Result<(), StoreError> {

@@ -28,14 +28,22 @@ impl Rows {
         width: usize,
         write: impl Fn(R, &mut Columns<'_>),
     ) -> String {
-        let mut json = Self { text: String::with_capacity(2 + rows.len() * width) };
+        let mut json = Self {
+            text: String::with_capacity(2 + rows.len() * width),
+        };
         json.text.push('[');
         for (index, row) in rows.enumerate() {
             if index > 0 {
                 json.text.push(',');
             }
             json.text.push('[');
-            write(row, &mut Columns { text: &mut json.text, first: true });
+            write(
+                row,
+                &mut Columns {
+                    text: &mut json.text,
+                    first: true,
+                },
+            );
             json.text.push(']');
         }
         json.text.push(']');
@@ -142,13 +150,22 @@ mod tests {
     fn what_is_written_reads_as_the_same_text() {
         let hostile = "a\"b\\c\nd\u{1}e\u{7f} \u{2028} \u{1f600} '; DROP TABLE x; --";
         let json = Rows::of([hostile, ""].into_iter(), 8, |text, columns| {
-            columns.text(text).number(-7).flag(true).null().id(Uuid::nil()).bytes(&[0, 255]);
+            columns
+                .text(text)
+                .number(-7)
+                .flag(true)
+                .null()
+                .id(Uuid::nil())
+                .bytes(&[0, 255]);
         });
         let read: serde_json::Value = serde_json::from_str(&json).unwrap();
         let nil = "0".repeat(32);
         assert_eq!(
             read,
-            serde_json::json!([[hostile, -7, 1, null, nil, "00ff"], ["", -7, 1, null, nil, "00ff"]])
+            serde_json::json!([
+                [hostile, -7, 1, null, nil, "00ff"],
+                ["", -7, 1, null, nil, "00ff"]
+            ])
         );
     }
 }

@@ -130,7 +130,10 @@ pub(super) async fn release(
 }
 
 pub(super) async fn shards(pool: &SqlitePool) -> Result<Vec<ShardRow>, StoreError> {
-    let rows = sqlx::query(SHARDS).fetch_all(pool).await.map_err(from_driver)?;
+    let rows = sqlx::query(SHARDS)
+        .fetch_all(pool)
+        .await
+        .map_err(from_driver)?;
     all("shard", &rows, Reader::shard_row)
 }
 
@@ -145,7 +148,8 @@ pub(super) async fn lost(
         .fetch_optional(connection)
         .await
         .map_err(from_driver)?;
-    row.map(|row| Reader::new("shard", &row).shard()).transpose()
+    row.map(|row| Reader::new("shard", &row).shard())
+        .transpose()
 }
 
 fn json(leases: &[ShardLease]) -> String {

@@ -55,7 +55,10 @@ async fn one_step(
     migrations: &[Migration],
     shards: i32,
 ) -> Result<bool, StoreError> {
-    sqlx::query(MAKE_LEDGER).execute(&mut *connection).await.map_err(from_driver)?;
+    sqlx::query(MAKE_LEDGER)
+        .execute(&mut *connection)
+        .await
+        .map_err(from_driver)?;
     let applied = applied(connection).await?;
     let Some(migration) = next(&applied, migrations, |migration| migration.sqlite)? else {
         make_shards(connection, shards).await?;
@@ -76,11 +79,19 @@ async fn one_step(
 }
 
 async fn applied(connection: &mut SqliteConnection) -> Result<Vec<Applied>, StoreError> {
-    let rows = sqlx::query(APPLIED).fetch_all(connection).await.map_err(from_driver)?;
+    let rows = sqlx::query(APPLIED)
+        .fetch_all(connection)
+        .await
+        .map_err(from_driver)?;
     let read = |row: &SqliteRow| {
-        Ok(Applied { version: row.try_get("version")?, checksum: row.try_get("checksum")? })
+        Ok(Applied {
+            version: row.try_get("version")?,
+            checksum: row.try_get("checksum")?,
+        })
     };
-    rows.iter().map(|row| read(row).map_err(from_driver)).collect()
+    rows.iter()
+        .map(|row| read(row).map_err(from_driver))
+        .collect()
 }
 
 async fn make_shards(connection: &mut SqliteConnection, shards: i32) -> Result<(), StoreError> {
@@ -96,17 +107,25 @@ async fn make_shards(connection: &mut SqliteConnection, shards: i32) -> Result<(
         .execute(&mut *connection)
         .await
         .map_err(from_driver)?;
-    sqlx::query(MAKE_SHARDS).bind(shards).execute(connection).await.map_err(from_driver)?;
+    sqlx::query(MAKE_SHARDS)
+        .bind(shards)
+        .execute(connection)
+        .await
+        .map_err(from_driver)?;
     Ok(())
 }
 
 pub(super) async fn shard_count(pool: &SqlitePool) -> Result<u32, StoreError> {
-    let value: String =
-        sqlx::query_scalar(SHARD_COUNT).fetch_one(pool).await.map_err(from_driver)?;
-    value.parse().map_err(|error: std::num::ParseIntError| StoreError::Corrupt {
-        table: "engine_meta",
-        column: "value",
-        key: "shards".to_owned(),
-        source: error.into(),
-    })
+    let value: String = sqlx::query_scalar(SHARD_COUNT)
+        .fetch_one(pool)
+        .await
+        .map_err(from_driver)?;
+    value
+        .parse()
+        .map_err(|error: std::num::ParseIntError| StoreError::Corrupt {
+            table: "engine_meta",
+            column: "value",
+            key: "shards".to_owned(),
+            source: error.into(),
+        })
 }

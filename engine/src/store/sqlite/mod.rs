@@ -26,7 +26,6 @@ use crate::core::admission::OpenCase;
 use crate::core::case::CaseState;
 use crate::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 
-use super::failure::from_driver;
 use super::{
     Batch, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, HistoryRow, InboxRow, Migration,
     Projection, ReplyRow, ShardLease, ShardRow, Store, StoreError, StoredCase, TimerRow, Work,
@@ -72,7 +71,11 @@ impl SqliteStore {
             .max_connections(READERS_MAX)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options.read_only(true));
-        Ok(Self { path: path.to_owned(), writer: Writer::open(writer).await?, readers })
+        Ok(Self {
+            path: path.to_owned(),
+            writer: Writer::open(writer).await?,
+            readers,
+        })
     }
 
     #[must_use]

@@ -175,7 +175,11 @@ pub(super) async fn load(
                 .await
                 .map_err(from_driver)?;
             let steps = all("case_step", &rows, Reader::step)?;
-            Some(StoredCase { head: summary.head, state: summary.state, steps })
+            Some(StoredCase {
+                head: summary.head,
+                state: summary.state,
+                steps,
+            })
         }
     };
     snapshot.commit().await.map_err(from_driver)?;
@@ -183,16 +187,24 @@ pub(super) async fn load(
 }
 
 pub(super) async fn locate(pool: &SqlitePool, case: CaseId) -> Result<Option<ShardId>, StoreError> {
-    let row = sqlx::query(LOCATE).bind(case.0).fetch_optional(pool).await.map_err(from_driver)?;
-    row.map(|row| Reader::new("case_head", &row).shard()).transpose()
+    let row = sqlx::query(LOCATE)
+        .bind(case.0)
+        .fetch_optional(pool)
+        .await
+        .map_err(from_driver)?;
+    row.map(|row| Reader::new("case_head", &row).shard())
+        .transpose()
 }
 
 pub(super) async fn restless(
     pool: &SqlitePool,
     shards: &[ShardId],
 ) -> Result<Vec<(ShardId, CaseId)>, StoreError> {
-    let rows =
-        sqlx::query(RESTLESS).bind(numbers(shards)).fetch_all(pool).await.map_err(from_driver)?;
+    let rows = sqlx::query(RESTLESS)
+        .bind(numbers(shards))
+        .fetch_all(pool)
+        .await
+        .map_err(from_driver)?;
     all("case_open", &rows, |row| Ok((row.shard()?, row.case()?)))
 }
 
@@ -251,7 +263,11 @@ pub(super) async fn definition(
     pool: &SqlitePool,
     hash: &DefinitionHash,
 ) -> Result<Option<String>, StoreError> {
-    sqlx::query_scalar(DEFINITION).bind(hash.0.clone()).fetch_optional(pool).await.map_err(from_driver)
+    sqlx::query_scalar(DEFINITION)
+        .bind(hash.0.clone())
+        .fetch_optional(pool)
+        .await
+        .map_err(from_driver)
 }
 
 pub(super) async fn list(
@@ -288,7 +304,10 @@ pub(super) async fn list(
 }
 
 pub(super) async fn counts(pool: &SqlitePool) -> Result<Vec<(String, CaseState, u64)>, StoreError> {
-    let rows = sqlx::query(COUNTS).fetch_all(pool).await.map_err(from_driver)?;
+    let rows = sqlx::query(COUNTS)
+        .fetch_all(pool)
+        .await
+        .map_err(from_driver)?;
     all("case_state", &rows, Reader::count)
 }
 

@@ -26,7 +26,10 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) async fn open(options: SqliteConnectOptions) -> Result<Self, StoreError> {
         let connection = connect(&options).await?;
-        Ok(Self { options, place: Mutex::new(Some(connection)) })
+        Ok(Self {
+            options,
+            place: Mutex::new(Some(connection)),
+        })
     }
 
     /// Begins a transaction that holds the write lock of the file from the start.
@@ -36,7 +39,9 @@ impl Writer {
             Some(connection) => connection,
             None => connect(&self.options).await?,
         };
-        let begun = sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await;
+        let begun = sqlx::query("BEGIN IMMEDIATE")
+            .execute(&mut connection)
+            .await;
         if let Err(error) = begun {
             if is_busy(&error) {
                 // It did not begin, so the connection is as it was.
@@ -71,7 +76,8 @@ async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, Sto
 fn is_busy(error: &sqlx::Error) -> bool {
     const BUSY: i32 = 5;
     let code = error.as_database_error().and_then(DatabaseError::code);
-    code.and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xff == BUSY)
+    code.and_then(|code| code.parse::<i32>().ok())
+        .is_some_and(|code| code & 0xff == BUSY)
 }
 
 /// An open transaction. Dropping it rolls back.
@@ -86,7 +92,10 @@ impl WriteTransaction<'_> {
     }
 
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
-        sqlx::query("COMMIT").execute(&mut self.connection).await.map_err(from_driver)?;
+        sqlx::query("COMMIT")
+            .execute(&mut self.connection)
+            .await
+            .map_err(from_driver)?;
         *self.place = Some(self.connection);
         Ok(())
     }
