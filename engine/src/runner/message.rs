@@ -36,12 +36,45 @@ pub struct StartCase {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {
-    Answer { place: Place, by: Actor, approve: bool, #[serde(default)] note: String },
-    TaskDone { place: Place, by: Actor, #[serde(default)] proof: String, #[serde(default)] output: Value },
-    Signal { name: String, by: Actor, #[serde(default)] payload: Value },
-    Retry { #[serde(default)] place: Option<Place>, #[serde(default)] step: Option<StepIndex>, by: Actor },
-    Skip { step: StepIndex, #[serde(default)] place: Option<Place>, by: Actor, reason: String },
-    Cancel { by: Actor, reason: String },
+    Answer {
+        place: Place,
+        by: Actor,
+        approve: bool,
+        #[serde(default)]
+        note: String,
+    },
+    TaskDone {
+        place: Place,
+        by: Actor,
+        #[serde(default)]
+        proof: String,
+        #[serde(default)]
+        output: Value,
+    },
+    Signal {
+        name: String,
+        by: Actor,
+        #[serde(default)]
+        payload: Value,
+    },
+    Retry {
+        #[serde(default)]
+        place: Option<Place>,
+        #[serde(default)]
+        step: Option<StepIndex>,
+        by: Actor,
+    },
+    Skip {
+        step: StepIndex,
+        #[serde(default)]
+        place: Option<Place>,
+        by: Actor,
+        reason: String,
+    },
+    Cancel {
+        by: Actor,
+        reason: String,
+    },
 }
 
 impl Message {
@@ -56,6 +89,12 @@ impl Message {
         lane: Lane,
         received_at: DateTime<Utc>,
     ) -> Result<InboxRow, serde_json::Error> {
-        Ok(InboxRow { shard, id, lane, received_at, body: serde_json::to_string(&self)? })
+        Ok(InboxRow {
+            shard,
+            id,
+            lane,
+            received_at,
+            body: serde_json::to_string(&self)?,
+        })
     }
 }

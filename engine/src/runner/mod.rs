@@ -1,1 +1,30 @@
-//! Runner.
+//! The shell around the core: what waits, writes, sends and recovers.
+//!
+//! # Theory of operation
+//!
+//! All shards a node owns go through one **lane**: a loop that drains what is ready (outcomes of attempts,
+//! timers, messages), lets the core decide, writes everything in one batch, and only then lets effects
+//! leave. While a batch is being written the next one gathers, so batches grow with the load and an idle lane
+//! answers at once; nothing waits for a clock.
+//!
+//! The lane is crash-only: whenever a write is refused or its fate is unknown, everything in memory is
+//! dropped, attempts still out are waited for, and the lane starts again from the database as after a crash.
+
+mod attempt;
+mod definitions;
+mod gate;
+mod hot;
+mod identity;
+mod lane;
+mod message;
+mod node;
+mod pending;
+mod port;
+
+#[cfg(test)]
+mod tests;
+
+pub use definitions::Definitions;
+pub use message::{Command, Message, StartCase};
+pub use node::{Node, NodeConfig, NodeError, NodeHandle, NodeStatus, QueueStatus};
+pub use port::{Actions, Attempt, Availability, Clock, Resource, SystemClock};

@@ -75,7 +75,12 @@ pub trait Actions: Send + Sync {
     ///
     /// # Errors
     /// Why the facts could not be read.
-    async fn facts(&self, subject: &Subject, input: &Value, roots: &BTreeSet<String>) -> Result<Value, Failure>;
+    async fn facts(
+        &self,
+        subject: &Subject,
+        input: &Value,
+        roots: &BTreeSet<String>,
+    ) -> Result<Value, Failure>;
 
     /// The queue an attempt waits in; `None` for work that touches nothing outside.
     fn resource(&self, attempt: &Attempt) -> Option<Resource>;
@@ -108,7 +113,10 @@ pub trait Clock: Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that asks the machine for the time")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that asks the machine for the time"
+    )]
     fn now(&self) -> Timestamp {
         let now = Utc::now();
         Timestamp::from_timestamp_micros(now.timestamp_micros()).unwrap_or(now)

@@ -1,0 +1,850 @@
+//! The loop that moves cases: gather, decide, write, then let effects leave.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use serde_json::Value;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::attempt;
+use super::definitions::Definitions;
+use super::gate::Gate;
+use super::hot::Hot;
+use super::message::{Command, Message, StartCase};
+use super::node::{NodeStatus, QueueStatus};
+use super::pending::Pending;
+use super::port::{Actions, Attempt, Clock};
+use crate::core::Timestamp;
+use crate::core::admission::{self, OpenCase};
+use crate::core::case::{Case, CaseState, Failure, FailureClass, NewCase};
+use crate::core::decide::{Effect, Illegal, decide};
+use crate::core::definition::{Definition, Lane as Priority};
+use crate::core::id::{Actor, CaseId, Epoch, ShardId, StepIndex, Subject};
+use crate::core::input::{AttemptResult, Input, TimerTarget};
+use crate::evidence::Cause;
+use crate::store::{
+    InboxRow, Projection, ReplyRow, ShardLease, Store, StoreError, TimerRow, assemble,
+};
+
+/// How far ahead timers are held in memory.
+const HORIZON_MS: i64 = 60_000;
+/// How often the inbox is looked at when nobody nudges.
+const INBOX_POLL: Duration = Duration::from_millis(250);
+/// How many messages one look takes.
+const INBOX_ROWS_MAX: u32 = 1_000;
+/// How many timers one look takes.
+const TIMERS_MAX: u32 = 10_000;
+/// Pauses while facts cannot be read.
+const FACTS_PAUSE_FIRST: Duration = Duration::from_millis(200);
+const FACTS_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often long-lived tables are tidied.
+const TIDY_MS: i64 = 600_000;
+/// How long a reply is kept for whoever asked.
+const REPLY_KEPT_MS: i64 = 3_600_000;
+
+/// What came back from outside the lane.
+struct Arrival {
+    case: CaseId,
+    shard: ShardId,
+    /// The queue the attempt came from, and its lane.
+    from: Option<(String, Priority)>,
+    input: Input,
+}
+
+/// Everything a lane works with.
+pub(super) struct Parts {
+    pub store: Arc<dyn Store>,
+    pub projection: Arc<dyn Projection>,
+    pub actions: Arc<dyn Actions>,
+    pub definitions: Arc<Definitions>,
+    pub clock: Arc<dyn Clock>,
+    pub nudge: Arc<Notify>,
+    /// Stop taking work in.
+    pub draining: CancellationToken,
+    pub status: watch::Sender<NodeStatus>,
+    /// Attempts that are out.
+    pub tracker: TaskTracker,
+}
+
+pub(super) struct Lane {
+    parts: Arc<Parts>,
+    epochs: HashMap<ShardId, Epoch>,
+    shards: Vec<ShardId>,
+    shard_count: u32,
+    hot: Hot,
+    gate: Gate,
+    arrivals: mpsc::UnboundedReceiver<Arrival>,
+    arrive: mpsc::UnboundedSender<Arrival>,
+    /// Inputs made here, to be decided in the next batch.
+    ready: VecDeque<Arrival>,
+    timers: BinaryHeap<Reverse<TimerRow>>,
+    horizon: Timestamp,
+    inbox_empty: bool,
+    /// Subjects whose case closed: the next one may start.
+    freed: HashSet<(ShardId, Subject)>,
+    out: usize,
+    tidied_at: Timestamp,
+    batches: u64,
+    transitions: u64,
+}
+
+impl Lane {
+    /// Loads what needs its owner right away.
+    pub async fn open(
+        parts: Arc<Parts>,
+        leases: &[ShardLease],
+        shard_count: u32,
+    ) -> Result<Self, StoreError> {
+        let (arrive, arrivals) = mpsc::unbounded_channel();
+        let now = parts.clock.now();
+        let mut lane = Self {
+            epochs: leases
+                .iter()
+                .map(|lease| (lease.shard, lease.epoch))
+                .collect(),
+            shards: leases.iter().map(|lease| lease.shard).collect(),
+            shard_count,
+            hot: Hot::default(),
+            gate: Gate::default(),
+            arrivals,
+            arrive,
+            ready: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            horizon: now,
+            inbox_empty: false,
+            freed: HashSet::new(),
+            out: 0,
+            tidied_at: now,
+            batches: 0,
+            transitions: 0,
+            parts,
+        };
+        for (shard, id) in lane.parts.store.restless(&lane.shards).await? {
+            let Some(case) = lane.fetch(shard, id).await? else {
+                continue;
+            };
+            if case.state == CaseState::Queued {
+                lane.freed.insert((shard, case.subject.clone()));
+            }
+            lane.hot.insert(case);
+            lane.ready.push_back(Arrival {
+                case: id,
+                shard,
+                from: None,
+                input: Input::Recovered,
+            });
+        }
+        Ok(lane)
+    }
+
+    /// Runs until told to drain and nothing is out any more.
+    ///
+    /// # Errors
+    /// Any refusal of the store: the caller starts again from the database.
+    pub async fn run(&mut self) -> Result<(), StoreError> {
+        loop {
+            self.start_next_of_freed().await?;
+            let mut pending = Pending::default();
+            let mut effects = Vec::new();
+            let draining = self.parts.draining.is_cancelled();
+            if !draining {
+                self.take_inbox(&mut pending, &mut effects).await?;
+                self.take_timers().await?;
+            }
+            self.take_arrivals(&mut pending, &mut effects).await?;
+            if pending.is_empty() && effects.is_empty() {
+                if draining && self.out == 0 {
+                    self.publish(true);
+                    return Ok(());
+                }
+                self.let_leave();
+                self.publish(self.is_idle());
+                self.wait(draining).await;
+                continue;
+            }
+            let now = self.parts.clock.now();
+            self.transitions += u64::try_from(pending.transitions()).unwrap_or(0);
+            let (mut batch, touched) = pending.finish(|id| self.hot.get(id), now);
+            batch.leases = self.leases_of(&batch);
+            if !batch.leases.is_empty() {
+                self.parts
+                    .store
+                    .commit(&batch, &*self.parts.projection)
+                    .await?;
+                self.batches += 1;
+            }
+            for timer in batch.timers_set {
+                if timer.due <= self.horizon {
+                    self.timers.push(Reverse(timer));
+                }
+            }
+            for (case, shard, effect) in effects {
+                self.effect(case, shard, effect);
+            }
+            self.hot.settle(&touched);
+            self.let_leave();
+            self.tidy(now).await?;
+        }
+    }
+
+    // --- gathering ------------------------------------------------------------------------------------
+
+    async fn take_arrivals(
+        &mut self,
+        pending: &mut Pending,
+        effects: &mut Vec<(CaseId, ShardId, Effect)>,
+    ) -> Result<(), StoreError> {
+        while !pending.is_full() {
+            let Some(arrival) = self
+                .ready
+                .pop_front()
+                .or_else(|| self.arrivals.try_recv().ok())
+            else {
+                break;
+            };
+            if let Some((resource, lane)) = &arrival.from {
+                self.gate.returned(resource, *lane);
+                self.out = self.out.saturating_sub(1);
+            }
+            match self
+                .step(
+                    arrival.case,
+                    arrival.shard,
+                    arrival.input.clone(),
+                    pending,
+                    effects,
+                )
+                .await?
+            {
+                Ok(()) => {}
+                Err(refused) => {
+                    if let Input::TimerDue { target, due } = arrival.input {
+                        let row = TimerRow {
+                            shard: arrival.shard,
+                            due,
+                            case: arrival.case,
+                            target,
+                        };
+                        pending.clear_timer(row);
+                    }
+                    tracing::debug!(case = %arrival.case, %refused, "an input no longer fits");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the core decide over one input.
+    async fn step(
+        &mut self,
+        id: CaseId,
+        shard: ShardId,
+        input: Input,
+        pending: &mut Pending,
+        effects: &mut Vec<(CaseId, ShardId, Effect)>,
+    ) -> Result<Result<(), Illegal>, StoreError> {
+        if self.hot.get(id).is_none() {
+            match self.fetch(shard, id).await? {
+                Some(case) => self.hot.insert(case),
+                None => return Ok(Err(Illegal::NoSuchPlace)),
+            }
+        }
+        let Some(case) = self.hot.get_mut(id) else {
+            return Ok(Err(Illegal::NoSuchPlace));
+        };
+        let now = self.parts.clock.now();
+        let before = case.version;
+        let cause = cause(&input);
+        let decision = match decide(case, input, now) {
+            Ok(decision) => decision,
+            Err(illegal) => return Ok(Err(illegal)),
+        };
+        pending.transition(case, before, &decision, &cause, now)?;
+        if case.state.is_closed() {
+            self.freed.insert((shard, case.subject.clone()));
+        }
+        effects.extend(
+            decision
+                .effects
+                .into_iter()
+                .map(|effect| (id, shard, effect)),
+        );
+        Ok(Ok(()))
+    }
+
+    async fn take_timers(&mut self) -> Result<(), StoreError> {
+        let now = self.parts.clock.now();
+        if now + TimeDelta::milliseconds(HORIZON_MS / 2) > self.horizon {
+            let until = now + TimeDelta::milliseconds(HORIZON_MS);
+            let rows = self
+                .parts
+                .store
+                .timers(&self.shards, until, TIMERS_MAX)
+                .await?;
+            // A full page ends where it ends: what lies behind it is fetched when that moment comes.
+            let full = rows.len() >= usize::try_from(TIMERS_MAX).unwrap_or(usize::MAX);
+            self.horizon = match rows.last() {
+                Some(last) if full => last.due,
+                _ => until,
+            };
+            self.timers = rows.into_iter().map(Reverse).collect();
+        }
+        while self
+            .timers
+            .peek()
+            .is_some_and(|Reverse(timer)| timer.due <= now)
+        {
+            let Some(Reverse(timer)) = self.timers.pop() else {
+                break;
+            };
+            let input = Input::TimerDue {
+                target: timer.target,
+                due: timer.due,
+            };
+            self.ready.push_back(Arrival {
+                case: timer.case,
+                shard: timer.shard,
+                from: None,
+                input,
+            });
+        }
+        Ok(())
+    }
+
+    async fn take_inbox(
+        &mut self,
+        pending: &mut Pending,
+        effects: &mut Vec<(CaseId, ShardId, Effect)>,
+    ) -> Result<(), StoreError> {
+        if self.inbox_empty {
+            return Ok(());
+        }
+        let rows = self.parts.store.inbox(&self.shards, INBOX_ROWS_MAX).await?;
+        self.inbox_empty = rows.is_empty();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut messages: Vec<(InboxRow, Result<Message, serde_json::Error>)> =
+            Vec::with_capacity(rows.len());
+        let mut subjects = HashSet::new();
+        for row in rows {
+            let message = serde_json::from_str::<Message>(&row.body);
+            if let Ok(Message::Start(start)) = &message {
+                subjects.insert((row.shard, start.subject.clone()));
+            }
+            messages.push((row, message));
+        }
+        let subjects: Vec<_> = subjects.into_iter().collect();
+        let mut open: HashMap<Subject, Vec<OpenCase>> = HashMap::new();
+        if !subjects.is_empty() {
+            for (subject, case) in self.parts.store.open_cases(&subjects).await? {
+                open.entry(subject).or_default().push(case);
+            }
+        }
+        for (row, message) in messages {
+            pending.inbox_done(row.shard, row.id);
+            let verdict = match message {
+                Ok(Message::Start(start)) => {
+                    self.start_case(&row, start, &mut open, pending, effects)
+                        .await?
+                }
+                Ok(Message::Command { case, command }) => {
+                    let input = command_input(command);
+                    self.step(case, row.shard, input, pending, effects)
+                        .await?
+                        .map_err(|illegal| illegal.to_string())
+                }
+                Err(error) => Err(format!("the message is not understood: {error}")),
+            };
+            let (accepted, message) = match verdict {
+                Ok(()) => (true, String::new()),
+                Err(message) => (false, message),
+            };
+            if !accepted {
+                tracing::warn!(message = %row.id, reason = %message, "a message was refused");
+            }
+            let at = self.parts.clock.now();
+            pending.reply(ReplyRow {
+                shard: row.shard,
+                id: row.id,
+                at,
+                accepted,
+                message,
+            });
+        }
+        Ok(())
+    }
+
+    async fn start_case(
+        &mut self,
+        row: &InboxRow,
+        start: StartCase,
+        open: &mut HashMap<Subject, Vec<OpenCase>>,
+        pending: &mut Pending,
+        effects: &mut Vec<(CaseId, ShardId, Effect)>,
+    ) -> Result<Result<(), String>, StoreError> {
+        let shard = start.subject.shard(self.shard_count);
+        if shard != row.shard {
+            return Ok(Err(format!(
+                "subject belongs to shard {shard}, not {}",
+                row.shard
+            )));
+        }
+        let Some(definition) = self.parts.definitions.by_name(&start.workflow) else {
+            return Ok(Err(format!("there is no workflow `{}`", start.workflow)));
+        };
+        let id = start.case;
+        if self.hot.get(id).is_some() || self.parts.store.load(shard, id).await?.is_some() {
+            return Ok(Ok(()));
+        }
+        let now = self.parts.clock.now();
+        let case = Case::new(NewCase {
+            id,
+            shard,
+            subject: start.subject.clone(),
+            definition: Arc::clone(&definition),
+            generation: start.generation,
+            input: Arc::new(start.input),
+            salt: salt(),
+            initiator: start.initiator,
+            effective_at: start.effective_at,
+            received_at: row.received_at,
+            created_at: now,
+        });
+        let siblings = open.entry(start.subject).or_default();
+        let admission = admission::admit(&definition.preempts, siblings);
+        siblings.push(OpenCase {
+            id,
+            workflow: definition.name.clone(),
+            state: CaseState::Queued,
+            lane: definition.lane,
+            created_at: now,
+        });
+        pending.created(&case);
+        self.hot.insert(case);
+        if admission.start_now
+            && let Err(illegal) = self.step(id, shard, Input::Start, pending, effects).await?
+        {
+            return Ok(Err(illegal.to_string()));
+        }
+        for other in admission.preempt {
+            if let Err(illegal) = self
+                .step(other, shard, Input::Preempt { by: id }, pending, effects)
+                .await?
+            {
+                tracing::debug!(case = %other, %illegal, "a case cannot be pre-empted now");
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Starts the next case of every subject whose case closed.
+    async fn start_next_of_freed(&mut self) -> Result<(), StoreError> {
+        if self.freed.is_empty() {
+            return Ok(());
+        }
+        let subjects: Vec<_> = self.freed.drain().collect();
+        let shard_of: HashMap<Subject, ShardId> = subjects
+            .iter()
+            .map(|(shard, subject)| (subject.clone(), *shard))
+            .collect();
+        let mut open: HashMap<Subject, Vec<OpenCase>> = HashMap::new();
+        for (subject, case) in self.parts.store.open_cases(&subjects).await? {
+            open.entry(subject).or_default().push(case);
+        }
+        for (subject, cases) in open {
+            if let (Some(next), Some(shard)) = (admission::next(&cases), shard_of.get(&subject)) {
+                self.ready.push_back(Arrival {
+                    case: next,
+                    shard: *shard,
+                    from: None,
+                    input: Input::Start,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self, shard: ShardId, id: CaseId) -> Result<Option<Case>, StoreError> {
+        let Some(stored) = self.parts.store.load(shard, id).await? else {
+            return Ok(None);
+        };
+        let hash = stored.head.definition.clone();
+        let definition = match self.parts.definitions.by_hash(&hash) {
+            Some(definition) => definition,
+            None => {
+                let Some(source) = self.parts.store.definition(&hash).await? else {
+                    return Err(StoreError::Projection(format!(
+                        "workflow version `{hash}` of case `{id}` is not stored"
+                    )));
+                };
+                // A stored version was checked when it was added; its actions may have gone since.
+                let roots = self.parts.actions.fact_roots();
+                let parsed = Definition::parse(hash.short(), &source, &roots, &|_| true).map_err(
+                    |problems| {
+                        StoreError::Projection(format!(
+                            "workflow version `{hash}` cannot be read any more: {problems}"
+                        ))
+                    },
+                )?;
+                self.parts.definitions.keep(parsed)
+            }
+        };
+        assemble(definition, stored).map(Some)
+    }
+
+    fn leases_of(&self, batch: &crate::store::Batch) -> Vec<ShardLease> {
+        let mut shards: HashSet<ShardId> = batch.states.iter().map(|row| row.shard).collect();
+        shards.extend(batch.timers_cleared.iter().map(|row| row.shard));
+        shards.extend(batch.inbox_done.iter().map(|(shard, _)| *shard));
+        shards.extend(batch.replies.iter().map(|row| row.shard));
+        let mut leases: Vec<ShardLease> = shards
+            .into_iter()
+            .filter_map(|shard| {
+                Some(ShardLease {
+                    shard,
+                    epoch: *self.epochs.get(&shard)?,
+                })
+            })
+            .collect();
+        leases.sort_by_key(|lease| lease.shard);
+        leases
+    }
+
+    // --- effects, after the commit --------------------------------------------------------------------
+
+    fn effect(&mut self, id: CaseId, shard: ShardId, effect: Effect) {
+        match effect {
+            Effect::Attempt {
+                place,
+                attempt,
+                mode,
+            } => {
+                let Some(case) = self.hot.get(id) else { return };
+                let epoch = self.epochs.get(&shard).copied().unwrap_or(Epoch(0));
+                match attempt::build(case, place, attempt, mode, epoch) {
+                    Ok(attempt) => self.send(attempt),
+                    Err(failure) => {
+                        let result = Box::new(AttemptResult::Failed {
+                            failure,
+                            proof: Default::default(),
+                        });
+                        let input = Input::AttemptFinished {
+                            place,
+                            attempt,
+                            result,
+                        };
+                        self.ready.push_back(Arrival {
+                            case: id,
+                            shard,
+                            from: None,
+                            input,
+                        });
+                    }
+                }
+            }
+            Effect::Facts { step } => self.fetch_facts(id, shard, step),
+            Effect::Abort { place, attempt } => {
+                if self.gate.abort(id, place, attempt) {
+                    let result = Box::new(AttemptResult::NotSent);
+                    let input = Input::AttemptFinished {
+                        place,
+                        attempt,
+                        result,
+                    };
+                    self.ready.push_back(Arrival {
+                        case: id,
+                        shard,
+                        from: None,
+                        input,
+                    });
+                }
+            }
+            Effect::Escalate { to, reason } => {
+                tracing::warn!(case = %id, to = to.as_deref().unwrap_or("nobody"), %reason, "escalated");
+            }
+            Effect::Closed => {}
+        }
+    }
+
+    fn send(&mut self, attempt: Attempt) {
+        if let Some(result) = self.parts.actions.at_once(&attempt) {
+            let input = Input::AttemptFinished {
+                place: attempt.place,
+                attempt: attempt.attempt,
+                result: Box::new(result),
+            };
+            self.ready.push_back(Arrival {
+                case: attempt.case,
+                shard: attempt.shard,
+                from: None,
+                input,
+            });
+            return;
+        }
+        match self.parts.actions.resource(&attempt) {
+            Some(resource) => self.gate.push(&resource, attempt),
+            None => self.spawn(String::new(), attempt),
+        }
+    }
+
+    /// Lets attempts leave as far as their queues allow.
+    fn let_leave(&mut self) {
+        if self.parts.draining.is_cancelled() {
+            return;
+        }
+        let now = self.parts.clock.now();
+        for (resource, attempt) in self.gate.take(&*self.parts.actions, now) {
+            self.spawn(resource, attempt);
+        }
+    }
+
+    fn spawn(&mut self, resource: String, attempt: Attempt) {
+        self.out += 1;
+        let (actions, arrive) = (Arc::clone(&self.parts.actions), self.arrive.clone());
+        let (case, shard, place, number, lane) = (
+            attempt.case,
+            attempt.shard,
+            attempt.place,
+            attempt.attempt,
+            attempt.lane,
+        );
+        self.parts.tracker.spawn(async move {
+            let result = Box::new(attempt::make(actions, attempt).await);
+            let input = Input::AttemptFinished {
+                place,
+                attempt: number,
+                result,
+            };
+            // A lane that is gone will read the attempt back.
+            let _ = arrive.send(Arrival {
+                case,
+                shard,
+                from: Some((resource, lane)),
+                input,
+            });
+        });
+    }
+
+    fn fetch_facts(&mut self, id: CaseId, shard: ShardId, step: StepIndex) {
+        let Some(case) = self.hot.get(id) else { return };
+        let roots = case
+            .step(step)
+            .map(|step| step.facts.clone())
+            .unwrap_or_default();
+        let (subject, input) = (case.subject.clone(), Arc::clone(&case.input));
+        let (actions, arrive) = (Arc::clone(&self.parts.actions), self.arrive.clone());
+        let draining = self.parts.draining.clone();
+        self.out += 1;
+        self.parts.tracker.spawn(async move {
+            let mut pause = FACTS_PAUSE_FIRST;
+            let facts: Result<Value, Failure> = loop {
+                match actions.facts(&subject, &input, &roots).await {
+                    Err(failure) if failure.class != FailureClass::Permanent && !draining.is_cancelled() => {
+                        tracing::warn!(case = %id, reason = %failure.message, "facts cannot be read just now");
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(FACTS_PAUSE_MAX);
+                    }
+                    other => break other,
+                }
+            };
+            let input = Input::Facts { step, facts };
+            let _ = arrive.send(Arrival { case: id, shard, from: Some((String::new(), Priority::Normal)), input });
+        });
+    }
+
+    // --- waiting and telling --------------------------------------------------------------------------
+
+    fn is_idle(&self) -> bool {
+        self.out == 0
+            && self.gate.waiting() == 0
+            && self.ready.is_empty()
+            && self.inbox_empty
+            && self.freed.is_empty()
+    }
+
+    async fn wait(&mut self, draining: bool) {
+        let now = self.parts.clock.now();
+        let mut pause = INBOX_POLL;
+        for moment in [
+            self.timers.peek().map(|Reverse(timer)| timer.due),
+            self.gate.wake_at(),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            pause = pause.min((moment - now).to_std().unwrap_or(Duration::ZERO));
+        }
+        let nudge = Arc::clone(&self.parts.nudge);
+        tokio::select! {
+            arrival = self.arrivals.recv() => {
+                if let Some(arrival) = arrival {
+                    self.ready.push_back(arrival);
+                }
+            }
+            () = nudge.notified() => self.inbox_empty = false,
+            () = self.parts.draining.cancelled(), if !draining => {}
+            () = tokio::time::sleep(pause) => self.inbox_empty = false,
+        }
+    }
+
+    fn publish(&self, idle: bool) {
+        let queues = self
+            .gate
+            .sizes()
+            .map(|(name, waiting, out, held_until)| QueueStatus {
+                name: name.to_owned(),
+                waiting,
+                out,
+                held_until,
+            })
+            .collect();
+        self.parts.status.send_replace(NodeStatus {
+            owns_shards: self.shards.len(),
+            cases_hot: self.hot.len(),
+            attempts_out: self.out,
+            timers_near: self.timers.len(),
+            queues,
+            batches: self.batches,
+            transitions: self.transitions,
+            idle,
+        });
+    }
+
+    async fn tidy(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        if now - self.tidied_at > TimeDelta::milliseconds(TIDY_MS) {
+            self.tidied_at = now;
+            self.parts
+                .store
+                .forget_replies(now - TimeDelta::milliseconds(REPLY_KEPT_MS))
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the salt is drawn once, in the shell, and stored"
+)]
+fn salt() -> [u8; 16] {
+    *uuid::Uuid::new_v4().as_bytes()
+}
+
+fn command_input(command: Command) -> Input {
+    match command {
+        Command::Answer {
+            place,
+            by,
+            approve,
+            note,
+        } => Input::Answered {
+            place,
+            by,
+            approve,
+            note,
+        },
+        Command::TaskDone {
+            place,
+            by,
+            proof,
+            output,
+        } => Input::TaskDone {
+            place,
+            by,
+            proof,
+            output,
+        },
+        Command::Signal { name, by, payload } => Input::Signal { name, by, payload },
+        Command::Retry { place, step, by } => Input::Retry { place, step, by },
+        Command::Skip {
+            step,
+            place,
+            by,
+            reason,
+        } => Input::Skip {
+            step,
+            place,
+            by,
+            reason,
+        },
+        Command::Cancel { by, reason } => Input::Cancel { by, reason },
+    }
+}
+
+/// What the evidence says caused a transition.
+fn cause(input: &Input) -> Cause {
+    let mut cause = Cause {
+        input: input.name(),
+        by: Actor::engine(),
+        outcome: None,
+        place: None,
+        attempt: None,
+        reason: None,
+        approver: None,
+        proof: None,
+    };
+    match input {
+        Input::Start | Input::Recovered | Input::Facts { .. } => {}
+        Input::TimerDue { target, .. } => {
+            if let TimerTarget::Instance(place) = target {
+                cause.place = Some(*place);
+            }
+        }
+        Input::AttemptFinished {
+            place,
+            attempt,
+            result,
+        } => {
+            cause.place = Some(*place);
+            cause.attempt = Some(*attempt);
+            cause.outcome = Some(result.name());
+            cause.proof = result.proof().cloned();
+            if let AttemptResult::Failed { failure, .. } = &**result {
+                cause.reason = Some(failure.message.clone());
+            }
+        }
+        Input::Answered {
+            place,
+            by,
+            note,
+            approve,
+        } => {
+            cause.place = Some(*place);
+            cause.by = by.clone();
+            cause.approver = Some(by.clone());
+            cause.outcome = Some(if *approve { "approved" } else { "rejected" });
+            cause.reason = Some(note.clone());
+        }
+        Input::TaskDone {
+            place, by, proof, ..
+        } => {
+            cause.place = Some(*place);
+            cause.by = by.clone();
+            cause.reason = Some(proof.clone());
+        }
+        Input::Signal { by, .. } => cause.by = by.clone(),
+        Input::Retry { place, by, .. } => {
+            cause.place = *place;
+            cause.by = by.clone();
+        }
+        Input::Skip {
+            place, by, reason, ..
+        } => {
+            cause.place = *place;
+            cause.by = by.clone();
+            cause.reason = Some(reason.clone());
+        }
+        Input::Cancel { by, reason } => {
+            cause.by = by.clone();
+            cause.reason = Some(reason.clone());
+        }
+        Input::Preempt { by } => cause.reason = Some(format!("pre-empted by case {by}")),
+    }
+    cause
+}

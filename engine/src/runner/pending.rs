@@ -1,0 +1,224 @@
+//! A batch while it is being gathered: many transitions, each row once.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use uuid::Uuid;
+
+use crate::core::Timestamp;
+use crate::core::case::{Case, InstanceState};
+use crate::core::decide::{Decision, Row};
+use crate::core::definition::Work;
+use crate::core::id::{CaseId, Place, ShardId};
+use crate::evidence::{Cause, leaf};
+use crate::store::{
+    Batch, EvidenceRow, HistoryRow, Outcome, OutcomeKind, ReplyRow, StepEnding, StoreError,
+    TimerRow, head_row, state_row, step_row,
+};
+
+/// The most transitions one batch gathers.
+pub(super) const TRANSITIONS_MAX: usize = 4_000;
+/// The most rows of steps one batch gathers.
+pub(super) const ROWS_MAX: usize = 30_000;
+
+#[derive(Default)]
+pub(super) struct Pending {
+    touched: HashMap<CaseId, Touched>,
+    order: Vec<CaseId>,
+    timers_set: HashSet<TimerRow>,
+    timers_cleared: HashSet<TimerRow>,
+    batch: Batch,
+    rows: usize,
+}
+
+struct Touched {
+    /// The version in the database; `None` for a case this batch makes.
+    from_version: Option<u64>,
+    rows: BTreeSet<Row>,
+    moved: bool,
+}
+
+impl Pending {
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+            && self.batch.inbox_done.is_empty()
+            && self.timers_cleared.is_empty()
+            && self.batch.replies.is_empty()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.batch.history.len() >= TRANSITIONS_MAX || self.rows >= ROWS_MAX
+    }
+
+    pub fn transitions(&self) -> usize {
+        self.batch.history.len()
+    }
+
+    /// A case this batch makes.
+    pub fn created(&mut self, case: &Case) {
+        self.batch.heads.push(head_row(case));
+        self.touch(case.id, None).moved = true;
+    }
+
+    fn touch(&mut self, case: CaseId, from_version: Option<u64>) -> &mut Touched {
+        self.touched.entry(case).or_insert_with(|| {
+            self.order.push(case);
+            Touched {
+                from_version,
+                rows: BTreeSet::new(),
+                moved: false,
+            }
+        })
+    }
+
+    /// One transition of a case. `before` is the version the case had before it.
+    pub fn transition(
+        &mut self,
+        case: &Case,
+        before: u64,
+        decision: &Decision,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.rows += decision.rows.len();
+        for (target, due) in &decision.timers_cleared {
+            let row = TimerRow {
+                shard: case.shard,
+                due: *due,
+                case: case.id,
+                target: *target,
+            };
+            self.clear_timer(row);
+        }
+        for (target, due) in &decision.timers_set {
+            let row = TimerRow {
+                shard: case.shard,
+                due: *due,
+                case: case.id,
+                target: *target,
+            };
+            if !self.timers_cleared.remove(&row) {
+                self.timers_set.insert(row);
+            }
+        }
+        if decision.events.is_empty() {
+            return Ok(());
+        }
+        let touched = self.touch(case.id, Some(before));
+        touched.moved = true;
+        touched.rows.extend(decision.rows.iter().copied());
+        let events = serde_json::to_string(&decision.events)
+            .map_err(|error| StoreError::Projection(format!("events do not serialise: {error}")))?;
+        self.batch.history.push(HistoryRow {
+            shard: case.shard,
+            case: case.id,
+            version: case.version,
+            at: now,
+            input: cause.input.to_owned(),
+            by: cause.by.0.clone(),
+            events,
+        });
+        self.batch.evidence.push(EvidenceRow {
+            shard: case.shard,
+            case: case.id,
+            version: case.version,
+            at: now,
+            leaf: leaf(case, cause, &decision.events, now),
+        });
+        for place in &decision.outcomes {
+            self.batch.outcomes.extend(step_outcome(case, *place, now));
+        }
+        if case.state.is_closed() {
+            self.batch.outcomes.push(outcome(
+                case,
+                now,
+                OutcomeKind::Closed { state: case.state },
+            ));
+        }
+        Ok(())
+    }
+
+    pub fn clear_timer(&mut self, row: TimerRow) {
+        if !self.timers_set.remove(&row) {
+            self.timers_cleared.insert(row);
+        }
+    }
+
+    pub fn inbox_done(&mut self, shard: ShardId, id: Uuid) {
+        self.batch.inbox_done.push((shard, id));
+    }
+
+    pub fn reply(&mut self, reply: ReplyRow) {
+        self.batch.replies.push(reply);
+    }
+
+    /// The finished batch, with the last content of every row that changed, and the timers it sets.
+    pub fn finish<'a>(
+        mut self,
+        find: impl Fn(CaseId) -> Option<&'a Case>,
+        now: Timestamp,
+    ) -> (Batch, Vec<CaseId>) {
+        for id in &self.order {
+            let (Some(case), Some(touched)) = (find(*id), self.touched.get(id)) else {
+                continue;
+            };
+            if touched.moved {
+                self.batch
+                    .states
+                    .push(state_row(case, touched.from_version, now));
+            }
+            self.batch.steps.extend(
+                touched
+                    .rows
+                    .iter()
+                    .filter_map(|row| step_row(case, *row, now)),
+            );
+        }
+        self.batch.timers_set = self.timers_set.into_iter().collect();
+        self.batch.timers_cleared = self.timers_cleared.into_iter().collect();
+        (self.batch, self.order)
+    }
+}
+
+fn outcome(case: &Case, at: Timestamp, kind: OutcomeKind) -> Outcome {
+    Outcome {
+        shard: case.shard,
+        case: case.id,
+        version: case.version,
+        subject: case.subject.clone(),
+        workflow: case.definition.name.clone(),
+        generation: case.generation,
+        at,
+        effective_at: case.effective_at,
+        received_at: case.received_at,
+        kind,
+    }
+}
+
+/// What a finished action is for the layer above; a built-in step is nothing to it.
+fn step_outcome(case: &Case, place: Place, at: Timestamp) -> Option<Outcome> {
+    let step = case.step(place.step)?;
+    let instance = case.instance(place)?;
+    let Work::Action { uses, .. } = &step.work else {
+        return None;
+    };
+    let ending = match instance.state {
+        InstanceState::Done => StepEnding::Done,
+        InstanceState::Undone => StepEnding::Undone,
+        InstanceState::Unknown => StepEnding::Unknown,
+        _ => return None,
+    };
+    Some(outcome(
+        case,
+        at,
+        OutcomeKind::Step {
+            place,
+            step: step.id.clone(),
+            uses: uses.clone(),
+            ending,
+            item: instance.item.clone(),
+            with: instance.with.clone(),
+            output: instance.output.clone(),
+            verification: instance.verification.clone(),
+        },
+    ))
+}

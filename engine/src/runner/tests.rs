@@ -1,0 +1,229 @@
+//! The node against a real SQLite file.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::*;
+use crate::core::case::{CaseState, Failure, FailureClass, Mode, Verification};
+use crate::core::definition::{Definition, Lane};
+use crate::core::id::{Actor, CaseId, Subject};
+use crate::core::input::AttemptResult;
+use crate::core::proof::Proof;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{CaseFilter, MIGRATIONS, NoProjection, SHARDS_DEFAULT, Store};
+
+/// Remembers effects by key, and fails as it is told.
+#[derive(Default)]
+struct World {
+    effects: Mutex<BTreeMap<String, u32>>,
+    losing: Mutex<BTreeSet<String>>,
+}
+
+#[async_trait]
+impl Actions for World {
+    fn exists(&self, _: &str) -> bool {
+        true
+    }
+    fn fact_roots(&self) -> Vec<&'static str> {
+        vec!["identity"]
+    }
+    async fn facts(&self, _: &Subject, _: &Value, _: &BTreeSet<String>) -> Result<Value, Failure> {
+        Ok(json!({"identity": {"accounts": [{"id": "a"}, {"id": "b"}, {"id": "c"}]}}))
+    }
+    fn resource(&self, attempt: &Attempt) -> Option<Resource> {
+        (attempt.uses != "plain").then(|| Resource { name: "system".into(), concurrency: 2, reserved: 1 })
+    }
+    fn at_once(&self, attempt: &Attempt) -> Option<AttemptResult> {
+        (attempt.uses == "noop").then(succeeded)
+    }
+    async fn run(&self, attempt: &Attempt) -> AttemptResult {
+        let applied = self.effects.lock().unwrap().contains_key(&attempt.idempotency_key);
+        if matches!(attempt.mode, Mode::ReadBack | Mode::UndoReadBack) {
+            return if applied { succeeded() } else { AttemptResult::NotApplied };
+        }
+        if attempt.uses == "fail" {
+            let failure = Failure { kind: "denied".into(), message: "no".into(), class: FailureClass::Permanent };
+            return AttemptResult::Failed { failure, proof: Proof::default() };
+        }
+        *self.effects.lock().unwrap().entry(attempt.idempotency_key.clone()).or_default() += 1;
+        if self.losing.lock().unwrap().remove(&attempt.step) {
+            return AttemptResult::AnswerLost { reason: "cut".into(), proof: Proof::default() };
+        }
+        succeeded()
+    }
+}
+
+fn succeeded() -> AttemptResult {
+    AttemptResult::Succeeded { output: json!({"ok": true}), verification: Verification::Verified, proof: Proof::default() }
+}
+
+struct Bench {
+    store: Arc<SqliteStore>,
+    world: Arc<World>,
+    definitions: Arc<Definitions>,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new(workflows: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(&folder.path().join("t.sqlite")).await.unwrap());
+        store.migrate(MIGRATIONS, SHARDS_DEFAULT).await.unwrap();
+        let definitions = Arc::new(Definitions::new());
+        for text in workflows {
+            definitions.add(Definition::parse("w.yaml", text, &["identity"], &|_| true).unwrap());
+        }
+        Self { store, world: Arc::default(), definitions, _folder: folder }
+    }
+
+    async fn node(&self) -> NodeHandle {
+        Node::start(
+            NodeConfig { name: "test".into(), lease_ms: 3_000 },
+            self.store.clone(),
+            self.world.clone(),
+            Arc::new(NoProjection),
+            self.definitions.clone(),
+            Arc::new(SystemClock),
+        )
+        .await
+        .unwrap()
+    }
+
+    async fn start(&self, workflow: &str, subject: &str, number: u128) -> CaseId {
+        let case = CaseId(Uuid::from_u128(number));
+        let subject = Subject(subject.into());
+        let shard = subject.shard(SHARDS_DEFAULT);
+        let message = Message::Start(StartCase {
+            case,
+            workflow: workflow.into(),
+            subject,
+            generation: 0,
+            input: json!({}),
+            initiator: Actor("source:test".into()),
+            effective_at: None,
+        });
+        let row = message.into_row(shard, Uuid::from_u128(number), Lane::Normal, SystemClock.now()).unwrap();
+        self.store.put_inbox(&[row]).await.unwrap();
+        case
+    }
+
+    async fn state(&self, case: CaseId) -> CaseState {
+        let shard = self.store.locate(case).await.unwrap().expect("the case exists");
+        self.store.load(shard, case).await.unwrap().unwrap().state.state
+    }
+
+    async fn until(&self, case: CaseId, wanted: CaseState) {
+        let mut last = None;
+        for _ in 0..600 {
+            if self.store.locate(case).await.unwrap().is_some() {
+                let state = self.state(case).await;
+                if state == wanted {
+                    return;
+                }
+                last = Some(state);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("case is {last:?}, not {wanted:?}");
+    }
+}
+
+const MIXED: &str = r"
+name: mixed
+on_failure: forward
+steps:
+  - {id: first, uses: noop}
+  - {id: plain, uses: plain}
+  - {id: each, uses: apply, for_each: identity.accounts, with: {id: '${{ item.id }}'}}
+  - {id: last, uses: noop, if: steps.each.all_verified}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_case_runs_to_its_verified_end_and_leaves_its_evidence() {
+    let bench = Bench::new(&[MIXED]).await;
+    let node = bench.node().await;
+    let case = bench.start("mixed", "ada", 1).await;
+    node.nudge();
+    bench.until(case, CaseState::Succeeded).await;
+    let shard = bench.store.locate(case).await.unwrap().unwrap();
+    let history = bench.store.history(shard, case).await.unwrap();
+    let evidence = bench.store.evidence(shard, case).await.unwrap();
+    assert_eq!(history.len(), evidence.len());
+    assert_eq!(bench.world.effects.lock().unwrap().len(), 4);
+    node.drain(Duration::from_secs(5)).await.unwrap();
+    assert!(bench.store.shards().await.unwrap().iter().all(|row| row.owner.is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_is_read_back_and_not_repeated() {
+    let bench = Bench::new(&[MIXED]).await;
+    bench.world.losing.lock().unwrap().insert("plain".into());
+    let node = bench.node().await;
+    let case = bench.start("mixed", "ada", 1).await;
+    node.nudge();
+    bench.until(case, CaseState::Succeeded).await;
+    assert!(bench.world.effects.lock().unwrap().values().all(|count| *count == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_ended_hard_is_taken_over_and_nothing_is_done_twice() {
+    let bench = Bench::new(&[MIXED]).await;
+    for round in 0..6_u128 {
+        let node = bench.node().await;
+        for number in 0..30 {
+            bench.start("mixed", &format!("p{number}-{round}"), 1_000 * (round + 1) + number).await;
+        }
+        node.nudge();
+        tokio::time::sleep(Duration::from_millis(10 * u64::try_from(round).unwrap())).await;
+        drop(node);
+    }
+    let node = bench.node().await;
+    assert!(node.idle().await);
+    for round in 0..6_u128 {
+        for number in 0..30 {
+            bench.until(CaseId(Uuid::from_u128(1_000 * (round + 1) + number)), CaseState::Succeeded).await;
+        }
+    }
+    let effects = bench.world.effects.lock().unwrap();
+    assert_eq!(effects.len(), 6 * 30 * 4);
+    assert!(effects.values().all(|count| *count == 1), "{effects:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cases_of_one_subject_run_one_after_another_and_a_leaver_preempts() {
+    let slow = "name: slow\nsteps:\n  - {id: w, uses: wait_for, with: {signal: go, timeout: 1h}}\n  - {id: a, uses: plain}\n";
+    let leave = "name: leave\nlane: revocation\npreempts: [slow]\nsteps:\n  - {id: a, uses: plain}\n";
+    let bench = Bench::new(&[slow, leave]).await;
+    let node = bench.node().await;
+    let first = bench.start("slow", "ada", 1).await;
+    node.nudge();
+    bench.until(first, CaseState::Running).await;
+    let second = bench.start("slow", "ada", 2).await;
+    node.nudge();
+    bench.until(second, CaseState::Queued).await;
+    let leaver = bench.start("leave", "ada", 3).await;
+    node.nudge();
+    bench.until(leaver, CaseState::Succeeded).await;
+    bench.until(first, CaseState::Preempted).await;
+    bench.until(second, CaseState::Preempted).await;
+    let open = bench.store.list(&CaseFilter { open_only: true, ..CaseFilter::default() }, None, 10).await.unwrap();
+    assert!(open.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_joiner_takes_back_what_it_did() {
+    let text = "name: j\non_failure: undo\nsteps:\n  - {id: a, uses: plain, undo: {uses: plain}}\n  - {id: b, uses: fail}\n";
+    let bench = Bench::new(&[text]).await;
+    let node = bench.node().await;
+    let case = bench.start("j", "ada", 1).await;
+    node.nudge();
+    bench.until(case, CaseState::Undone).await;
+    assert!(bench.world.effects.lock().unwrap().keys().any(|key| key.ends_with("/undo")));
+}
