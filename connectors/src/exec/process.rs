@@ -45,7 +45,7 @@ const STDERR_BYTES_MAX: usize = 2_048;
 /// How many such lines are logged in a second.
 const STDERR_LINES_PER_S_MAX: u32 = 50;
 /// What a plugin's environment takes over from ours. The rest may hold secrets that are none of its business.
-const ENV_KEPT: [&str; 8] = [
+pub(super) const ENV_KEPT: [&str; 8] = [
     "PATH",
     "HOME",
     "LANG",

@@ -313,6 +313,33 @@ async fn an_answer_from_before_the_outage_is_not_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_from_before_the_outage_does_not_open_it_again() {
+    let system = Moody::new(Mood::FailsAfter(ms(5_000), ErrorKind::Transient));
+    let guarded = guarded(&system, Limits::default());
+    let late: Vec<_> = (0..6)
+        .map(|n| {
+            let guarded = guarded.clone();
+            tokio::spawn(async move { guarded.apply(&disable(), &key(n)).await })
+        })
+        .collect();
+    let_others_run().await;
+    assert_eq!(system.running(), 6);
+    let revocations = guarded.with_lane(Lane::Revocation);
+    system.becomes(Mood::Fails(ErrorKind::AuthExpired));
+    fail(&revocations, 100, 1).await;
+    assert!(!guarded.availability().is_ready());
+    system.becomes(Mood::Well);
+    assert!(revocations.check().await.unwrap().is_good());
+    for call in late {
+        assert!(call.await.unwrap().is_err());
+    }
+    assert!(
+        guarded.availability().is_ready(),
+        "the outage they belong to is over"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_person_who_checks_gets_through_and_can_close_it() {
     let system = Moody::new(Mood::Fails(ErrorKind::AuthExpired));
     let guarded = guarded(&system, Limits::default());

@@ -36,6 +36,7 @@ enum Mood {
     Silent,
     Slow(Duration),
     Fails(ErrorKind),
+    FailsAfter(Duration, ErrorKind),
 }
 
 #[derive(Default)]
@@ -95,6 +96,10 @@ impl Moody {
                 Ok(())
             }
             Mood::Fails(kind) => Err(Error::new(kind, "as told")),
+            Mood::FailsAfter(time, kind) => {
+                tokio::time::sleep(time).await;
+                Err(Error::new(kind, "as told"))
+            }
         }
     }
 

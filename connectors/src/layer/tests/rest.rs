@@ -297,7 +297,11 @@ async fn a_trace_names_the_call_and_nothing_a_person_wrote() {
     let ears = Ears::default();
     let system = Moody::new(Mood::Well);
     let guarded = guarded(&system, Limits::default());
+    // With a single subscriber, tracing asks only the thread that happens to come first whether it listens, and
+    // other tests run beside this one. A second subscriber makes it ask them all.
+    let _second = tracing::Dispatch::new(Ears::default());
     async {
+        tracing::callsite::rebuild_interest_cache();
         guarded.apply(&ann(), &key(42)).await.unwrap();
         guarded.get(&account("ann.secretname")).await.unwrap();
         system.becomes(Mood::Fails(ErrorKind::Denied));
