@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value, json};
 
-use super::create::unknown_password;
 use super::dn::{self, Dn};
 use super::entry::{self, ACCOUNT_CONTROL, ACCOUNT_DISABLED, Entry, LOCKED_FOR_EVER, LOCKED_TIME};
 use super::read::{guid_name, missing};
@@ -282,9 +281,8 @@ impl Ldap {
         }
     }
 
-    /// Active Directory lets the password before the newest one in for another hour. So the wanted one is set,
-    /// which tells whether it is accepted, then one nobody knows, then the wanted one again: the one before
-    /// the newest is then the unknown one.
+    /// Active Directory lets the password before the newest one in for another hour. Setting the new one twice
+    /// makes it the one before the newest, too.
     async fn replace_password(
         &self,
         account: &NativeId,
@@ -292,31 +290,27 @@ impl Ldap {
         doing: &str,
     ) -> Result<Answer, Error> {
         let name = guid_name(&self.identifier(account)?);
-        let set = async |password: &SecretString| {
-            let change = Change::Replace("unicodePwd".to_owned(), vec![quoted(password)]);
-            let modify = Write::Modify {
-                dn: &name,
-                changes: &[change],
-                only_if: None,
-            };
-            self.pool.write(&modify).await
+        let changes = [Change::Replace(
+            "unicodePwd".to_owned(),
+            vec![quoted(password)],
+        )];
+        let replace = Write::Modify {
+            dn: &name,
+            changes: &changes,
+            only_if: None,
         };
-        let mut newest = match set(password).await? {
-            Answer::Answered(reply) if reply.code() == codes::SUCCESS => reply,
+        match self.pool.write(&replace).await? {
+            Answer::Answered(reply) if reply.code() == codes::SUCCESS => {}
             answer => return Ok(answer),
-        };
-        // From here on the password has changed: what does not succeed is to be repeated, not an error.
-        for password in [&unknown_password(), password] {
-            match set(password).await {
-                Ok(Answer::Answered(reply)) if reply.code() == codes::SUCCESS => newest = reply,
-                Ok(Answer::Answered(reply)) => {
-                    return Ok(Answer::Lost(codes::refused(doing, &reply.result).message));
-                }
-                Ok(Answer::Lost(reason)) => return Ok(Answer::Lost(reason)),
-                Err(error) => return Ok(Answer::Lost(error.message)),
-            }
         }
-        Ok(Answer::Answered(newest))
+        // From here on the password has changed: what does not succeed is to be repeated, not an error.
+        Ok(match self.pool.write(&replace).await {
+            Ok(Answer::Answered(reply)) if reply.code() != codes::SUCCESS => {
+                Answer::Lost(codes::refused(doing, &reply.result).message)
+            }
+            Ok(answer) => answer,
+            Err(error) => Answer::Lost(error.message),
+        })
     }
 
     /// Passwords travel over TLS or not at all, whatever the settings allow for the rest.

@@ -369,7 +369,7 @@ fn new_entry(settings: &Settings, new: &NewAccount) -> Result<NewEntry, Error> {
 }
 
 /// A password that lets nobody in, because nobody knows it.
-pub(super) fn unknown_password() -> SecretString {
+fn unknown_password() -> SecretString {
     use base64::Engine;
     let random: [u8; UNKNOWN_PASSWORD_BYTES] = rand::random();
     let text = base64::engine::general_purpose::STANDARD.encode(random);

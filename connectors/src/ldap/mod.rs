@@ -31,8 +31,8 @@
 //! `employeeNumber`), and is how an account is found whose making was never answered. Give it and
 //! `entryUUID` an equality index: every operation looks up by one of them.
 //!
-//! **A new password on Active Directory** is set three times, see `replace_password`: the old one would
-//! work for another hour.
+//! **A new password on Active Directory** is set twice: the one before the newest works for another
+//! hour there, and so that one is the new one as well.
 //!
 //! **Entitlements** are named by the `cn` of a group directly below `group_base`, or by a full DN that ends
 //! as `group_base` does. Only

@@ -647,3 +647,36 @@ async fn a_size_limit_is_an_error_and_check_tells() {
     assert!(bad[0].fix.as_deref().unwrap().contains("limits"), "{bad:?}");
     assert!(writer.check().await.unwrap().is_good());
 }
+
+#[tokio::test]
+async fn a_part_on_another_server_is_not_everything() {
+    let base = format!("ou={},{}", fresh("parts"), OPENLDAP.get("BASE"));
+    let one = |text: &str| HashSet::from([text.to_owned()]);
+    let mut admin = OPENLDAP.admin().await;
+    let entries = [
+        (
+            base.clone(),
+            vec![("objectClass".to_owned(), one("organizationalUnit"))],
+        ),
+        (
+            format!("cn=elsewhere,{base}"),
+            vec![
+                (
+                    "objectClass".to_owned(),
+                    HashSet::from(["referral".to_owned(), "extensibleObject".to_owned()]),
+                ),
+                ("ref".to_owned(), one("ldap://127.0.0.1:1/ou=elsewhere")),
+            ],
+        ),
+    ];
+    for (dn, attributes) in entries {
+        admin.add(&dn, attributes).await.unwrap().success().unwrap();
+    }
+    let page = OPENLDAP
+        .connector(json!({"people_base": base}))
+        .list(Kind::Account, None)
+        .await
+        .unwrap();
+    assert!(page.items.is_empty() && page.next.is_none());
+    assert!(!page.complete, "what another server holds was not listed");
+}
