@@ -611,13 +611,19 @@ impl Machine<'_> {
                     + chrono::TimeDelta::milliseconds(
                         i64::try_from(poll_after_ms).unwrap_or(60_000),
                     );
-                self.wait(
-                    place,
-                    due,
-                    Mode::Poll { handle },
-                    WaitReason::Accepted,
-                    None,
-                );
+                if ending {
+                    let reason = "the system had accepted it when the case ended".to_owned();
+                    self.emit(Event::Unknown { place, reason });
+                    self.decision.outcomes.push(place);
+                } else {
+                    self.wait(
+                        place,
+                        due,
+                        Mode::Poll { handle },
+                        WaitReason::Accepted,
+                        None,
+                    );
+                }
             }
             AttemptResult::NeedsHuman {
                 title,
