@@ -25,6 +25,8 @@ pub mod sqlite;
 #[cfg(test)]
 mod conformance;
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::Value;
@@ -447,6 +449,9 @@ pub trait Store: Send + Sync {
 
     /// Cases that need their owner right after a take-over: attempts in flight, or queued.
     async fn restless(&self, shards: &[ShardId]) -> Result<Vec<(ShardId, CaseId)>, StoreError>;
+
+    /// Which of these cases exist, open or closed.
+    async fn existing(&self, cases: &[(ShardId, CaseId)]) -> Result<HashSet<CaseId>, StoreError>;
 
     /// The open cases of each of these subjects.
     async fn open_cases(

@@ -10,6 +10,7 @@ mod leases;
 mod migrate;
 mod read;
 
+use std::collections::HashSet;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -217,6 +218,10 @@ impl Store for PostgresStore {
 
     async fn restless(&self, shards: &[ShardId]) -> Result<Vec<(ShardId, CaseId)>, StoreError> {
         read::restless(&self.readers, shards).await
+    }
+
+    async fn existing(&self, cases: &[(ShardId, CaseId)]) -> Result<HashSet<CaseId>, StoreError> {
+        read::existing(&self.readers, cases).await
     }
 
     async fn open_cases(

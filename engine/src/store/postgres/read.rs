@@ -1,5 +1,7 @@
 //! Reading: cases, timers, lists, definitions.
 
+use std::collections::HashSet;
+
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -210,6 +212,26 @@ pub(super) async fn restless(
         .await
         .map_err(from_driver)?;
     all("case_open", &rows, |row| Ok((row.shard()?, row.case()?)))
+}
+
+const EXISTING: &str = "
+    SELECT head.case_id FROM case_head head
+      JOIN UNNEST($1::int[], $2::uuid[]) AS wanted (shard_id, case_id)
+        ON head.shard_id = wanted.shard_id AND head.case_id = wanted.case_id";
+
+pub(super) async fn existing(
+    pool: &PgPool,
+    cases: &[(ShardId, CaseId)],
+) -> Result<HashSet<CaseId>, StoreError> {
+    let (shards, ids): (Vec<i32>, Vec<uuid::Uuid>) =
+        cases.iter().map(|(shard, case)| (shard.0, case.0)).unzip();
+    let rows = sqlx::query(EXISTING)
+        .bind(shards)
+        .bind(ids)
+        .fetch_all(pool)
+        .await
+        .map_err(from_driver)?;
+    Ok(all("case_head", &rows, Reader::case)?.into_iter().collect())
 }
 
 pub(super) async fn open_cases(

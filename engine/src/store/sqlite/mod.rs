@@ -12,6 +12,7 @@ mod migrate;
 mod read;
 mod writer;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -179,6 +180,10 @@ impl Store for SqliteStore {
 
     async fn restless(&self, shards: &[ShardId]) -> Result<Vec<(ShardId, CaseId)>, StoreError> {
         read::restless(&self.readers, shards).await
+    }
+
+    async fn existing(&self, cases: &[(ShardId, CaseId)]) -> Result<HashSet<CaseId>, StoreError> {
+        read::existing(&self.readers, cases).await
     }
 
     async fn open_cases(

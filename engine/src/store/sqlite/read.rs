@@ -1,5 +1,7 @@
 //! Reading: cases, timers, lists, definitions.
 
+use std::collections::HashSet;
+
 use sqlx::sqlite::SqlitePool;
 use uuid::Uuid;
 
@@ -206,6 +208,26 @@ pub(super) async fn restless(
         .await
         .map_err(from_driver)?;
     all("case_open", &rows, |row| Ok((row.shard()?, row.case()?)))
+}
+
+const EXISTING: &str = "
+    SELECT head.case_id FROM json_each(?1) wanted
+      JOIN case_head head
+        ON head.shard_id = wanted.value ->> 0 AND head.case_id = unhex(wanted.value ->> 1)";
+
+pub(super) async fn existing(
+    pool: &SqlitePool,
+    cases: &[(ShardId, CaseId)],
+) -> Result<HashSet<CaseId>, StoreError> {
+    let wanted = Rows::of(cases.iter(), 48, |(shard, case), columns| {
+        columns.number(shard.0).text(&case.0.simple().to_string());
+    });
+    let rows = sqlx::query(EXISTING)
+        .bind(wanted)
+        .fetch_all(pool)
+        .await
+        .map_err(from_driver)?;
+    Ok(all("case_head", &rows, Reader::case)?.into_iter().collect())
 }
 
 pub(super) async fn open_cases(

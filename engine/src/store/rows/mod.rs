@@ -392,3 +392,6 @@ fn corrupt(row: &StepRow, column: &'static str, source: impl Into<super::BoxErro
         source: source.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

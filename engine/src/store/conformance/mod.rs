@@ -1,0 +1,249 @@
+//! One suite that both stores pass, on a real file and a real server.
+//!
+//! Each test is a function over a [`Database`]; `suite!` makes of it a test on SQLite and one on PostgreSQL.
+//! Every test has a database of its own, so they run side by side. A missing server is a failure: a suite
+//! that skips proves nothing.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod batches;
+mod build;
+mod fences;
+mod inbox;
+mod leases;
+mod migrations;
+mod reads;
+mod trouble;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlx::Connection;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::postgres::{PostgresOptions, PostgresStore};
+use super::sqlite::SqliteStore;
+use super::*;
+
+const STORE_URL: &str = "TENURE_LAB_POSTGRES_STORE_URL";
+const SHARDS: u32 = 16;
+const NODE: &str = "node-a";
+/// Long enough for every test.
+const LEASE_MS: u32 = 600_000;
+
+/// An empty database that can be opened more than once.
+pub(super) enum Database {
+    Sqlite { directory: TempDir },
+    Postgres { url: String, schema: String },
+}
+
+impl Database {
+    fn sqlite() -> Self {
+        Self::Sqlite {
+            directory: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    async fn postgres() -> Self {
+        let url = std::env::var(STORE_URL).unwrap_or_else(|_| {
+            panic!(
+                "`{STORE_URL}` is not set: run `tests/lab/postgres.sh start DIR`, then `. DIR/env`; \
+                 it starts the PostgreSQL server that these tests need"
+            )
+        });
+        let schema = format!("test_{}", Uuid::new_v4().simple());
+        let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+        let create = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {schema}"));
+        sqlx::raw_sql(create)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        Self::Postgres {
+            url: format!("{url}?options=-csearch_path%3D{schema}"),
+            schema,
+        }
+    }
+
+    /// As another process would open it.
+    async fn open(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Sqlite { directory } => {
+                Arc::new(SqliteStore::open(&file(directory)).await.unwrap())
+            }
+            Self::Postgres { url, .. } => Arc::new(
+                PostgresStore::connect(url, PostgresOptions::default())
+                    .await
+                    .unwrap(),
+            ),
+        }
+    }
+
+    /// Opened, with the engine's schema.
+    async fn ready(&self) -> Arc<dyn Store> {
+        let store = self.open().await;
+        store.migrate(MIGRATIONS, SHARDS).await.unwrap();
+        store
+    }
+
+    /// Opened, with the schema, all shards taken.
+    async fn owned(&self) -> (Arc<dyn Store>, Vec<ShardLease>) {
+        let store = self.ready().await;
+        let leases = store.acquire(NODE, LEASE_MS, &[]).await.unwrap();
+        assert_eq!(leases.len(), SHARDS as usize);
+        (store, leases)
+    }
+
+    /// Runs the statement that fits the database.
+    async fn execute(&self, store: &dyn Store, postgres: &'static str, sqlite: &'static str) {
+        store.write(&Execute { postgres, sqlite }).await.unwrap();
+    }
+
+    async fn drop(self) {
+        if let Self::Postgres { url, schema } = self {
+            let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+            let drop = sqlx::AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"));
+            sqlx::raw_sql(drop).execute(&mut connection).await.unwrap();
+        }
+    }
+}
+
+fn file(directory: &TempDir) -> PathBuf {
+    directory.path().join("tenure.sqlite")
+}
+
+/// Work that only runs a statement.
+struct Execute {
+    postgres: &'static str,
+    sqlite: &'static str,
+}
+
+impl Execute {
+    async fn on(&self, transaction: &mut Transaction<'_>) {
+        match transaction {
+            Transaction::Postgres(connection) => {
+                sqlx::raw_sql(self.postgres)
+                    .execute(&mut **connection)
+                    .await
+                    .unwrap();
+            }
+            Transaction::Sqlite(connection) => {
+                sqlx::raw_sql(self.sqlite)
+                    .execute(&mut **connection)
+                    .await
+                    .unwrap();
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Work for Execute {
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        self.on(transaction).await;
+        Ok(Vec::new())
+    }
+}
+
+/// Two tests for each function.
+macro_rules! suite {
+    ($($module:ident: $($test:ident),+;)+) => {
+        mod on_sqlite {
+            use super::*;
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    let database = Database::sqlite();
+                    $module::$test(&database).await;
+                    database.drop().await;
+                }
+            )+)+
+        }
+
+        mod on_postgres {
+            use super::*;
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    let database = Database::postgres().await;
+                    $module::$test(&database).await;
+                    database.drop().await;
+                }
+            )+)+
+        }
+    };
+}
+
+suite! {
+    batches:
+        an_empty_batch_is_written,
+        a_new_case_is_read_back_as_it_was_written,
+        a_case_moves_and_its_rows_follow,
+        rows_are_written_whether_or_not_they_are_known,
+        transitions_of_one_case_fold_into_one,
+        a_large_batch_is_written_whole,
+        times_keep_their_microseconds,
+        a_closed_case_is_not_open_any_more,
+        timers_come_in_order_and_go,
+        a_timer_set_and_cleared_in_one_batch_ends_as_it_began,
+        hostile_text_comes_back_unchanged,
+        text_that_cannot_be_kept_is_refused_before_anything_is_written;
+    fences:
+        a_stale_version_writes_nothing,
+        a_missing_case_is_stale,
+        transitions_that_do_not_follow_are_stale,
+        a_case_is_made_once,
+        a_lost_shard_writes_nothing,
+        a_shard_without_a_lease_is_fenced,
+        a_known_step_without_a_row_writes_nothing,
+        a_failing_projection_takes_everything_back,
+        a_projection_writes_in_the_same_transaction,
+        a_dropped_commit_leaves_nothing_behind,
+        a_takeover_never_splits_a_batch,
+        two_owners_in_turn_lose_no_transition;
+    leases:
+        a_shard_has_one_owner,
+        shards_are_never_shared_by_nodes_that_come_at_once,
+        a_lease_that_ran_out_is_free,
+        a_dead_node_is_replaced_at_once,
+        a_renewal_is_for_all_or_none,
+        released_shards_are_free_at_once;
+    inbox:
+        a_message_is_put_once,
+        revocations_come_first_then_the_oldest,
+        a_batch_takes_messages_out_and_answers_them,
+        old_answers_are_forgotten,
+        work_and_its_messages_are_one,
+        failed_work_leaves_nothing,
+        a_message_that_no_database_keeps_is_refused;
+    reads:
+        restless_cases_are_queued_or_in_flight,
+        open_cases_are_those_of_the_subject,
+        a_case_is_located,
+        pages_of_equal_age_lose_and_repeat_nothing,
+        filters_choose,
+        a_page_has_a_limit,
+        cases_are_counted_by_workflow_and_state,
+        history_and_evidence_are_in_order,
+        definitions_are_kept_by_hash,
+        a_reader_never_sees_half_a_commit;
+    migrations:
+        two_at_once_are_safe,
+        a_second_time_changes_nothing,
+        an_older_database_is_brought_up_to_date,
+        a_newer_database_is_refused,
+        a_changed_migration_is_refused,
+        a_failing_migration_is_named_and_undone,
+        the_number_of_shards_is_fixed,
+        shards_have_bounds;
+    trouble:
+        a_damaged_row_is_named,
+        a_closed_store_is_unavailable;
+}
