@@ -332,16 +332,20 @@ impl Lane {
         let mut messages: Vec<(InboxRow, Result<Message, serde_json::Error>)> =
             Vec::with_capacity(rows.len());
         let mut subjects = HashSet::new();
+        let mut starting = Vec::new();
         for row in rows {
             let message = serde_json::from_str::<Message>(&row.body);
             if let Ok(Message::Start(start)) = &message {
                 subjects.insert((row.shard, start.subject.clone()));
+                starting.push((row.shard, start.case));
             }
             messages.push((row, message));
         }
         let subjects: Vec<_> = subjects.into_iter().collect();
         let mut open: HashMap<Subject, Vec<OpenCase>> = HashMap::new();
+        let mut known = HashSet::new();
         if !subjects.is_empty() {
+            known = self.parts.store.existing(&starting).await?;
             for (subject, case) in self.parts.store.open_cases(&subjects).await? {
                 open.entry(subject).or_default().push(case);
             }
@@ -349,6 +353,8 @@ impl Lane {
         for (row, message) in messages {
             pending.inbox_done(row.shard, row.id);
             let verdict = match message {
+                // The same cause sent again: its case is there already.
+                Ok(Message::Start(start)) if known.contains(&start.case) => Ok(()),
                 Ok(Message::Start(start)) => {
                     self.start_case(&row, start, &mut open, pending, effects)
                         .await?
@@ -399,7 +405,7 @@ impl Lane {
             return Ok(Err(format!("there is no workflow `{}`", start.workflow)));
         };
         let id = start.case;
-        if self.hot.get(id).is_some() || self.parts.store.load(shard, id).await?.is_some() {
+        if self.hot.get(id).is_some() {
             return Ok(Ok(()));
         }
         let now = self.parts.clock.now();

@@ -220,7 +220,7 @@ pub(super) async fn existing(
     cases: &[(ShardId, CaseId)],
 ) -> Result<HashSet<CaseId>, StoreError> {
     let wanted = Rows::of(cases.iter(), 48, |(shard, case), columns| {
-        columns.number(shard.0).text(&case.0.simple().to_string());
+        columns.number(shard.0).id(case.0);
     });
     let rows = sqlx::query(EXISTING)
         .bind(wanted)
