@@ -1,4 +1,22 @@
-//! workflows
+//! The life of identities on top of the engine and the connectors.
+//!
+//! ```text
+//! sources -> intake -> directory + cases -> actions -> systems
+//!                          ^                    |
+//!                          +---- projection ----+
+//! ```
+//!
+//! - [`sources`] (pure) turns files into business events; [`policy`] (pure) turns facts into wanted access;
+//! - [`intake`] makes events durable, decides their order and starts cases, in one transaction;
+//! - [`definitions`] are the workflows these cases run; [`actions`] are what their steps do;
+//! - [`directory`] is what is known, written by the intake and by the projection of finished steps;
+//! - [`systems`] are the configured targets; [`config`] reads the configuration folder.
 
+pub mod actions;
+pub mod config;
+pub mod definitions;
+pub mod directory;
+pub mod intake;
 pub mod policy;
 pub mod sources;
+pub mod systems;

@@ -1,0 +1,316 @@
+//! What every action needs: its parameters, its system, the person, the account.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use connectors::connector::{Connector, NativeId, ObjectRef};
+use connectors::layer;
+use engine::core::case::{Failure, FailureClass, Mode, Verification};
+use engine::core::definition::Lane;
+use engine::core::input::AttemptResult;
+use engine::core::proof::Proof;
+use engine::runner::Attempt;
+use engine::store::StoreError;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use super::IdentityActions;
+use super::apply::{Call, failure};
+use super::recent::Happened;
+use crate::directory::{AccountRow, AccountStatus, Holdings};
+use crate::policy::{IdentityFacts, PolicySet};
+use crate::systems::System;
+
+/// How long an attempt waits for another step of its case before it counts as a failed try.
+const WAIT_MS_MAX: u64 = 10_000;
+/// How often the directory is asked meanwhile, in case the other step ran in another process.
+const LOOK_EVERY_MS: u64 = 500;
+
+/// One attempt with its parameters.
+pub(super) struct Context<'a> {
+    pub actions: &'a IdentityActions,
+    pub attempt: &'a Attempt,
+    fields: Map<String, Value>,
+}
+
+impl<'a> Context<'a> {
+    /// Parameters are the `item`, overlaid by what the step gave when it is being undone, overlaid by `with`.
+    pub fn new(actions: &'a IdentityActions, attempt: &'a Attempt) -> Self {
+        let mut fields = Map::new();
+        let gave = if attempt.mode.is_undo() {
+            &attempt.output
+        } else {
+            &Value::Null
+        };
+        for part in [&attempt.item, gave, &attempt.with] {
+            if let Value::Object(part) = part {
+                fields.extend(
+                    part.iter()
+                        .filter(|(_, value)| !value.is_null())
+                        .map(|(name, value)| (name.clone(), value.clone())),
+                );
+            }
+        }
+        Self {
+            actions,
+            attempt,
+            fields,
+        }
+    }
+
+    /// An undo of something that was so before the step: there is nothing to take back.
+    pub fn nothing_to_undo(&self) -> Option<AttemptResult> {
+        let unchanged = |name: &str, value: bool| self.field(name) == Some(&Value::Bool(value));
+        let nothing = self.attempt.mode.is_undo()
+            && (unchanged("changed", false) || unchanged("skipped", true));
+        nothing.then(|| not_needed(Value::Null))
+    }
+
+    fn field(&self, name: &str) -> Option<&Value> {
+        self.fields.get(name)
+    }
+
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.field(name).and_then(Value::as_str)
+    }
+
+    pub fn truth(&self, name: &str) -> bool {
+        self.field(name).and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        self.field(name)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect()
+    }
+
+    pub fn required(&self, name: &str) -> Result<&str, Failure> {
+        self.text(name).ok_or_else(|| {
+            permanent(
+                "parameter",
+                format!(
+                    "step `{}` gives `{}` no `{name}`; say it in `with:` or in the items of `for_each:`",
+                    self.attempt.step, self.attempt.uses
+                ),
+            )
+        })
+    }
+
+    /// The system that the parameters name.
+    pub fn system(&self) -> Result<&'a Arc<System>, Failure> {
+        let name = self.required("system")?;
+        self.actions.systems().get(name).ok_or_else(|| {
+            permanent(
+                "configuration",
+                format!("there is no system `{name}` in the configuration; add it, or skip the step saying why"),
+            )
+        })
+    }
+
+    /// The system, ready to be called in the lane of the case.
+    pub fn call(&self) -> Result<Call<'a>, Failure> {
+        let system = self.system()?;
+        let lane = match self.attempt.lane {
+            Lane::Normal => layer::Lane::Normal,
+            Lane::Revocation => layer::Lane::Revocation,
+        };
+        Ok(Call {
+            attempt: self.attempt,
+            system,
+            connector: system.connector().with_lane(lane),
+            clock: self.actions.clock(),
+            policy: self.text("policy").map(str::to_owned),
+        })
+    }
+
+    /// The fields every step on a system gives, from which the directory is kept.
+    pub fn output(&self, call: &Call<'_>, account: Option<&NativeId>) -> Map<String, Value> {
+        let mut output = Map::new();
+        output.insert("system".to_owned(), call.system.name().into());
+        if let Some(account) = account {
+            output.insert("account".to_owned(), account.as_str().into());
+        }
+        for name in ["name", "entitlement"] {
+            if let Some(value) = self.field(name) {
+                output.insert(name.to_owned(), value.clone());
+            }
+        }
+        output
+    }
+
+    pub fn subject(&self) -> &'a str {
+        &self.attempt.subject.0
+    }
+
+    /// The person and what they hold.
+    pub async fn holdings(&self) -> Result<Holdings, Failure> {
+        let subject = self.subject();
+        self.actions
+            .directory()
+            .holdings(subject)
+            .await
+            .map_err(|error| database(&error))?
+            .ok_or_else(|| {
+                permanent(
+                    "unknown_identity",
+                    format!("there is no identity `{subject}`"),
+                )
+            })
+    }
+
+    /// The account to act on: as given, else as the directory knows it, else as the system finds it by its
+    /// owner. `None` when there is none.
+    pub async fn account(&self, call: &Call<'_>) -> Result<Option<NativeId>, Failure> {
+        if let Some(account) = self.text("account").filter(|account| !account.is_empty()) {
+            return Ok(Some(NativeId::new(account)));
+        }
+        if let Some(row) = self.account_row(call).await?
+            && !row.native_id.is_empty()
+        {
+            return Ok(Some(NativeId::new(row.native_id)));
+        }
+        self.find_by_owner(call).await
+    }
+
+    pub async fn account_row(&self, call: &Call<'_>) -> Result<Option<AccountRow>, Failure> {
+        let holdings = self.holdings().await?;
+        Ok(holdings
+            .accounts
+            .into_iter()
+            .find(|account| account.system == call.system.name()))
+    }
+
+    async fn find_by_owner(&self, call: &Call<'_>) -> Result<Option<NativeId>, Failure> {
+        if !call.system.capabilities().finds_by_owner {
+            return Ok(None);
+        }
+        let owner = ObjectRef::AccountOwnedBy(self.subject().to_owned());
+        match call.connector.get(&owner).await {
+            Ok(found) => Ok(found
+                .and_then(connectors::connector::Object::into_account)
+                .map(|account| account.id)),
+            Err(error) => Err(failure(call.system.name(), &error)),
+        }
+    }
+
+    /// Waits until `happened` is so on the system of this attempt; gives the account concerned.
+    pub async fn wait_for(
+        &self,
+        call: &Call<'_>,
+        happened: &Happened,
+    ) -> Result<Option<String>, Failure> {
+        let until = Instant::now() + Duration::from_millis(WAIT_MS_MAX);
+        loop {
+            let changed = self.actions.recent().changed();
+            let recent =
+                self.actions
+                    .recent()
+                    .account(self.attempt.case, call.system.name(), happened);
+            if let Some(account) = recent {
+                return Ok(Some(account));
+            }
+            if let Some(account) = self.is_so(call, happened).await? {
+                return Ok(Some(account));
+            }
+            if Instant::now() >= until || self.attempt.mode == Mode::ReadBack {
+                return Ok(None);
+            }
+            let look = (Instant::now() + Duration::from_millis(LOOK_EVERY_MS)).min(until);
+            let _ = tokio::time::timeout_at(look, changed).await;
+        }
+    }
+
+    /// Whether the directory says so.
+    async fn is_so(&self, call: &Call<'_>, happened: &Happened) -> Result<Option<String>, Failure> {
+        let holdings = self.holdings().await?;
+        let system = call.system.name();
+        let account = holdings
+            .accounts
+            .iter()
+            .find(|account| account.system == system);
+        Ok(match happened {
+            Happened::AccountOpen => account
+                .filter(|account| account.status == AccountStatus::Active)
+                .map(|account| account.native_id.clone()),
+            Happened::AccountDisabled => account
+                .filter(|account| {
+                    matches!(
+                        account.status,
+                        AccountStatus::Disabled | AccountStatus::Deleted
+                    )
+                })
+                .map(|account| account.native_id.clone()),
+            Happened::Revoked(entitlement) => {
+                let held = holdings.grants.iter().any(|grant| {
+                    grant.system == system
+                        && grant.entitlement == *entitlement
+                        && grant.status != crate::directory::GrantStatus::Revoked
+                });
+                (!held).then(String::new)
+            }
+        })
+    }
+
+    /// The other step did not get there in time: this try counts, and there is another.
+    pub fn waited_in_vain(&self, what: String) -> AttemptResult {
+        // A read-back that finds no ground for the effect knows that it was never sent.
+        if matches!(self.attempt.mode, Mode::ReadBack) {
+            return AttemptResult::NotApplied;
+        }
+        AttemptResult::Failed {
+            failure: Failure {
+                kind: "waiting".to_owned(),
+                message: what,
+                class: FailureClass::Retry,
+            },
+            proof: Proof::default(),
+        }
+    }
+
+    pub fn policy(&self) -> Arc<PolicySet> {
+        self.actions.policy()
+    }
+}
+
+/// What policy sees of a person.
+#[must_use]
+pub fn identity_facts(holdings: &Holdings) -> IdentityFacts {
+    crate::directory::facts_of(&holdings.identity)
+}
+
+/// Succeeded, and nothing outside was touched.
+pub(super) fn not_needed(output: Value) -> AttemptResult {
+    AttemptResult::Succeeded {
+        output,
+        verification: Verification::NotNeeded,
+        proof: Proof::default(),
+    }
+}
+
+pub(super) fn permanent(kind: &str, message: impl Into<String>) -> Failure {
+    Failure {
+        kind: kind.to_owned(),
+        message: message.into(),
+        class: FailureClass::Permanent,
+    }
+}
+
+/// The directory did not answer; that is nobody's failure but ours, and worth another try.
+pub(super) fn database(error: &StoreError) -> Failure {
+    let mut message = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        message.push_str(": ");
+        message.push_str(&error.to_string());
+        cause = error.source();
+    }
+    Failure {
+        kind: "directory".to_owned(),
+        message,
+        class: FailureClass::Retry,
+    }
+}

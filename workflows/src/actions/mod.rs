@@ -1,0 +1,335 @@
+//! What the steps of workflows do: one action a file, named after `uses:`.
+//!
+//! | action | does |
+//! |---|---|
+//! | `access.plan` | compares what policy wants with what is held |
+//! | `account.create`, `.update`, `.enable`, `.disable`, `.delete` | one account on one system |
+//! | `grant.add`, `grant.revoke` | one right on one system |
+//! | `sessions.revoke` | ends what is open on one system |
+//! | `identity.activate`, `identity.leave` | where the person stands |
+//! | `noop` | nothing, for measuring |
+//!
+//! Parameters come from `with:` and, for what that leaves out, from the `item` of `for_each:`. Every action on a
+//! system reads back what it did ([`apply`]); none retries, the engine does.
+
+mod access_plan;
+mod account_create;
+mod account_state;
+mod account_update;
+mod apply;
+mod context;
+mod grant_add;
+mod grant_revoke;
+mod recent;
+mod sessions_revoke;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use engine::core::case::Failure;
+use engine::core::id::Subject;
+use engine::core::input::AttemptResult;
+use engine::core::proof::Proof;
+use engine::runner::{Actions, Attempt, Availability, Clock, Resource};
+use serde_json::{Map, Value, json};
+
+use self::context::{Context, database, not_needed, permanent};
+use self::recent::Recent;
+use crate::directory::{AccountStatus, Directory, GrantStatus, Holdings};
+use crate::policy::PolicySet;
+use crate::systems::Systems;
+
+/// The names after `uses:`.
+pub mod name {
+    pub const ACCESS_PLAN: &str = "access.plan";
+    pub const ACCOUNT_CREATE: &str = "account.create";
+    pub const ACCOUNT_UPDATE: &str = "account.update";
+    pub const ACCOUNT_ENABLE: &str = "account.enable";
+    pub const ACCOUNT_DISABLE: &str = "account.disable";
+    pub const ACCOUNT_DELETE: &str = "account.delete";
+    pub const GRANT_ADD: &str = "grant.add";
+    pub const GRANT_REVOKE: &str = "grant.revoke";
+    pub const SESSIONS_REVOKE: &str = "sessions.revoke";
+    pub const IDENTITY_ACTIVATE: &str = "identity.activate";
+    pub const IDENTITY_LEAVE: &str = "identity.leave";
+    pub const NOOP: &str = "noop";
+}
+
+/// Every action, with a sentence for people.
+pub const ACTIONS: [(&str, &str); 12] = [
+    (
+        name::ACCESS_PLAN,
+        "compares what policy wants for the person with what they hold",
+    ),
+    (
+        name::ACCOUNT_CREATE,
+        "makes the person's account on `system`, or adopts the one they have",
+    ),
+    (
+        name::ACCOUNT_UPDATE,
+        "writes the attributes of the account template again",
+    ),
+    (
+        name::ACCOUNT_ENABLE,
+        "lets the account on `system` be used again",
+    ),
+    (
+        name::ACCOUNT_DISABLE,
+        "makes every new login to the account on `system` fail",
+    ),
+    (name::ACCOUNT_DELETE, "deletes the account on `system`"),
+    (
+        name::GRANT_ADD,
+        "gives `entitlement` on `system`, once the account is there",
+    ),
+    (name::GRANT_REVOKE, "takes `entitlement` on `system`"),
+    (
+        name::SESSIONS_REVOKE,
+        "ends what the person has open on `system`",
+    ),
+    (name::IDENTITY_ACTIVATE, "the person has begun"),
+    (
+        name::IDENTITY_LEAVE,
+        "the person is leaving: nothing may be given any more",
+    ),
+    (name::NOOP, "does nothing, durably"),
+];
+
+/// What expressions in workflows may read beside `input`, `steps`, `case` and `item`.
+pub const FACT_ROOTS: &[&str] = &["identity"];
+
+/// Whether an action exists.
+#[must_use]
+pub fn exists(uses: &str) -> bool {
+    ACTIONS.iter().any(|(name, _)| *name == uses)
+}
+
+/// The actions on the configured systems, under the current policy.
+pub struct IdentityActions {
+    directory: Directory,
+    systems: Arc<Systems>,
+    policy: RwLock<Arc<PolicySet>>,
+    clock: Arc<dyn Clock>,
+    recent: Recent,
+}
+
+impl IdentityActions {
+    #[must_use]
+    pub fn new(
+        directory: Directory,
+        systems: Arc<Systems>,
+        policy: Arc<PolicySet>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            directory,
+            systems,
+            policy: RwLock::new(policy),
+            clock,
+            recent: Recent::default(),
+        }
+    }
+
+    /// Puts another policy into force for every plan made from now on.
+    pub fn set_policy(&self, policy: Arc<PolicySet>) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    fn policy(&self) -> Arc<PolicySet> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    fn systems(&self) -> &Systems {
+        &self.systems
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    async fn dispatch(&self, context: &Context<'_>) -> Result<AttemptResult, Failure> {
+        match context.attempt.uses.as_str() {
+            name::ACCESS_PLAN => access_plan::run(context).await,
+            name::ACCOUNT_CREATE => account_create::run(context).await,
+            name::ACCOUNT_UPDATE => account_update::run(context).await,
+            name::ACCOUNT_ENABLE => account_state::enable(context).await,
+            name::ACCOUNT_DISABLE => account_state::disable(context).await,
+            name::ACCOUNT_DELETE => account_state::delete(context).await,
+            name::GRANT_ADD => grant_add::run(context).await,
+            name::GRANT_REVOKE => grant_revoke::run(context).await,
+            name::SESSIONS_REVOKE => sessions_revoke::run(context).await,
+            // The projection of the finished step changes the directory; nothing outside is touched.
+            name::IDENTITY_ACTIVATE | name::IDENTITY_LEAVE | name::NOOP => {
+                Ok(not_needed(Value::Null))
+            }
+            other => Err(permanent(
+                "unknown_action",
+                format!("there is no action `{other}`; see `tenure workflow actions`"),
+            )),
+        }
+    }
+}
+
+#[async_trait]
+impl Actions for IdentityActions {
+    fn exists(&self, uses: &str) -> bool {
+        exists(uses)
+    }
+
+    fn fact_roots(&self) -> Vec<&'static str> {
+        FACT_ROOTS.to_vec()
+    }
+
+    async fn facts(
+        &self,
+        subject: &Subject,
+        _input: &Value,
+        roots: &BTreeSet<String>,
+    ) -> Result<Value, Failure> {
+        let mut facts = Map::new();
+        if roots.contains("identity") {
+            let holdings = self
+                .directory
+                .holdings(&subject.0)
+                .await
+                .map_err(|error| database(&error))?
+                .ok_or_else(|| {
+                    permanent(
+                        "unknown_identity",
+                        format!("there is no identity `{subject}`"),
+                    )
+                })?;
+            facts.insert("identity".to_owned(), identity_root(&holdings));
+        }
+        Ok(Value::Object(facts))
+    }
+
+    fn resource(&self, attempt: &Attempt) -> Option<Resource> {
+        let system = [&attempt.with, &attempt.item, &attempt.output]
+            .into_iter()
+            .find_map(|part| part.get("system").and_then(Value::as_str))?;
+        let limits = self.systems.get(system)?.limits();
+        let waits = matches!(
+            attempt.uses.as_str(),
+            name::GRANT_ADD | name::SESSIONS_REVOKE
+        );
+        // What may wait for another step of its case has a queue of its own: it must never hold the places that
+        // the other step needs. The layers around the connector bound both together.
+        let name = if waits {
+            format!("{system}{FOLLOWING}")
+        } else {
+            system.to_owned()
+        };
+        Some(Resource {
+            name,
+            concurrency: limits.concurrency,
+            reserved: limits.revocation_reserved,
+        })
+    }
+
+    fn availability(&self, resource: &str) -> Availability {
+        let system = resource.strip_suffix(FOLLOWING).unwrap_or(resource);
+        match self
+            .systems
+            .get(system)
+            .map(|system| system.connector().availability())
+        {
+            Some(connectors::layer::Availability::HeldUntil { until, .. }) => {
+                Availability::HeldUntil(until)
+            }
+            Some(connectors::layer::Availability::Ready) | None => Availability::Ready,
+        }
+    }
+
+    fn at_once(&self, attempt: &Attempt) -> Option<AttemptResult> {
+        matches!(
+            attempt.uses.as_str(),
+            name::IDENTITY_ACTIVATE | name::IDENTITY_LEAVE | name::NOOP
+        )
+        .then(|| not_needed(Value::Null))
+    }
+
+    async fn run(&self, attempt: &Attempt) -> AttemptResult {
+        let context = Context::new(self, attempt);
+        match self.dispatch(&context).await {
+            Ok(result) => result,
+            Err(failure) => AttemptResult::Failed {
+                failure,
+                proof: Proof::default(),
+            },
+        }
+    }
+}
+
+/// The suffix of the queue for what follows another step.
+const FOLLOWING: &str = " (following)";
+
+/// The root `identity`: the attributes as rules see them, and beside them `key`, `type`, `status`, `generation`,
+/// `accounts` (all that are not known to be deleted) and `grants` (all that are not known to be gone).
+fn identity_root(holdings: &Holdings) -> Value {
+    let identity = &holdings.identity;
+    let mut root: Map<String, Value> = identity
+        .attributes
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let accounts: Vec<Value> = holdings
+        .accounts
+        .iter()
+        .filter(|account| {
+            !matches!(
+                account.status,
+                AccountStatus::Deleted | AccountStatus::Planned
+            )
+        })
+        .map(|account| {
+            json!({
+                "system": account.system,
+                "account": account.native_id,
+                "name": account.name,
+                "status": account.status,
+            })
+        })
+        .collect();
+    let grants: Vec<Value> = holdings
+        .grants
+        .iter()
+        .filter(|grant| matches!(grant.status, GrantStatus::Active | GrantStatus::Uncertain))
+        .map(|grant| {
+            json!({
+                "system": grant.system,
+                "entitlement": grant.entitlement,
+                "status": grant.status,
+                "held_by": grant.held_by,
+                "account": holdings
+                    .accounts
+                    .iter()
+                    .find(|account| account.system == grant.system)
+                    .map(|account| &account.native_id),
+            })
+        })
+        .collect();
+    for (name, value) in [
+        ("key", json!(identity.identity_key)),
+        ("type", json!(identity.identity_type)),
+        ("status", json!(identity.status)),
+        ("generation", json!(identity.generation)),
+        ("accounts", json!(accounts)),
+        ("grants", json!(grants)),
+    ] {
+        root.insert(name.to_owned(), value);
+    }
+    Value::Object(root)
+}

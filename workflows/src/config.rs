@@ -1,0 +1,519 @@
+//! The configuration folder.
+//!
+//! ```text
+//! tenure.yaml      where the store is, the node, the API (may be missing: everything has a default)
+//! sources/*.yaml   one feed a file
+//! systems/*.yaml   one target system a file
+//! policy/*.yaml    roles and account templates, split as you like
+//! workflows/*.yaml workflows of your own; one with the name of a built-in takes its place
+//! ```
+//!
+//! Loading reads everything, contacts nobody, and tells all that is wrong at once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use connectors::secret::SecretRef;
+use engine::core::definition::Definition;
+use engine::core::duration::Span;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::definitions;
+use crate::policy::{PolicySet, Problem, Problems, Schema, yaml};
+use crate::sources::Source;
+use crate::systems::{SystemConfig, Systems};
+
+/// The most files one folder of the configuration may hold.
+pub const FILES_MAX: usize = 1_000;
+/// The file that says where everything is.
+pub const SETTINGS_FILE: &str = "tenure.yaml";
+
+/// `tenure.yaml`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    pub store: StoreSettings,
+    pub node: NodeSettings,
+    pub api: ApiSettings,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreSettings {
+    /// `sqlite:FILE` (a relative file lies beside `tenure.yaml`), `postgres://...` without a password, or where
+    /// the whole address is kept: `env:NAME` or `file:/path`.
+    pub url: String,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self {
+            url: "sqlite:tenure.db".to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeSettings {
+    /// Names this process to people.
+    pub name: String,
+    /// How long another process waits before it takes over the work of this one.
+    pub lease: Span,
+    /// How long stopping waits for what is in flight.
+    pub drain: Span,
+}
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        Self {
+            name: "tenure".to_owned(),
+            lease: Span::from_s(10),
+            drain: Span::from_s(30),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiSettings {
+    /// Address and port. Only this machine can reach the default.
+    pub listen: String,
+    /// Lines of `NAME SHA256-OF-TOKEN`; a relative file lies beside `tenure.yaml`. Without it nobody is let in.
+    pub tokens: Option<PathBuf>,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:7878".to_owned(),
+            tokens: None,
+        }
+    }
+}
+
+/// Where cases and the directory are kept.
+#[derive(Clone)]
+pub enum StoreAddress {
+    Sqlite(PathBuf),
+    /// May hold a password: never shown.
+    Postgres(secrecy::SecretString),
+}
+
+impl std::fmt::Debug for StoreAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
+            Self::Postgres(_) => f.write_str("Postgres(..)"),
+        }
+    }
+}
+
+/// Everything the folder says, checked.
+#[derive(Debug)]
+pub struct Configuration {
+    pub root: PathBuf,
+    pub settings: Settings,
+    pub sources: BTreeMap<String, Arc<Source>>,
+    pub systems: Arc<Systems>,
+    pub policy: Arc<PolicySet>,
+    /// The built-in workflows and those of the folder.
+    pub definitions: Vec<Definition>,
+    /// What rules may name.
+    pub schema: Schema,
+    /// What is allowed and likely a slip.
+    pub warnings: Vec<Problem>,
+}
+
+impl Configuration {
+    /// Reads the folder `root`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, file by file, up to the limit of [`Problems`].
+    pub fn load(root: &Path) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let settings = take(Self::load_settings(root), &mut problems).unwrap_or_default();
+        let mut warnings = Vec::new();
+        let mut read = |folder: &str| take(files(root, folder), &mut problems).unwrap_or_default();
+        let (source_files, system_files, policy_files, workflow_files) = (
+            read("sources"),
+            read("systems"),
+            read("policy"),
+            read("workflows"),
+        );
+
+        let mut sources = BTreeMap::new();
+        for (file, text) in &source_files {
+            let Some(source) = take(Source::load(file, text), &mut problems) else {
+                continue;
+            };
+            warnings.extend(source.warnings().iter().cloned());
+            let name = source.name().to_owned();
+            if sources.insert(name.clone(), Arc::new(source)).is_some() {
+                problems.push(twice(file, "source", &name));
+            }
+        }
+        let mut configs: Vec<(String, SystemConfig)> = Vec::new();
+        for (file, text) in &system_files {
+            let Some(config) = take(SystemConfig::load(file, text), &mut problems) else {
+                continue;
+            };
+            let name = &config.name.value;
+            if configs.iter().any(|(_, other)| other.name.value == *name) {
+                problems.push(twice(file, "system", name));
+            } else {
+                configs.push((file.clone(), config));
+            }
+        }
+        // A feed or system that could not be read would make every rule that names it look wrong, too.
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let mut schema = Schema::new(configs.iter().map(|(_, config)| &config.name.value));
+        for source in sources.values() {
+            schema = schema.with_source(&source.declarations());
+        }
+        let policy = take(PolicySet::load(&policy_files, &schema), &mut problems);
+        let definitions = take(definitions::load(&workflow_files), &mut problems);
+        let systems = policy
+            .as_ref()
+            .and_then(|policy| take(Systems::build(&configs, &schema, policy), &mut problems));
+        match (policy, definitions, systems) {
+            (Some(policy), Some(definitions), Some(systems)) if problems.is_empty() => {
+                warnings.extend(policy.warnings().iter().cloned());
+                Ok(Self {
+                    root: root.to_owned(),
+                    settings,
+                    sources,
+                    systems: Arc::new(systems),
+                    policy: Arc::new(policy),
+                    definitions,
+                    schema,
+                    warnings,
+                })
+            }
+            _ => Err(problems),
+        }
+    }
+
+    /// Reads `tenure.yaml` alone: enough for commands that only look into the store.
+    ///
+    /// # Errors
+    /// What is wrong with it. That it is missing is not wrong.
+    pub fn load_settings(root: &Path) -> Result<Settings, Problems> {
+        let path = root.join(SETTINGS_FILE);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let settings: Settings = yaml::parse(SETTINGS_FILE, &text)?;
+                settings.check()?;
+                Ok(settings)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Settings::default()),
+            Err(error) => Err(unreadable(SETTINGS_FILE, &error).into()),
+        }
+    }
+}
+
+impl Settings {
+    fn check(&self) -> Result<(), Problem> {
+        let problem = |message: String, fix: &str| Problem::new(SETTINGS_FILE, None, message, fix);
+        let lease_ms = self.node.lease.ms();
+        if !(1_000..=600_000).contains(&lease_ms) {
+            return Err(problem(
+                format!("`node.lease` is {}", self.node.lease),
+                "give `1s` to `10m`",
+            ));
+        }
+        self.store.kind().map(|_| ())
+    }
+}
+
+enum StoreKind {
+    Sqlite(PathBuf),
+    Postgres(String),
+    Kept(SecretRef),
+}
+
+impl StoreSettings {
+    fn kind(&self) -> Result<StoreKind, Problem> {
+        let problem = |message: String, fix: &str| Problem::new(SETTINGS_FILE, None, message, fix);
+        if let Ok(reference) = SecretRef::try_from(self.url.clone()) {
+            return Ok(StoreKind::Kept(reference));
+        }
+        if let Some(path) = self
+            .url
+            .strip_prefix("sqlite:")
+            .filter(|path| !path.is_empty())
+        {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return Ok(StoreKind::Sqlite(PathBuf::from(path)));
+        }
+        if self.url.starts_with("postgres://") || self.url.starts_with("postgresql://") {
+            let authority = self.url.split("://").nth(1).unwrap_or_default();
+            let user = authority
+                .split('/')
+                .next()
+                .and_then(|part| part.rsplit_once('@'));
+            if user.is_some_and(|(user, _)| user.contains(':')) || self.url.contains("password=") {
+                return Err(problem(
+                    "`store.url` holds a password".to_owned(),
+                    "keep the whole address elsewhere and write `env:NAME` or `file:/path`",
+                ));
+            }
+            return Ok(StoreKind::Postgres(self.url.clone()));
+        }
+        Err(problem(
+            "`store.url` is no address of a store".to_owned(),
+            "write `sqlite:FILE`, `postgres://...`, `env:NAME` or `file:/path`",
+        ))
+    }
+
+    /// The address, with relative files below `root` and kept addresses read.
+    ///
+    /// # Errors
+    /// When it is no address, or the place that keeps it cannot be read.
+    pub fn address(&self, root: &Path) -> Result<StoreAddress, Problem> {
+        match self.kind()? {
+            StoreKind::Sqlite(path) => Ok(StoreAddress::Sqlite(root.join(path))),
+            StoreKind::Postgres(url) => Ok(StoreAddress::Postgres(url.into())),
+            StoreKind::Kept(reference) => {
+                use secrecy::ExposeSecret as _;
+                let kept = reference.resolve().map_err(|error| {
+                    let whole = match std::error::Error::source(&error) {
+                        Some(cause) => format!("`store.url`: {error}: {cause}"),
+                        None => format!("`store.url`: {error}"),
+                    };
+                    Problem::new(SETTINGS_FILE, None, whole, "put the address there")
+                })?;
+                let url = kept.expose_secret();
+                match url.strip_prefix("sqlite:") {
+                    Some(path) => Ok(StoreAddress::Sqlite(
+                        root.join(path.strip_prefix("//").unwrap_or(path)),
+                    )),
+                    None => Ok(StoreAddress::Postgres(kept)),
+                }
+            }
+        }
+    }
+}
+
+/// The value, or its problems added to the others.
+fn take<T>(result: Result<T, Problems>, problems: &mut Problems) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(found) => {
+            problems.more |= found.more;
+            problems.extend(found.list);
+            None
+        }
+    }
+}
+
+fn twice(file: &str, what: &str, name: &str) -> Problem {
+    Problem::new(
+        file,
+        None,
+        format!("there is another {what} `{name}`"),
+        "rename or remove one of them",
+    )
+}
+
+fn unreadable(file: &str, error: &std::io::Error) -> Problem {
+    Problem::new(
+        file,
+        None,
+        format!("cannot be read: {error}"),
+        "look at its permissions and whether it is UTF-8 text",
+    )
+}
+
+/// The YAML files of a folder in the order of their names, with their texts. No folder, no files.
+fn files(root: &Path, folder: &str) -> Result<Vec<(String, String)>, Problems> {
+    let path = root.join(folder);
+    let entries = match std::fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(unreadable(folder, &error).into()),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| unreadable(folder, &error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let hidden = name.starts_with('.');
+        if !hidden && (name.ends_with(".yaml") || name.ends_with(".yml")) {
+            names.push(name);
+        }
+    }
+    if names.len() > FILES_MAX {
+        return Err(Problem::new(
+            folder,
+            None,
+            format!(
+                "the folder has {} files, more than {FILES_MAX}",
+                names.len()
+            ),
+            "merge files",
+        )
+        .into());
+    }
+    names.sort();
+    let mut problems = Problems::default();
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
+        let shown = format!("{folder}/{name}");
+        let size = std::fs::metadata(path.join(&name)).map(|metadata| metadata.len());
+        if size.is_ok_and(|size| size > yaml::YAML_BYTES_MAX as u64) {
+            problems.push(Problem::new(
+                shown,
+                None,
+                format!("the file is larger than {} bytes", yaml::YAML_BYTES_MAX),
+                "split it into several files",
+            ));
+            continue;
+        }
+        match std::fs::read_to_string(path.join(&name)) {
+            Ok(text) => found.push((shown, text)),
+            Err(error) => problems.push(unreadable(&shown, &error)),
+        }
+    }
+    problems.into_result(|| found)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "tests"
+    )]
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    const HR: &str = "name: hr\nkind: snapshot\nformat: csv\nkey: id\ntime_zone: UTC\ncolumns: { name: name, department: department }\nrequired: [name]\n";
+    const BADGES: &str = "name: badges\nkind: manual\nsettings: { assignee: role:facilities }\n";
+    const ROLES: &str = "roles:\n  - name: staff\n    when: \"true\"\n    accounts: [badges]\n";
+
+    #[test]
+    fn a_folder_is_read() {
+        let folder = folder(&[
+            (
+                "tenure.yaml",
+                "store: { url: 'sqlite:data/x.db' }\nnode: { name: a, lease: 5s }\n",
+            ),
+            ("sources/hr.yaml", HR),
+            ("systems/badges.yaml", BADGES),
+            ("policy/roles.yaml", ROLES),
+            ("policy/.draft.yaml", "nonsense: ["),
+            (
+                "workflows/own.yaml",
+                "name: mover\non: [transfer]\nsteps:\n  - { id: plan, uses: access.plan }\n",
+            ),
+        ]);
+        let configuration = Configuration::load(folder.path()).unwrap();
+        assert_eq!(configuration.settings.node.lease.ms(), 5_000);
+        assert!(matches!(
+            configuration.settings.store.address(folder.path()),
+            Ok(StoreAddress::Sqlite(path)) if path == folder.path().join("data/x.db")
+        ));
+        let names: Vec<_> = configuration
+            .definitions
+            .iter()
+            .map(|definition| (definition.name.as_str(), definition.steps.len()))
+            .collect();
+        assert_eq!(names, [("joiner", 5), ("leaver", 4), ("mover", 1)]);
+        assert!(configuration.systems.get("badges").is_some());
+        assert_eq!(configuration.sources.len(), 1);
+    }
+
+    #[track_caller]
+    fn check(files: &[(&str, &str)], expected: &[&str]) {
+        let mut all = vec![
+            ("sources/hr.yaml", HR),
+            ("systems/badges.yaml", BADGES),
+            ("policy/roles.yaml", ROLES),
+        ];
+        for (name, text) in files {
+            all.retain(|(other, _)| other != name);
+            all.push((name, text));
+        }
+        let folder = folder(&all);
+        let problems = Configuration::load(folder.path()).unwrap_err();
+        let told: Vec<String> = problems.list.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), expected.len(), "{told:#?}");
+        for (told, expected) in told.iter().zip(expected) {
+            assert!(told.contains(expected), "`{expected}` is not in: {told}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_with_file_and_fix() {
+        check(
+            &[(
+                "tenure.yaml",
+                "store: { url: 'postgres://me:secret@db/x' }\n",
+            )],
+            &["`tenure.yaml`: `store.url` holds a password; fix: keep the whole address elsewhere"],
+        );
+        check(
+            &[("tenure.yaml", "stor: {}\n")],
+            &["`tenure.yaml`:1:1: unknown field `stor`; fix: did you mean `store`?"],
+        );
+        check(
+            &[("systems/other.yaml", BADGES)],
+            &["`systems/other.yaml`: there is another system `badges`"],
+        );
+        check(
+            &[("systems/badges.yaml", "name: badges\nkind: manuel\n")],
+            &[
+                "`systems/badges.yaml`:2:7: unknown kind of system `manuel`; fix: did you mean `manual`?",
+            ],
+        );
+        check(
+            &[("systems/badges.yaml", "name: badges\nkind: manual\n")],
+            &["`systems/badges.yaml`: settings of system `badges`: "],
+        );
+        check(
+            &[
+                (
+                    "policy/roles.yaml",
+                    "roles:\n  - name: a\n    when: identity.nme == 'x'\n    accounts: [badges]\n",
+                ),
+                (
+                    "workflows/w.yaml",
+                    "name: w\nsteps:\n  - { id: a, uses: account.destroy }\n",
+                ),
+            ],
+            &["has no attribute `nme`", "unknown action `account.destroy`"],
+        );
+        check(
+            &[(
+                "workflows/w.yaml",
+                "name: w\npreempts: [joinr]\nsteps:\n  - { id: a, uses: noop }\n",
+            )],
+            &["workflow `w` pre-empts `joinr`, which does not exist; fix: did you mean `joiner`?"],
+        );
+    }
+
+    #[test]
+    fn an_empty_folder_has_no_policy() {
+        let folder = tempfile::tempdir().unwrap();
+        let problems = Configuration::load(folder.path()).unwrap_err();
+        assert!(
+            problems.to_string().contains("the policy has no roles"),
+            "{problems}"
+        );
+    }
+}

@@ -1,0 +1,149 @@
+//! What happened, once each.
+
+use std::collections::BTreeSet;
+
+use engine::core::Timestamp;
+use engine::store::{StoreError, Transaction};
+use serde_json::{Value, json};
+
+use super::database::{ROWS_PER_STATEMENT_MAX, Sql, execute_all, rows_in, time_text};
+use super::rows::EventRow;
+
+/// All events of these subjects, oldest statement first.
+pub(crate) async fn events_in(
+    transaction: &mut Transaction<'_>,
+    subjects: &[(i32, String)],
+) -> Result<Vec<EventRow>, StoreError> {
+    let mut found = Vec::new();
+    for part in subjects.chunks(ROWS_PER_STATEMENT_MAX) {
+        let parameter: Vec<Value> = part
+            .iter()
+            .map(|(shard_id, key)| json!({ "shard_id": shard_id, "key": key }))
+            .collect();
+        found.extend(rows_in::<EventRow>(transaction, &OF_SUBJECTS, &parameter).await?);
+    }
+    Ok(found)
+}
+
+/// Adds events; one that is there already stays as it is. New ones are told apart beforehand by
+/// [`events_in`], under the lock of their subjects.
+pub(crate) async fn put_events(
+    transaction: &mut Transaction<'_>,
+    rows: &[EventRow],
+) -> Result<(), StoreError> {
+    execute_all(transaction, &PUT, rows).await.map(|_| ())
+}
+
+/// Moves waiting events on; gives how many there were. One that waits no more stays as it is.
+pub(crate) async fn mark(
+    transaction: &mut Transaction<'_>,
+    rows: &[EventRow],
+) -> Result<u64, StoreError> {
+    let changes: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            json!({
+                "shard_id": row.shard_id,
+                "event_id": row.event_id,
+                "status": row.status,
+                "cases": row.cases,
+            })
+        })
+        .collect();
+    execute_all(transaction, &MARK, &changes).await
+}
+
+/// Subjects with waiting events that are effective by `now`, at most `limit` events, soonest first.
+pub(crate) async fn waiting_due(
+    directory: &super::Directory,
+    now: Timestamp,
+    limit: usize,
+) -> Result<BTreeSet<(i32, String)>, StoreError> {
+    let parameter = json!({ "until": time_text(now), "limit": limit });
+    let rows: Vec<EventRow> = directory.reader().rows(&WAITING, &parameter).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.shard_id, row.subject))
+        .collect())
+}
+
+impl super::Directory {
+    /// Events that wait for their time, soonest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn waiting_events(&self, limit: usize) -> Result<Vec<EventRow>, StoreError> {
+        let parameter = json!({ "until": Value::Null, "limit": limit });
+        self.reader().rows(&WAITING, &parameter).await
+    }
+}
+
+const OF_SUBJECTS: Sql = Sql {
+    table: "business_event",
+    // Without `data`: deciding about order needs none of it, except for events that wait.
+    postgres: "
+        SELECT (to_jsonb(e) || jsonb_build_object('data', CASE e.status WHEN 'waiting' THEN e.data END))::text
+        FROM business_event AS e
+        JOIN jsonb_to_recordset($1::jsonb) AS wanted(shard_id int, key text)
+          ON e.shard_id = wanted.shard_id AND e.subject = wanted.key
+        ORDER BY e.shard_id, e.subject, e.received_at, e.event_id",
+    sqlite: "
+        SELECT json_object('shard_id', e.shard_id, 'event_id', e.event_id, 'subject', e.subject, 'source', e.source,
+            'event_type', e.event_type, 'version', e.version, 'occurred_at', e.occurred_at,
+            'effective_at', e.effective_at, 'zone', e.zone, 'received_at', e.received_at, 'supersedes', e.supersedes,
+            'status', e.status, 'data', json(CASE e.status WHEN 'waiting' THEN e.data ELSE 'null' END),
+            'cases', json(e.cases), 'initiator', e.initiator)
+        FROM json_each(?1) AS wanted
+        JOIN business_event AS e ON e.shard_id = wanted.value ->> 'shard_id' AND e.subject = wanted.value ->> 'key'
+        ORDER BY e.shard_id, e.subject, e.received_at, e.event_id",
+};
+
+const PUT: Sql = Sql {
+    table: "business_event",
+    postgres: "
+        INSERT INTO business_event (shard_id, event_id, subject, source, event_type, version, occurred_at, effective_at,
+            zone, received_at, supersedes, status, data, cases, initiator)
+        SELECT shard_id, event_id, subject, source, event_type, version, occurred_at, effective_at,
+            zone, received_at, supersedes, status, data, cases, initiator
+        FROM jsonb_populate_recordset(NULL::business_event, $1::jsonb)
+        ON CONFLICT (shard_id, event_id) DO NOTHING",
+    sqlite: "
+        INSERT INTO business_event (shard_id, event_id, subject, source, event_type, version, occurred_at, effective_at,
+            zone, received_at, supersedes, status, data, cases, initiator)
+        SELECT value ->> 'shard_id', value ->> 'event_id', value ->> 'subject', value ->> 'source',
+            value ->> 'event_type', value ->> 'version', value ->> 'occurred_at', value ->> 'effective_at',
+            value ->> 'zone', value ->> 'received_at', value ->> 'supersedes', value ->> 'status', value -> 'data',
+            value -> 'cases', value ->> 'initiator'
+        FROM json_each(?1) WHERE true
+        ON CONFLICT (shard_id, event_id) DO NOTHING",
+};
+
+const MARK: Sql = Sql {
+    table: "business_event",
+    postgres: "
+        UPDATE business_event AS e SET status = now.status, cases = now.cases
+        FROM jsonb_to_recordset($1::jsonb) AS now(shard_id int, event_id text, status text, cases jsonb)
+        WHERE e.shard_id = now.shard_id AND e.event_id = now.event_id AND e.status = 'waiting'",
+    sqlite: "
+        UPDATE business_event SET status = changed.value ->> 'status', cases = changed.value -> 'cases'
+        FROM json_each(?1) AS changed
+        WHERE business_event.shard_id = changed.value ->> 'shard_id'
+          AND business_event.event_id = changed.value ->> 'event_id' AND business_event.status = 'waiting'",
+};
+
+const WAITING: Sql = Sql {
+    table: "business_event",
+    postgres: "
+        SELECT to_jsonb(e)::text FROM business_event AS e
+        WHERE e.status = 'waiting'
+          AND (($1::jsonb->>'until') IS NULL OR e.effective_at <= ($1::jsonb->>'until')::timestamptz)
+        ORDER BY e.effective_at, e.event_id LIMIT ($1::jsonb->>'limit')::bigint",
+    sqlite: "
+        SELECT json_object('shard_id', shard_id, 'event_id', event_id, 'subject', subject, 'source', source,
+            'event_type', event_type, 'version', version, 'occurred_at', occurred_at, 'effective_at', effective_at,
+            'zone', zone, 'received_at', received_at, 'supersedes', supersedes, 'status', status,
+            'data', json(data), 'cases', json(cases), 'initiator', initiator)
+        FROM business_event
+        WHERE status = 'waiting' AND (?1 ->> 'until' IS NULL OR effective_at <= ?1 ->> 'until')
+        ORDER BY effective_at, event_id LIMIT ?1 ->> 'limit'",
+};

@@ -1,0 +1,122 @@
+//! The directory: who is known, what they hold and why, what the sources said, how long corrections took.
+//!
+//! It is written in two ways only, both transactional: by the [intake](crate::intake), together with the
+//! messages that start cases, and by the [`DirectoryProjection`], together with the transitions of cases. So
+//! it can never say something that no event and no step stands behind.
+//!
+//! Reading is for people (command line, API) and for planning; it never takes part in a transition.
+
+mod database;
+mod events;
+mod identities;
+mod lag;
+mod projection;
+mod rows;
+mod snapshots;
+mod statements;
+mod systems;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use engine::core::id::Subject;
+use engine::store::postgres::PostgresStore;
+use engine::store::sqlite::SqliteStore;
+use engine::store::{Migration, Store, StoreError, Work};
+
+use database::Reader;
+
+pub(crate) use events::{events_in, mark, put_events, waiting_due};
+pub(crate) use identities::{for_update, put as put_identities};
+pub(crate) use snapshots::{
+    Position, RecordRow, decide as decide_snapshot, mark_gone, move_on, put_records, put_snapshot,
+};
+
+pub use identities::{
+    EVENTS_SHOWN_MAX, Holdings, IdentityDetail, IdentityFilter, PAGE_ROWS_MAX, SEARCH_BYTES_MAX,
+    facts_of,
+};
+pub use lag::LagSummary;
+pub use projection::{DirectoryProjection, LagKind};
+pub use rows::{
+    AccountRow, AccountStatus, EventRow, EventStatus, GrantReason, GrantRow, GrantStatus,
+    IdentityRow, IdentityStatus, SnapshotRow, SnapshotStatus, SystemState, SystemStateRow,
+};
+pub use snapshots::PendingSnapshot;
+pub use systems::AccountCount;
+
+/// The directory's schema, to be given to [`Store::migrate`] after the engine's own.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    version: 2,
+    name: "directory",
+    postgres: include_str!("../../../migrations/postgres/0002_directory.sql"),
+    sqlite: include_str!("../../../migrations/sqlite/0002_directory.sql"),
+}];
+
+/// The directory in the database of a store. Cheap to clone.
+#[derive(Clone)]
+pub struct Directory {
+    store: Arc<dyn Store>,
+    reader: Reader,
+    shards: u32,
+}
+
+impl Directory {
+    /// The directory of a store on SQLite whose schema is up to date.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn on_sqlite(store: Arc<SqliteStore>) -> Result<Self, StoreError> {
+        let reader = Reader::Sqlite(store.readers().clone());
+        let shards = store.shard_count().await?;
+        Ok(Self {
+            store,
+            reader,
+            shards,
+        })
+    }
+
+    /// The directory of a store on PostgreSQL whose schema is up to date.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn on_postgres(store: Arc<PostgresStore>) -> Result<Self, StoreError> {
+        let reader = Reader::Postgres(store.readers().clone());
+        let shards = store.shard_count().await?;
+        Ok(Self {
+            store,
+            reader,
+            shards,
+        })
+    }
+
+    /// The store it lies in.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The shard of a subject, a source or a system, by its name.
+    pub(crate) fn shard(&self, name: &str) -> i32 {
+        Subject(name.to_owned()).shard(self.shards).0
+    }
+
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Writes in a transaction of its own.
+    pub(crate) async fn write(&self, work: &dyn Work) -> Result<(), StoreError> {
+        self.store.write(work).await
+    }
+}
+
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Directory")
+            .field("shards", &self.shards)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,491 @@
+//! From finished steps to the directory, in the transaction that records them.
+//!
+//! What a step did is read from its output, which the [actions](crate::actions) write in one common form
+//! ([`Effect`]). A batch of outcomes is folded in memory first, so that it takes one statement a table however
+//! many cases it holds.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use engine::core::case::{CaseState, Verification};
+use engine::store::{Outcome, OutcomeKind, Projection, StepEnding, StoreError, Transaction};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::database::{execute_all, stored_time, stored_time_option};
+use super::rows::{AccountStatus, GrantReason, GrantStatus};
+use super::statements::{
+    ACTIVATE, CLOSE_GRANTS, DEPART, LEAVE, PUT_ACCOUNTS, PUT_GRANTS, PUT_LAGS, REASONS,
+};
+use crate::actions::name;
+
+/// What a step says it did, in its output (or, when it never gave one, in what it was asked).
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct Effect {
+    system: Option<String>,
+    account: Option<String>,
+    name: Option<String>,
+    enabled: Option<bool>,
+    entitlement: Option<String>,
+    reasons: Vec<GrantReason>,
+    policy: Option<String>,
+    attributes_digest: Option<String>,
+    /// Nothing was there to do, or the system cannot do it.
+    skipped: bool,
+}
+
+impl Effect {
+    /// `item` overlaid by `with`, overlaid by `output`.
+    fn of(item: &Value, with: &Value, output: &Value) -> Self {
+        let mut merged = serde_json::Map::new();
+        for part in [item, with, output] {
+            if let Value::Object(fields) = part {
+                merged.extend(
+                    fields
+                        .iter()
+                        .filter(|(_, value)| !value.is_null())
+                        .map(|(name, value)| (name.clone(), value.clone())),
+                );
+            }
+        }
+        // Read field by field: a person may put anything into the output of a task.
+        let text = |name: &str| merged.get(name).and_then(Value::as_str).map(str::to_owned);
+        let truth = |name: &str| merged.get(name).and_then(Value::as_bool);
+        Self {
+            system: text("system"),
+            account: text("account"),
+            name: text("name"),
+            enabled: truth("enabled"),
+            entitlement: text("entitlement"),
+            reasons: merged
+                .get("reasons")
+                .and_then(|reasons| serde_json::from_value(reasons.clone()).ok())
+                .unwrap_or_default(),
+            policy: text("policy"),
+            attributes_digest: text("attributes_digest"),
+            skipped: truth("skipped").unwrap_or(false),
+        }
+    }
+}
+
+/// Whether access was given or taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LagKind {
+    Grant,
+    Removal,
+}
+
+#[derive(Debug, Serialize)]
+struct AccountChange {
+    shard_id: i32,
+    identity_key: String,
+    system: String,
+    native_id: Option<String>,
+    name: Option<String>,
+    /// `planned` leaves the status of a row that exists as it is.
+    status: AccountStatus,
+    attributes_digest: Option<String>,
+    #[serde(with = "stored_time_option")]
+    created_at: Option<DateTime<Utc>>,
+    #[serde(with = "stored_time_option")]
+    disabled_at: Option<DateTime<Utc>>,
+    #[serde(with = "stored_time")]
+    changed_at: DateTime<Utc>,
+    #[serde(with = "stored_time_option")]
+    verified_at: Option<DateTime<Utc>>,
+    unverified: Option<String>,
+    case_id: String,
+}
+
+impl AccountChange {
+    /// `later` on top of this one.
+    fn then(&mut self, later: Self) {
+        let status = match later.status {
+            AccountStatus::Planned => self.status,
+            other => other,
+        };
+        *self = Self {
+            status,
+            native_id: later.native_id.or_else(|| self.native_id.take()),
+            name: later.name.or_else(|| self.name.take()),
+            attributes_digest: later
+                .attributes_digest
+                .or_else(|| self.attributes_digest.take()),
+            created_at: later.created_at.or(self.created_at),
+            disabled_at: later.disabled_at.or(self.disabled_at),
+            ..later
+        };
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct GrantChange {
+    shard_id: i32,
+    identity_key: String,
+    system: String,
+    entitlement: String,
+    status: GrantStatus,
+    held_by: &'static str,
+    reasons: Vec<GrantReason>,
+    policy_hash: Option<String>,
+    #[serde(with = "stored_time_option")]
+    since: Option<DateTime<Utc>>,
+    #[serde(with = "stored_time_option")]
+    until: Option<DateTime<Utc>>,
+    #[serde(with = "stored_time_option")]
+    verified_at: Option<DateTime<Utc>>,
+    unverified: Option<String>,
+    case_id: String,
+}
+
+#[derive(Debug, Serialize)]
+struct LagChange {
+    shard_id: i32,
+    case_id: String,
+    system: String,
+    kind: LagKind,
+    identity_key: String,
+    workflow: String,
+    #[serde(with = "stored_time")]
+    effective_at: DateTime<Utc>,
+    #[serde(with = "stored_time")]
+    received_at: DateTime<Utc>,
+    #[serde(with = "stored_time")]
+    finished_at: DateTime<Utc>,
+    step_count: u32,
+    unverified_count: u32,
+}
+
+/// A change of where a person stands.
+#[derive(Debug, Serialize)]
+struct StatusChange {
+    shard_id: i32,
+    identity_key: String,
+    generation: u32,
+    case_id: String,
+    #[serde(with = "stored_time")]
+    at: DateTime<Utc>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReasonsChange {
+    shard_id: i32,
+    identity_key: String,
+    system: String,
+    entitlement: String,
+    reasons: Value,
+    policy_hash: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct AccountGone {
+    shard_id: i32,
+    identity_key: String,
+    system: String,
+    #[serde(with = "stored_time")]
+    at: DateTime<Utc>,
+}
+
+/// Keeps the directory in step with the cases.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DirectoryProjection;
+
+#[async_trait]
+impl Projection for DirectoryProjection {
+    async fn project(
+        &self,
+        transaction: &mut Transaction<'_>,
+        outcomes: &[Outcome],
+    ) -> Result<(), StoreError> {
+        let mut changes = Changes::default();
+        for outcome in outcomes {
+            changes.add(outcome);
+        }
+        changes.write(transaction).await
+    }
+}
+
+/// What a batch of outcomes changes, at most one entry a row.
+#[derive(Debug, Default)]
+struct Changes {
+    accounts: BTreeMap<(i32, String, String), AccountChange>,
+    grants: BTreeMap<(i32, String, String, String), GrantChange>,
+    gone: Vec<AccountGone>,
+    lags: BTreeMap<(i32, String, String, LagKind), LagChange>,
+    reasons: BTreeMap<(i32, String, String, String), ReasonsChange>,
+    activated: Vec<StatusChange>,
+    leaving: Vec<StatusChange>,
+    departed: Vec<StatusChange>,
+}
+
+impl Changes {
+    fn add(&mut self, outcome: &Outcome) {
+        let status = || StatusChange {
+            shard_id: outcome.shard.0,
+            identity_key: outcome.subject.0.clone(),
+            generation: outcome.generation,
+            case_id: outcome.case.to_string(),
+            at: outcome.at,
+        };
+        match &outcome.kind {
+            // Whether the case of a leaver left something behind is shown by the accounts; the person has left.
+            OutcomeKind::Closed { state } => match state {
+                CaseState::Succeeded | CaseState::Unverified | CaseState::Incomplete => {
+                    self.departed.push(status());
+                }
+                _ => {}
+            },
+            OutcomeKind::Step {
+                uses,
+                ending,
+                item,
+                with,
+                output,
+                verification,
+                ..
+            } => {
+                let effect = Effect::of(item, with, output);
+                match (uses.as_str(), ending) {
+                    (name::IDENTITY_ACTIVATE, StepEnding::Done) => self.activated.push(status()),
+                    (name::IDENTITY_LEAVE, StepEnding::Done) => self.leaving.push(status()),
+                    (name::ACCESS_PLAN, StepEnding::Done) => self.plan(outcome, output),
+                    _ if effect.skipped => {}
+                    (uses, ending) => {
+                        self.access(outcome, uses, *ending, &effect, verification.as_ref());
+                    }
+                }
+            }
+        }
+    }
+
+    fn access(
+        &mut self,
+        outcome: &Outcome,
+        uses: &str,
+        ending: StepEnding,
+        effect: &Effect,
+        verification: Option<&Verification>,
+    ) {
+        use AccountStatus::{Active, Deleted, Disabled, Planned, Uncertain};
+        use StepEnding::{Done, Undone, Unknown};
+        let created = if effect.enabled == Some(false) {
+            Disabled
+        } else {
+            Active
+        };
+        let account = match (uses, ending) {
+            (name::ACCOUNT_CREATE, Done) => Some(created),
+            // Taking an account back ends its use and keeps it: nothing of it may be lost by a mistake.
+            (name::ACCOUNT_CREATE | name::ACCOUNT_ENABLE, Undone) => Some(Disabled),
+            (name::ACCOUNT_ENABLE, Done) => Some(Active),
+            (name::ACCOUNT_UPDATE, Done) => Some(Planned),
+            (name::ACCOUNT_DISABLE, Done) => Some(Disabled),
+            (name::ACCOUNT_DISABLE, Undone) => Some(Active),
+            (name::ACCOUNT_DELETE, Done) => Some(Deleted),
+            (
+                name::ACCOUNT_CREATE
+                | name::ACCOUNT_ENABLE
+                | name::ACCOUNT_DISABLE
+                | name::ACCOUNT_DELETE,
+                Unknown,
+            ) => Some(Uncertain),
+            _ => None,
+        };
+        let grant = match (uses, ending) {
+            (name::GRANT_ADD, Done) | (name::GRANT_REVOKE, Undone) => Some(GrantStatus::Active),
+            (name::GRANT_ADD, Undone) | (name::GRANT_REVOKE, Done) => Some(GrantStatus::Revoked),
+            (name::GRANT_ADD | name::GRANT_REVOKE, Unknown) => Some(GrantStatus::Uncertain),
+            _ => None,
+        };
+        if let Some(status) = account {
+            self.account(outcome, status, effect, verification);
+        }
+        if let Some(status) = grant {
+            self.grant(outcome, status, effect, verification);
+        }
+        if ending == Done {
+            self.lag(outcome, uses, effect, verification);
+        }
+    }
+
+    fn account(
+        &mut self,
+        outcome: &Outcome,
+        status: AccountStatus,
+        effect: &Effect,
+        verification: Option<&Verification>,
+    ) {
+        let Some(system) = &effect.system else { return };
+        let (verified_at, unverified) = proven(outcome, verification);
+        let change = AccountChange {
+            shard_id: outcome.shard.0,
+            identity_key: outcome.subject.0.clone(),
+            system: system.clone(),
+            native_id: effect.account.clone(),
+            name: effect.name.clone(),
+            status,
+            attributes_digest: effect.attributes_digest.clone(),
+            created_at: (status == AccountStatus::Active).then_some(outcome.at),
+            disabled_at: (status == AccountStatus::Disabled).then_some(outcome.at),
+            changed_at: outcome.at,
+            verified_at,
+            unverified,
+            case_id: outcome.case.to_string(),
+        };
+        let key = (outcome.shard.0, outcome.subject.0.clone(), system.clone());
+        if status == AccountStatus::Deleted {
+            self.gone.push(AccountGone {
+                shard_id: key.0,
+                identity_key: key.1.clone(),
+                system: key.2.clone(),
+                at: outcome.at,
+            });
+        }
+        match self.accounts.get_mut(&key) {
+            Some(earlier) => earlier.then(change),
+            None => {
+                self.accounts.insert(key, change);
+            }
+        }
+    }
+
+    fn grant(
+        &mut self,
+        outcome: &Outcome,
+        status: GrantStatus,
+        effect: &Effect,
+        verification: Option<&Verification>,
+    ) {
+        let (Some(system), Some(entitlement)) = (&effect.system, &effect.entitlement) else {
+            return;
+        };
+        let (verified_at, unverified) = proven(outcome, verification);
+        let key = (
+            outcome.shard.0,
+            outcome.subject.0.clone(),
+            system.clone(),
+            entitlement.clone(),
+        );
+        let change = GrantChange {
+            shard_id: key.0,
+            identity_key: key.1.clone(),
+            system: system.clone(),
+            entitlement: entitlement.clone(),
+            status,
+            held_by: "policy",
+            reasons: effect.reasons.clone(),
+            policy_hash: effect.policy.clone(),
+            since: (status == GrantStatus::Active).then_some(outcome.at),
+            until: (status == GrantStatus::Revoked).then_some(outcome.at),
+            verified_at,
+            unverified,
+            case_id: outcome.case.to_string(),
+        };
+        self.grants.insert(key, change);
+    }
+
+    fn lag(
+        &mut self,
+        outcome: &Outcome,
+        uses: &str,
+        effect: &Effect,
+        verification: Option<&Verification>,
+    ) {
+        let kind = match uses {
+            name::ACCOUNT_CREATE | name::ACCOUNT_ENABLE | name::GRANT_ADD => LagKind::Grant,
+            name::ACCOUNT_DISABLE
+            | name::ACCOUNT_DELETE
+            | name::GRANT_REVOKE
+            | name::SESSIONS_REVOKE => LagKind::Removal,
+            _ => return,
+        };
+        let Some(system) = &effect.system else { return };
+        let unverified = matches!(verification, Some(Verification::Unverified { .. }));
+        let key = (
+            outcome.shard.0,
+            outcome.case.to_string(),
+            system.clone(),
+            kind,
+        );
+        let row = self.lags.entry(key).or_insert_with(|| LagChange {
+            shard_id: outcome.shard.0,
+            case_id: outcome.case.to_string(),
+            system: system.clone(),
+            kind,
+            identity_key: outcome.subject.0.clone(),
+            workflow: outcome.workflow.clone(),
+            effective_at: outcome.effective_at.unwrap_or(outcome.received_at),
+            received_at: outcome.received_at,
+            finished_at: outcome.at,
+            step_count: 0,
+            unverified_count: 0,
+        });
+        row.finished_at = row.finished_at.max(outcome.at);
+        row.step_count += 1;
+        row.unverified_count += u32::from(unverified);
+    }
+
+    /// A plan also says which rights stay, but for other reasons than before.
+    fn plan(&mut self, outcome: &Outcome, output: &Value) {
+        let policy = output
+            .get("policy")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
+        let changed = output.get("reasons_changed").and_then(Value::as_array);
+        for grant in changed.into_iter().flatten() {
+            let text = |name: &str| grant.get(name).and_then(Value::as_str);
+            let (Some(system), Some(entitlement)) = (text("system"), text("entitlement")) else {
+                continue;
+            };
+            let key = (
+                outcome.shard.0,
+                outcome.subject.0.clone(),
+                system.to_owned(),
+                entitlement.to_owned(),
+            );
+            let change = ReasonsChange {
+                shard_id: key.0,
+                identity_key: key.1.clone(),
+                system: key.2.clone(),
+                entitlement: key.3.clone(),
+                reasons: grant
+                    .get("reasons")
+                    .cloned()
+                    .unwrap_or(Value::Array(Vec::new())),
+                policy_hash: policy.clone(),
+            };
+            self.reasons.insert(key, change);
+        }
+    }
+
+    async fn write(self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
+        let accounts: Vec<_> = self.accounts.into_values().collect();
+        let grants: Vec<_> = self.grants.into_values().collect();
+        let lags: Vec<_> = self.lags.into_values().collect();
+        let reasons: Vec<_> = self.reasons.into_values().collect();
+        execute_all(transaction, &PUT_ACCOUNTS, &accounts).await?;
+        execute_all(transaction, &PUT_GRANTS, &grants).await?;
+        execute_all(transaction, &CLOSE_GRANTS, &self.gone).await?;
+        execute_all(transaction, &REASONS, &reasons).await?;
+        execute_all(transaction, &PUT_LAGS, &lags).await?;
+        // In this order: one batch may hold a joiner that began and the leaver that took its place.
+        execute_all(transaction, &ACTIVATE, &self.activated).await?;
+        execute_all(transaction, &LEAVE, &self.leaving).await?;
+        execute_all(transaction, &DEPART, &self.departed).await?;
+        Ok(())
+    }
+}
+
+fn proven(
+    outcome: &Outcome,
+    verification: Option<&Verification>,
+) -> (Option<DateTime<Utc>>, Option<String>) {
+    match verification {
+        Some(Verification::Verified) => (Some(outcome.at), None),
+        Some(Verification::Unverified { reason }) => (None, Some(reason.clone())),
+        Some(Verification::Attested { .. } | Verification::NotNeeded) | None => (None, None),
+    }
+}

@@ -1,0 +1,553 @@
+//! Intake: what sources say becomes durable, is put in order, and starts cases.
+//!
+//! Everything that follows from a file or an event is written in one transaction: records, identities, events
+//! and the messages that start cases. A crash leaves all of it or nothing; the same file or event again
+//! changes nothing.
+//!
+//! Facts that are not effective yet wait in the directory, not in a case: somebody's announced end in thirty
+//! days must not hold up their transfer tomorrow, and a cancelled end is a row that never starts.
+//! [`Intake::start_due`] starts them, and says when to call it next.
+//!
+//! Several events for one person in one file make one case for each workflow that reacts, and none for a
+//! workflow that another of them would end at once.
+
+mod order;
+mod person;
+mod report;
+mod settle;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use engine::core::Timestamp;
+use engine::core::id::Actor;
+use engine::runner::Definitions;
+use engine::store::{InboxRow, StoreError, Transaction, Work};
+use uuid::Uuid;
+
+use self::settle::{Origin, Settled, settle};
+use crate::directory::{
+    Directory, PendingSnapshot, Position, RecordRow, SnapshotRow, SnapshotStatus, decide_snapshot,
+    mark_gone, move_on, put_records, put_snapshot, waiting_due,
+};
+use crate::policy::{Problem, Problems};
+use crate::sources::{
+    BusinessEvent, Key, Records, Snapshot, SnapshotInput, Source, Summary, Verdict, assess, diff,
+    read_snapshot,
+};
+
+pub use self::report::{Due, EventReport, ImportReport, ImportStatus, IntakeError};
+
+/// How many waiting events are started in one transaction.
+const DUE_EVENTS_MAX: usize = 500;
+/// The most transactions of one call of [`Intake::start_due`]; the rest is left to the next.
+const DUE_ROUNDS_MAX: usize = 200;
+/// Makes identifiers of snapshots out of what they say.
+const NAMESPACE: Uuid = Uuid::from_u128(0x0c5d_8a42_77e1_4d13_9b60_52fa_1e98_c3d7);
+
+/// Takes facts in. Cheap to clone.
+#[derive(Clone)]
+pub struct Intake {
+    directory: Directory,
+    definitions: Arc<Definitions>,
+}
+
+impl Intake {
+    #[must_use]
+    pub fn new(directory: Directory, definitions: Arc<Definitions>) -> Self {
+        Self {
+            directory,
+            definitions,
+        }
+    }
+
+    /// Reads a file and takes it in, or keeps it until a person has approved it.
+    ///
+    /// # Errors
+    /// [`IntakeError::Refused`] when the file is wrong or older than what was applied; nothing is changed.
+    /// [`IntakeError::MovedOn`] when another import of this source came between.
+    pub async fn import(
+        &self,
+        source: &Source,
+        reader: impl Read,
+        input: &SnapshotInput<'_>,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<ImportReport, IntakeError> {
+        let snapshot = read_snapshot(source, reader, input)?;
+        self.import_snapshot(source, &snapshot, by, now).await
+    }
+
+    /// As [`Intake::import`], for a file that was read already.
+    ///
+    /// # Errors
+    /// As [`Intake::import`].
+    pub async fn import_snapshot(
+        &self,
+        source: &Source,
+        snapshot: &Snapshot,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<ImportReport, IntakeError> {
+        let (position, previous, gone) = self.directory.source_state(source.name()).await?;
+        let next = self.position(snapshot);
+        if let Some(position) = &position {
+            if position.as_of > snapshot.as_of.day {
+                return Err(older(snapshot, position).into());
+            }
+            if position.as_of == next.as_of && position.digest == next.digest {
+                return Ok(ImportReport::unchanged(snapshot, &next.snapshot_id));
+            }
+        }
+        let difference = diff(source, &previous, snapshot, &gone);
+        let (summary, stopped_by) =
+            match assess(&difference, &previous, &snapshot.records, source.guard()) {
+                Verdict::Pass { summary } => (summary, None),
+                Verdict::Stop { reasons, summary } => {
+                    let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+                    (summary, Some(reasons))
+                }
+            };
+        let row = SnapshotRow {
+            shard_id: next.shard_id,
+            source: next.source.clone(),
+            snapshot_id: next.snapshot_id.clone(),
+            file: snapshot.file.clone(),
+            as_of: next.as_of,
+            file_sha256: snapshot.sha256.clone(),
+            digest: next.digest.clone(),
+            row_count: snapshot.rows,
+            complete: snapshot.complete,
+            status: if stopped_by.is_some() {
+                SnapshotStatus::Waiting
+            } else {
+                SnapshotStatus::Applied
+            },
+            difference_id: difference.id.clone(),
+            summary: serde_json::to_value(&summary).map_err(IntakeError::stored_form)?,
+            stopped_by: stopped_by.clone(),
+            base_id: position.map(|position| position.snapshot_id),
+            imported_at: now,
+            imported_by: by.0.clone(),
+            decided_at: None,
+            decided_by: None,
+            decided_note: None,
+        };
+        let pending = pending(&previous, snapshot, difference);
+        if stopped_by.is_some() {
+            let keep = Keep {
+                row: &row,
+                pending: &pending,
+            };
+            self.directory.write(&keep).await?;
+            return Ok(ImportReport::waiting(snapshot, &row, summary));
+        }
+        // Who stands behind the cases is the source; who fed the file in is kept with the file.
+        let initiator = Actor(format!("source:{}", source.name()));
+        let settled = self
+            .apply(&row, &pending, next, &initiator, now, false)
+            .await?;
+        Ok(ImportReport::applied(snapshot, &row, summary, &settled))
+    }
+
+    /// Applies the difference that the guard stopped, exactly as it was shown.
+    ///
+    /// # Errors
+    /// [`IntakeError::NoSuchDifference`], [`IntakeError::Decided`]; [`IntakeError::MovedOn`] when another
+    /// snapshot was applied since, so that this difference says nothing any more.
+    pub async fn approve(
+        &self,
+        difference_id: &str,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<ImportReport, IntakeError> {
+        let mut row = self.waiting(difference_id).await?;
+        let pending = self
+            .directory
+            .pending(&row)
+            .await?
+            .ok_or_else(|| IntakeError::Decided {
+                difference: difference_id.to_owned(),
+                by: String::new(),
+            })?;
+        row.status = SnapshotStatus::Applied;
+        row.decided_at = Some(now);
+        row.decided_by = Some(by.0.clone());
+        let next = Position {
+            shard_id: row.shard_id,
+            source: row.source.clone(),
+            snapshot_id: row.snapshot_id.clone(),
+            as_of: row.as_of,
+            digest: row.digest.clone(),
+        };
+        let settled = self.apply(&row, &pending, next, by, now, true).await?;
+        let summary: Summary =
+            serde_json::from_value(row.summary.clone()).map_err(IntakeError::stored_form)?;
+        Ok(ImportReport::of_row(&row, summary, &settled))
+    }
+
+    /// Drops the difference that the guard stopped. The same file asks again.
+    ///
+    /// # Errors
+    /// [`IntakeError::NoSuchDifference`], [`IntakeError::Decided`].
+    pub async fn reject(
+        &self,
+        difference_id: &str,
+        by: &Actor,
+        note: &str,
+        now: Timestamp,
+    ) -> Result<(), IntakeError> {
+        let mut row = self.waiting(difference_id).await?;
+        row.status = SnapshotStatus::Rejected;
+        row.decided_at = Some(now);
+        row.decided_by = Some(by.0.clone());
+        row.decided_note = Some(note.to_owned());
+        let work = Reject {
+            row: &row,
+            done: Mutex::new(false),
+        };
+        self.directory.write(&work).await?;
+        let done = work
+            .done
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        if done {
+            Ok(())
+        } else {
+            Err(IntakeError::decided(&row))
+        }
+    }
+
+    /// Takes one event in. The same event again changes nothing.
+    ///
+    /// # Errors
+    /// [`IntakeError::UnknownSubject`] when it is about somebody whom no event has introduced.
+    pub async fn event(
+        &self,
+        event: &BusinessEvent,
+        initiator: &Actor,
+        now: Timestamp,
+    ) -> Result<EventReport, IntakeError> {
+        let shard_id = self.directory.shard(event.subject.as_str());
+        let subjects = BTreeSet::from([(shard_id, event.subject.as_str().to_owned())]);
+        let settled = self
+            .settle(&subjects, std::slice::from_ref(event), initiator, now)
+            .await?;
+        let status = settled.events.keys().next().copied();
+        Ok(EventReport {
+            id: event.id.clone(),
+            new: status.is_some(),
+            status,
+            cases: settled.cases.into_values().flatten().collect(),
+        })
+    }
+
+    /// Starts what waited for its time and is effective by `now`. Call it again at `next`, or when an event
+    /// came in; calling it more often is harmless.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn start_due(&self, now: Timestamp) -> Result<Due, IntakeError> {
+        let nobody = Actor::engine();
+        let mut cases: BTreeMap<String, u64> = BTreeMap::new();
+        for _ in 0..DUE_ROUNDS_MAX {
+            let subjects = waiting_due(&self.directory, now, DUE_EVENTS_MAX).await?;
+            if subjects.is_empty() {
+                break;
+            }
+            let settled = self.settle(&subjects, &[], &nobody, now).await?;
+            for (workflow, started) in settled.cases {
+                *cases.entry(workflow).or_default() += started.len() as u64;
+            }
+        }
+        let next = self
+            .directory
+            .waiting_events(1)
+            .await?
+            .first()
+            .map(|event| event.effective_at);
+        Ok(Due { cases, next })
+    }
+
+    fn position(&self, snapshot: &Snapshot) -> Position {
+        // A file that claims to hold everybody says more than the same file without that claim.
+        let digest = if snapshot.complete {
+            format!("{}:complete", snapshot.digest)
+        } else {
+            snapshot.digest.clone()
+        };
+        let identity = format!("{}\n{}\n{digest}", snapshot.source, snapshot.as_of.day);
+        Position {
+            shard_id: self.directory.shard(&snapshot.source),
+            source: snapshot.source.clone(),
+            snapshot_id: format!(
+                "snp_{}",
+                Uuid::new_v5(&NAMESPACE, identity.as_bytes()).simple()
+            ),
+            as_of: snapshot.as_of.day,
+            digest,
+        }
+    }
+
+    async fn waiting(&self, difference_id: &str) -> Result<SnapshotRow, IntakeError> {
+        let row = self
+            .directory
+            .snapshot_of(difference_id)
+            .await?
+            .ok_or_else(|| IntakeError::NoSuchDifference(difference_id.to_owned()))?;
+        if row.status == SnapshotStatus::Waiting {
+            Ok(row)
+        } else {
+            Err(IntakeError::decided(&row))
+        }
+    }
+
+    async fn apply(
+        &self,
+        row: &SnapshotRow,
+        pending: &PendingSnapshot,
+        next: Position,
+        initiator: &Actor,
+        now: Timestamp,
+        decided: bool,
+    ) -> Result<Settled, IntakeError> {
+        let events: Vec<BusinessEvent> = pending
+            .difference
+            .changes
+            .iter()
+            .map(|change| change.event.clone())
+            .collect();
+        let subjects = events
+            .iter()
+            .map(|event| {
+                let key = event.subject.as_str();
+                (self.directory.shard(key), key.to_owned())
+            })
+            .collect();
+        let work = Apply {
+            row,
+            pending,
+            next,
+            decided,
+            take: Take {
+                definitions: &self.definitions,
+                initiator,
+                now,
+                subjects: &subjects,
+                events: &events,
+                settled: Mutex::new(None),
+            },
+        };
+        match self.directory.write(&work).await {
+            Ok(()) => work.take.finish(),
+            Err(StoreError::Projection(_)) if work.take.refused() => work.take.finish(),
+            Err(StoreError::Projection(reason)) if reason == MOVED_ON => {
+                Err(IntakeError::MovedOn {
+                    source_name: row.source.clone(),
+                })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn settle(
+        &self,
+        subjects: &BTreeSet<(i32, String)>,
+        events: &[BusinessEvent],
+        initiator: &Actor,
+        now: Timestamp,
+    ) -> Result<Settled, IntakeError> {
+        let work = Take {
+            definitions: &self.definitions,
+            initiator,
+            now,
+            subjects,
+            events,
+            settled: Mutex::new(None),
+        };
+        match self.directory.write(&work).await {
+            Ok(()) => work.finish(),
+            Err(StoreError::Projection(_)) if work.refused() => work.finish(),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What a snapshot changes, compared with what is there.
+fn pending(
+    previous: &Records,
+    snapshot: &Snapshot,
+    difference: crate::sources::Difference,
+) -> PendingSnapshot {
+    let changed = |key: &Key, digest: &str| {
+        previous
+            .get(key)
+            .is_none_or(|before| before.digest != digest)
+    };
+    PendingSnapshot {
+        difference,
+        records: snapshot
+            .records
+            .iter()
+            .filter(|(key, record)| changed(key, &record.digest))
+            .map(|(_, record)| record.clone())
+            .collect(),
+        gone: previous
+            .keys()
+            .filter(|key| snapshot.complete && !snapshot.records.contains_key(*key))
+            .cloned()
+            .collect(),
+    }
+}
+
+fn older(snapshot: &Snapshot, position: &Position) -> Problems {
+    Problem::new(
+        &snapshot.file,
+        None,
+        format!(
+            "the file is of {}, and `{}` is at {} already",
+            snapshot.as_of.day, position.source, position.as_of
+        ),
+        "import files in the order of their days; to correct a day, deliver its file again with that day",
+    )
+    .into()
+}
+
+/// Takes events in, in a transaction.
+struct Take<'a> {
+    definitions: &'a Definitions,
+    initiator: &'a Actor,
+    now: Timestamp,
+    subjects: &'a BTreeSet<(i32, String)>,
+    events: &'a [BusinessEvent],
+    settled: Mutex<Option<Settled>>,
+}
+
+impl Take<'_> {
+    async fn take(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        let origin = Origin {
+            definitions: self.definitions,
+            initiator: self.initiator,
+            now: self.now,
+        };
+        let (settled, inbox) = settle(transaction, &origin, self.subjects, self.events).await?;
+        let refused = !settled.unknown.is_empty();
+        *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = Some(settled);
+        if refused {
+            return Err(StoreError::Projection("an event has no subject".to_owned()));
+        }
+        Ok(inbox)
+    }
+
+    fn refused(&self) -> bool {
+        self.settled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .is_some_and(|settled| !settled.unknown.is_empty())
+    }
+
+    fn finish(self) -> Result<Settled, IntakeError> {
+        let settled = self
+            .settled
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .unwrap_or_default();
+        match settled.unknown.first() {
+            Some(subject) => Err(IntakeError::UnknownSubject(subject.clone())),
+            None => Ok(settled),
+        }
+    }
+}
+
+#[async_trait]
+impl Work for Take<'_> {
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        self.take(transaction).await
+    }
+}
+
+/// Rolls back when another import of the same source came first.
+const MOVED_ON: &str = "the source has moved on";
+
+/// Takes a snapshot in: records, identities, events, cases and the source's new position.
+struct Apply<'a> {
+    row: &'a SnapshotRow,
+    pending: &'a PendingSnapshot,
+    next: Position,
+    /// Whether a person decided about it; then its row waits.
+    decided: bool,
+    take: Take<'a>,
+}
+
+#[async_trait]
+impl Work for Apply<'_> {
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        let moved_on = || StoreError::Projection(MOVED_ON.to_owned());
+        if !move_on(transaction, self.row.base_id.as_deref(), &self.next).await? {
+            return Err(moved_on());
+        }
+        if self.decided {
+            if !decide_snapshot(transaction, self.row).await? {
+                return Err(moved_on());
+            }
+        } else {
+            put_snapshot(transaction, self.row, None).await?;
+        }
+        let records: Vec<RecordRow> = self
+            .pending
+            .records
+            .iter()
+            .map(|record| RecordRow {
+                shard_id: self.row.shard_id,
+                source: self.row.source.clone(),
+                record_key: record.key.as_str().to_owned(),
+                digest: record.digest.clone(),
+                status: "present".to_owned(),
+                attributes: record.attributes.clone(),
+            })
+            .collect();
+        put_records(transaction, &records).await?;
+        mark_gone(
+            transaction,
+            self.row.shard_id,
+            &self.row.source,
+            &self.pending.gone,
+        )
+        .await?;
+        self.take.take(transaction).await
+    }
+}
+
+/// Keeps a snapshot that the guard stopped.
+struct Keep<'a> {
+    row: &'a SnapshotRow,
+    pending: &'a PendingSnapshot,
+}
+
+#[async_trait]
+impl Work for Keep<'_> {
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        put_snapshot(transaction, self.row, Some(self.pending)).await?;
+        Ok(Vec::new())
+    }
+}
+
+struct Reject<'a> {
+    row: &'a SnapshotRow,
+    done: Mutex<bool>,
+}
+
+#[async_trait]
+impl Work for Reject<'_> {
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        let done = decide_snapshot(transaction, self.row).await?;
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = done;
+        Ok(Vec::new())
+    }
+}

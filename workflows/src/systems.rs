@@ -1,0 +1,352 @@
+//! The configured systems, each a connector inside its layers, with the way its accounts are named.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use connectors::connector::{Capabilities, Connector, OperationName};
+use connectors::layer::{Guarded, Limits};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+use crate::policy::problem::suggest;
+use crate::policy::{
+    self, AccountTemplate, CompiledTemplate, IdentityFacts, PolicySet, Problem, Problems, Schema,
+    TemplateError, yaml,
+};
+
+/// The longest name of a system, in bytes.
+pub const SYSTEM_NAME_BYTES_MAX: usize = 64;
+
+/// One file of the `systems` folder.
+///
+/// ```yaml
+/// name: ldap
+/// kind: ldap
+/// settings: { url: "ldaps://ldap.example.org", bind_dn: "...", password: "file:/run/secrets/ldap" }
+/// limits: { concurrency: 8, rate_per_s: 50 }
+/// account:
+///   name: lower(identity.key) + suffix(n)
+///   attributes: { cn: identity.name, sn: identity.name }
+/// initial_password: none
+/// ```
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SystemConfig {
+    #[schemars(with = "String")]
+    pub name: Spanned<String>,
+    /// The kind of connector: `exec`, `ldap`, `manual`, `postgres` or `scim`.
+    #[schemars(with = "String")]
+    pub kind: Spanned<String>,
+    /// What the connector of this kind takes. Secrets are `env:NAME` or `file:/path`.
+    #[serde(default)]
+    #[schemars(with = "serde_json::Value")]
+    pub settings: serde_json::Value,
+    #[serde(default)]
+    #[schemars(with = "serde_json::Value")]
+    pub limits: Limits,
+    /// How accounts are named and filled. May stand in the policy instead.
+    #[serde(default)]
+    pub account: Option<AccountTemplate>,
+    #[serde(default)]
+    pub initial_password: InitialPassword,
+}
+
+/// Whether a new account gets a password.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InitialPassword {
+    /// It cannot be logged in to until somebody sets one, or logs in by other means.
+    #[default]
+    None,
+    /// For systems that refuse accounts without one: random, told to nobody, kept nowhere.
+    Random,
+}
+
+impl SystemConfig {
+    /// Reads a system. `file` is its name, for messages.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it but its settings, which only the connector can judge.
+    pub fn load(file: &str, text: &str) -> Result<Self, Problems> {
+        let config: Self = yaml::parse(file, text)?;
+        let mut problems = Problems::default();
+        let name = &config.name.value;
+        let good = !name.is_empty()
+            && name.len() <= SYSTEM_NAME_BYTES_MAX
+            && name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c));
+        let at = |value: &Spanned<String>| Some((value.defined.line(), value.defined.column()));
+        if !good {
+            problems.push(Problem::new(
+                file,
+                at(&config.name),
+                format!("`{name}` is no name for a system"),
+                "use 1 to 64 of `a-z`, `0-9`, `-`, `_`, `.`",
+            ));
+        }
+        let kinds = connectors::registry::KINDS;
+        if !kinds.contains(&config.kind.value.as_str()) {
+            problems.push(Problem::new(
+                file,
+                at(&config.kind),
+                format!("unknown kind of system `{}`", config.kind.value),
+                suggest(&config.kind.value, "kinds", kinds),
+            ));
+        }
+        if let Err(error) = config.limits.validate() {
+            problems.push(Problem::new(
+                file,
+                None,
+                format!("`limits` of system `{name}`: {error}"),
+                "",
+            ));
+        }
+        problems.into_result(|| config)
+    }
+}
+
+/// A system ready to be called.
+pub struct System {
+    name: String,
+    kind: String,
+    connector: Guarded,
+    limits: Limits,
+    template: Option<CompiledTemplate>,
+    initial_password: InitialPassword,
+    capabilities: Capabilities,
+}
+
+impl System {
+    /// Puts a connector into its layers. For systems from configuration use [`Systems::build`].
+    #[must_use]
+    pub fn new(
+        name: &str,
+        kind: &str,
+        inner: Arc<dyn Connector>,
+        limits: Limits,
+        template: Option<CompiledTemplate>,
+        initial_password: InitialPassword,
+    ) -> Self {
+        let connector = Guarded::new(name, inner, limits.clone());
+        let capabilities = connector.capabilities();
+        Self {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            connector,
+            limits,
+            template,
+            initial_password,
+            capabilities,
+        }
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    #[must_use]
+    pub fn connector(&self) -> &Guarded {
+        &self.connector
+    }
+
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    #[must_use]
+    pub fn initial_password(&self) -> InitialPassword {
+        self.initial_password
+    }
+
+    #[must_use]
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    #[must_use]
+    pub fn can(&self, operation: OperationName) -> bool {
+        self.capabilities.operations.contains(&operation)
+    }
+
+    /// How accounts are named and filled: by the system's own configuration, or by the policy.
+    #[must_use]
+    pub fn template<'a>(&'a self, policy: &'a PolicySet) -> Option<&'a CompiledTemplate> {
+        self.template
+            .as_ref()
+            .or_else(|| policy.template(&self.name))
+    }
+
+    /// Whether a new account can log in at once.
+    #[must_use]
+    pub fn creates_enabled(&self, policy: &PolicySet) -> bool {
+        self.template(policy).is_none_or(CompiledTemplate::enabled)
+    }
+
+    /// The names to try for an account, in order: without a template, the key.
+    ///
+    /// # Errors
+    /// When the template has no answer for this person.
+    pub fn candidates(
+        &self,
+        policy: &PolicySet,
+        facts: &IdentityFacts,
+    ) -> Result<Vec<String>, Box<TemplateError>> {
+        match self.template(policy) {
+            Some(template) => template.candidates(facts).collect(),
+            None => Ok(vec![facts.key.clone()]),
+        }
+    }
+
+    /// The attributes an account should have.
+    ///
+    /// # Errors
+    /// When the template has no answer for this person.
+    pub fn attributes(
+        &self,
+        policy: &PolicySet,
+        facts: &IdentityFacts,
+    ) -> Result<BTreeMap<String, serde_json::Value>, Box<TemplateError>> {
+        match self.template(policy) {
+            Some(template) => template.attributes(facts),
+            None => Ok(BTreeMap::new()),
+        }
+    }
+
+    /// What a leaver's access needs and this system cannot do, as sentences for `check`.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<String> {
+        let mut gaps = Vec::new();
+        for (operation, consequence) in [
+            (
+                OperationName::DisableAccount,
+                "a leaver's account stays open",
+            ),
+            (
+                OperationName::EndSessions,
+                "what a leaver has open stays open until it ends by itself",
+            ),
+            (OperationName::Revoke, "rights cannot be taken away"),
+        ] {
+            if !self.can(operation) {
+                gaps.push(format!("cannot `{}`: {consequence}", operation.as_str()));
+            }
+        }
+        gaps
+    }
+}
+
+impl std::fmt::Debug for System {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("System")
+            .field("name", &self.name)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A digest over attributes, to see whether they have to be written again.
+#[must_use]
+pub fn attributes_digest(attributes: &BTreeMap<String, serde_json::Value>) -> String {
+    policy::digest(&serde_json::json!(attributes))
+}
+
+/// All configured systems, by name.
+#[derive(Debug, Default)]
+pub struct Systems {
+    by_name: BTreeMap<String, Arc<System>>,
+}
+
+impl Systems {
+    /// Builds the connectors of `configs`. Contacts nobody, but reads the secrets they refer to.
+    ///
+    /// # Errors
+    /// Every system whose settings its connector refuses, and every template that is wrong.
+    pub fn build(
+        configs: &[(String, SystemConfig)],
+        schema: &Schema,
+        policy: &PolicySet,
+    ) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let mut systems = Vec::new();
+        for (file, config) in configs {
+            let name = &config.name.value;
+            let template = match template(file, config, schema, policy) {
+                Ok(template) => template,
+                Err(found) => {
+                    problems.extend(found.list);
+                    continue;
+                }
+            };
+            match connectors::registry::build(name, &config.kind.value, config.settings.clone()) {
+                Ok(inner) => systems.push(System::new(
+                    name,
+                    &config.kind.value,
+                    inner,
+                    config.limits.clone(),
+                    template,
+                    config.initial_password,
+                )),
+                Err(error) => problems.push(Problem::new(
+                    file,
+                    None,
+                    error.whole(),
+                    format!("compare with the settings of kind `{}`", config.kind.value),
+                )),
+            }
+        }
+        problems.into_result(|| Self::new(systems))
+    }
+
+    /// A registry of systems that exist already.
+    #[must_use]
+    pub fn new(systems: impl IntoIterator<Item = System>) -> Self {
+        Self {
+            by_name: systems
+                .into_iter()
+                .map(|system| (system.name.clone(), Arc::new(system)))
+                .collect(),
+        }
+    }
+
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<System>> {
+        self.by_name.get(name)
+    }
+
+    /// In the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<System>> {
+        self.by_name.values()
+    }
+}
+
+/// The account template of a system's own configuration; the policy may have it instead, not as well.
+fn template(
+    file: &str,
+    config: &SystemConfig,
+    schema: &Schema,
+    policy: &PolicySet,
+) -> Result<Option<CompiledTemplate>, Problems> {
+    let name = &config.name.value;
+    let Some(own) = &config.account else {
+        return Ok(None);
+    };
+    if policy.template(name).is_some() {
+        return Err(Problem::new(
+            file,
+            Some((own.name.defined.line(), own.name.defined.column())),
+            format!("accounts of system `{name}` are described here and in the policy"),
+            "keep one of the two",
+        )
+        .into());
+    }
+    CompiledTemplate::compile(file, name, own, schema).map(|(template, _)| Some(template))
+}
