@@ -1,0 +1,304 @@
+#!/usr/bin/env python3
+"""Takes the CERT company through its months on real systems, and asks the oracle after each.
+
+    company.py --program target/release/tenure --work DIR [--store sqlite:FILE | postgres://...]
+               [--months 12] [--people 0] [--kills 0] [--seed 1] [--data FOLDER]
+
+For every month: the snapshot is imported, the cases are run to their end, and oracle.py compares what the three
+systems hold with what the month calls for. `--people N` takes N people of the company (0: all). `--kills N` ends the
+running program with SIGKILL at N random moments, spread over the months, and starts it again each time; at the end
+the systems' own logs must show no creation and no disabling that took effect twice.
+
+The servers are the ones of tests/lab; their env files must have been read. Prints one JSON object; exits 1 when
+anything differs.
+"""
+
+import argparse
+import csv
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+MONTHS_MAX = 12
+RUN_SECONDS_MAX = 3_600
+
+
+def env(name):
+    value = os.environ.get(name)
+    if not value:
+        sys.exit(f"{name} is not set; start the servers with tests/lab/*.sh and read their env files, or run tests/run")
+    return value
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+# Files the program and the oracle read.
+
+
+def take_people(data, folder, months, people):
+    """Copies the months, with all people or a deterministic part that keeps leavers in."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {}
+    for month in months:
+        with open(data / f"{month}.csv", newline="", encoding="utf-8") as file:
+            tables[month] = list(csv.DictReader(file))
+    first = tables[months[0]]
+    if people:
+        last_keys = {row["user_id"] for row in tables[months[-1]]}
+        leavers = [row["user_id"] for row in first if row["user_id"] not in last_keys]
+        kept = set(leavers[: max(3, people // 10)])
+        supervisors = {row["employee_name"]: row["user_id"] for row in first}
+        for row in first:
+            if len(kept) >= people:
+                break
+            kept.add(row["user_id"])
+            if row["supervisor"] in supervisors:
+                kept.add(supervisors[row["supervisor"]])
+    for month in months:
+        rows = [row for row in tables[month] if not people or row["user_id"] in kept]
+        with open(folder / f"{month}.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(first[0].keys()), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def write_configuration(folder, store, small):
+    shutil.copytree(HERE / "config", folder, dirs_exist_ok=True)
+    systems = folder / "systems"
+    systems.mkdir(exist_ok=True)
+    (folder / "tenure.yaml").write_text(f"store: {{ url: {json.dumps(store)} }}\nnode: {{ name: cert, lease: 3s }}\n")
+    ldap = {
+        "url": env("TENURE_LAB_OPENLDAP_URL"),
+        "bind_dn": env("TENURE_LAB_OPENLDAP_BIND_DN"),
+        "bind_password": "env:TENURE_LAB_OPENLDAP_PASSWORD",
+        "flavour": "openldap",
+        "people_base": env("TENURE_LAB_OPENLDAP_PEOPLE_BASE"),
+        "group_base": env("TENURE_LAB_OPENLDAP_GROUP_BASE"),
+    }
+    scim = {"base_url": env("TENURE_LAB_SCIM_URL"), "token": "env:TENURE_LAB_SCIM_TOKEN", "timeout_ms": 30_000}
+    postgres = {
+        "host": env("TENURE_LAB_POSTGRES_HOST"),
+        "port": int(env("TENURE_LAB_POSTGRES_PORT")),
+        "database": env("TENURE_LAB_POSTGRES_TARGET_DATABASE"),
+        "user": env("TENURE_LAB_POSTGRES_TARGET_USER"),
+        "password": "env:TENURE_LAB_POSTGRES_TARGET_PASSWORD",
+    }
+    for name, kind, settings, concurrency in (
+        ("directory", "ldap", ldap, 8),
+        # The foreign server answers one request after another; more at once only wait there.
+        ("scim", "scim", scim, 4),
+        ("database", "postgres", postgres, 4),
+    ):
+        system = {
+            "name": name,
+            "kind": kind,
+            "settings": settings,
+            "limits": {"concurrency": concurrency, "revocation_reserved": 1, "timeout_ms": 60_000},
+        }
+        (systems / f"{name}.yaml").write_text(json.dumps(system, indent=2) + "\n")
+    if small:
+        # A part of the company is too small for shares; the counts still guard.
+        source = folder / "sources" / "hr.yaml"
+        source.write_text(re.sub(r"population_min: \d+", "population_min: 100000", source.read_text()))
+
+
+# The entitlements exist before anybody holds them.
+
+
+def prepare():
+    wanted = {"directory": [], "scim": [], "database": []}
+    with open(HERE / "entitlements.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            wanted[row["system"]].append(row["entitlement"])
+    groups = env("TENURE_LAB_OPENLDAP_GROUP_BASE")
+    entries = "".join(
+        f"dn: cn={name},{groups}\nobjectClass: groupOfNames\ncn: {name}\nmember: cn=nobody,{groups}\n\n"
+        for name in wanted["directory"]
+    )
+    subprocess.run(
+        ["ldapadd", "-x", "-c", "-H", env("TENURE_LAB_OPENLDAP_URL"), "-D", env("TENURE_LAB_OPENLDAP_ADMIN_DN"),
+         "-w", env("TENURE_LAB_OPENLDAP_PASSWORD")],
+        input=entries, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
+    )
+    for name in wanted["scim"]:
+        body = json.dumps({"schemas": ["urn:ietf:params:scim:schemas:core:2.0:Group"], "displayName": name}).encode()
+        request = urllib.request.Request(
+            env("TENURE_LAB_SCIM_URL").rstrip("/") + "/Groups", data=body, method="POST",
+            headers={"Content-Type": "application/scim+json", "Authorization": f"Bearer {env('TENURE_LAB_SCIM_TOKEN')}"},
+        )
+        try:
+            urllib.request.urlopen(request, timeout=60).read()
+        except urllib.error.HTTPError as error:
+            if error.code != 409:
+                raise
+    user = env("TENURE_LAB_POSTGRES_TARGET_USER")
+    for name in wanted["database"]:
+        psql(f'CREATE ROLE "{name}" NOLOGIN; GRANT "{name}" TO "{user}" WITH ADMIN OPTION;', check=False)
+
+
+def psql(sql, check=True):
+    subprocess.run(
+        ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", env("TENURE_LAB_POSTGRES_ADMIN_URL"), "-c", sql],
+        check=check, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL if not check else None,
+    )
+
+
+# The program.
+
+
+class Program:
+    def __init__(self, path, config, work):
+        self.path, self.config, self.work = str(path), str(config), work
+        self.kills = 0
+
+    def command(self, *arguments):
+        return [self.path, "--config", self.config, *arguments]
+
+    def call(self, *arguments):
+        """The JSON answer of a command that must succeed."""
+        done = subprocess.run(self.command(*arguments, "--json"), capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            sys.exit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}\n{done.stdout}")
+        return json.loads(done.stdout)
+
+    def run_import(self, file, kill_after):
+        """Imports a month and runs its cases to the end; killed at the given moments and started again."""
+        started = time.monotonic()
+        moments = sorted(kill_after)
+        while True:
+            log = open(self.work / "program.log", "a", encoding="utf-8")
+            process = subprocess.Popen(
+                self.command("import", str(file), "--source", "hr", "--run", "--json"),
+                stdout=subprocess.PIPE, stderr=log, text=True,
+            )
+            try:
+                limit = moments.pop(0) if moments else RUN_SECONDS_MAX
+                output, _ = process.communicate(timeout=limit)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+                self.kills += 1
+                continue
+            finally:
+                log.close()
+            if process.returncode != 0:
+                sys.exit(f"import of {file} ended with {process.returncode}; see {self.work / 'program.log'}:\n{output}")
+            return json.loads(output), time.monotonic() - started
+
+
+def oracle(file, since):
+    done = subprocess.run(
+        [sys.executable, str(HERE / "oracle.py"), str(file), "--since", since], capture_output=True, text=True, check=False
+    )
+    if done.returncode not in (0, 1):
+        sys.exit(f"the oracle could not ask:\n{done.stderr}{done.stdout}")
+    return done.returncode == 0, json.loads(done.stdout)
+
+
+# The systems' own records.
+
+
+def effective_twice():
+    """Creations and disablings that took effect more than once, by the logs of the systems themselves."""
+    found = []
+    log_base = os.environ.get("TENURE_LAB_OPENLDAP_LOG_BASE", "cn=log")
+    text = subprocess.run(
+        ["ldapsearch", "-x", "-LLL", "-o", "ldif-wrap=no", "-E", "pr=1000/noprompt", "-H", env("TENURE_LAB_OPENLDAP_URL"),
+         "-D", env("TENURE_LAB_OPENLDAP_ADMIN_DN"), "-w", env("TENURE_LAB_OPENLDAP_PASSWORD"), "-b", log_base,
+         "(|(objectClass=auditAdd)(objectClass=auditModify))", "reqDN", "reqType", "reqMod", "reqResult"],
+        capture_output=True, text=True, check=False,
+    ).stdout
+    counts = {}
+    for entry in text.split("\n\n"):
+        if "reqResult: 0" not in entry:
+            continue
+        name = re.search(r"^reqDN: (uid=[^,]+)", entry, re.M)
+        if not name:
+            continue
+        if "reqType: add" in entry:
+            kind = "create"
+        elif re.search(r"^reqMod: pwdAccountLockedTime:[+=] ", entry, re.M):
+            kind = "disable"
+        else:
+            continue
+        counts[("directory", kind, name.group(1))] = counts.get(("directory", kind, name.group(1)), 0) + 1
+    log = os.environ.get("TENURE_LAB_POSTGRES_LOG")
+    if log and os.path.exists(log):
+        with open(log, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                made = re.search(r'statement: CREATE ROLE "([^"]+)"|execute \S+: CREATE ROLE "([^"]+)"', line)
+                if made and " LOGIN" in line:
+                    key = ("database", "create", made.group(1) or made.group(2))
+                    counts[key] = counts.get(key, 0) + 1
+    for (system, kind, who), count in sorted(counts.items()):
+        if count > 1:
+            found.append({"system": system, "what": kind, "account": who, "times": count})
+    return found, len(counts)
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--program", required=True, type=pathlib.Path)
+    arguments.add_argument("--work", required=True, type=pathlib.Path)
+    arguments.add_argument("--store", default="sqlite:tenure.db")
+    arguments.add_argument("--months", type=int, default=MONTHS_MAX)
+    arguments.add_argument("--people", type=int, default=0)
+    arguments.add_argument("--kills", type=int, default=0)
+    arguments.add_argument("--kill-within", type=float, default=3.0, help="seconds of work between two kills, at most")
+    arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument("--data", type=pathlib.Path, default=pathlib.Path(os.environ.get("TENURE_DATA", ROOT / "../shared/data")))
+    given = arguments.parse_args()
+
+    data = given.data / "cert-r5.2"
+    months = sorted(path.stem for path in data.glob("*.csv"))
+    if not months:
+        sys.exit(f"no snapshots in {data}; give the folder that holds cert-r5.2 with --data or TENURE_DATA")
+    # A short run still sees somebody leave: it takes months from the start and the last one.
+    if given.months < len(months):
+        months = months[: given.months - 1] + months[-1:]
+    given.work.mkdir(parents=True, exist_ok=True)
+    feed = given.work / "feed"
+    take_people(data, feed, months, given.people)
+    write_configuration(given.work / "config", given.store, bool(given.people))
+    prepare()
+
+    draw = random.Random(given.seed)
+    moments = {month: [] for month in months}
+    for _ in range(given.kills):
+        # The first month has most of the work.
+        month = months[0] if draw.random() < 0.5 else draw.choice(months)
+        moments[month].append(draw.uniform(0.02, given.kill_within))
+    program = Program(given.program, given.work / "config", given.work)
+    report = {"months": [], "differences": 0}
+    for month in months:
+        file = feed / f"{month}.csv"
+        answer, seconds = program.run_import(file, moments[month])
+        equal, said = oracle(file, months[0])
+        report["months"].append({"month": month, "seconds": round(seconds, 2), "equal": equal, "import": answer})
+        if not equal:
+            report["differences"] += 1
+            report["months"][-1]["oracle"] = said
+        say(f"{month}: {seconds:7.2f} s  {'zero differences' if equal else 'DIFFERENT'}")
+    twice, looked_at = effective_twice()
+    report["kills"] = program.kills
+    report["effective_twice"] = twice
+    report["effects_in_the_systems_logs"] = looked_at
+    print(json.dumps(report, indent=1))
+    sys.exit(0 if report["differences"] == 0 and not twice else 1)
+
+
+if __name__ == "__main__":
+    main()
