@@ -20,3 +20,6 @@ pub mod intake;
 pub mod policy;
 pub mod sources;
 pub mod systems;
+
+#[cfg(test)]
+mod testbed;

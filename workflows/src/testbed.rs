@@ -1,0 +1,753 @@
+//! A small company for tests: an embedded store, a running node, and systems in memory that break on demand.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::NaiveDate;
+use connectors::connector::{
+    Account, Capabilities, Claim, ClaimName, Connector, Cursor, EntitlementName, Error, ErrorKind,
+    Finding, Health, Kind, NativeId, Object, ObjectRef, Observation, Operation, OperationKey,
+    OperationName, Outcome, Page, Receipt, Verdict,
+};
+use connectors::layer::{BreakerLimits, Limits};
+use engine::core::Timestamp;
+use engine::core::case::Failure;
+use engine::core::definition::Lane;
+use engine::core::id::{Actor, CaseId, Subject};
+use engine::core::input::AttemptResult;
+use engine::runner::{
+    Actions, Attempt, Availability, Clock, Command, Definitions, Message, Node, NodeConfig,
+    NodeHandle, Resource, SystemClock,
+};
+use engine::store::sqlite::SqliteStore;
+use engine::store::{CaseFilter, CaseSummary, SHARDS_DEFAULT, Store};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::actions::IdentityActions;
+use crate::definitions;
+use crate::directory::{self, Directory, DirectoryProjection};
+use crate::intake::{ImportReport, Intake, IntakeError};
+use crate::policy::{PolicySet, Schema, yaml};
+use crate::sources::{SnapshotInput, Source};
+use crate::systems::{InitialPassword, System, SystemConfig, Systems};
+
+#[derive(Debug, Default)]
+struct State {
+    accounts: BTreeMap<String, Account>,
+    sessions: BTreeMap<String, u32>,
+    made: u32,
+    /// What really changed something, in order: `create ann`, `grant ann staff`.
+    effects: Vec<String>,
+    failing: BTreeMap<OperationName, (ErrorKind, u32)>,
+    losing: BTreeMap<OperationName, u32>,
+    /// How many reads still show the state before.
+    stale_reads: u32,
+}
+
+/// A system in memory. Clones are the same system.
+#[derive(Clone, Default)]
+pub(crate) struct Memory {
+    state: Arc<Mutex<State>>,
+    down: Arc<AtomicBool>,
+    calls: Arc<AtomicU32>,
+    pub ends_sessions: bool,
+}
+
+impl Memory {
+    pub fn with_sessions() -> Self {
+        Self {
+            ends_sessions: true,
+            ..Self::default()
+        }
+    }
+
+    fn state<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(&mut self.state.lock().unwrap())
+    }
+
+    pub fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
+    pub fn calls(&self) -> u32 {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// The next `times` calls of `operation` fail.
+    pub fn fail(&self, operation: OperationName, kind: ErrorKind, times: u32) {
+        self.state(|state| state.failing.insert(operation, (kind, times)));
+    }
+
+    /// The next `times` calls of `operation` take effect and are never answered.
+    pub fn lose(&self, operation: OperationName, times: u32) {
+        self.state(|state| state.losing.insert(operation, times));
+    }
+
+    pub fn stale_reads(&self, reads: u32) {
+        self.state(|state| state.stale_reads = reads);
+    }
+
+    pub fn effects(&self) -> Vec<String> {
+        self.state(|state| state.effects.clone())
+    }
+
+    /// Each account as `name: on|off group group`.
+    pub fn shown(&self) -> Vec<String> {
+        self.state(|state| {
+            state
+                .accounts
+                .values()
+                .map(|account| {
+                    let mut line = format!(
+                        "{}: {}",
+                        account.name,
+                        if account.enabled == Some(true) { "on" } else { "off" }
+                    );
+                    for entitlement in account.entitlements.iter().flatten() {
+                        line.push(' ');
+                        line.push_str(entitlement.as_str());
+                    }
+                    line
+                })
+                .collect()
+        })
+    }
+
+    /// Puts an account there that Tenure knows nothing of.
+    pub fn put_account(&self, name: &str, owner: Option<&str>) {
+        self.state(|state| {
+            state.made += 1;
+            let id = NativeId::new(format!("id-{}", state.made));
+            state.accounts.insert(
+                id.to_string(),
+                Account {
+                    id,
+                    name: name.to_owned(),
+                    enabled: Some(true),
+                    owner: owner.map(str::to_owned),
+                    attributes: BTreeMap::new(),
+                    entitlements: Some(BTreeSet::new()),
+                    version: None,
+                },
+            );
+        });
+    }
+
+    pub fn open_session(&self, name: &str) {
+        self.state(|state| {
+            let id = state
+                .accounts
+                .values()
+                .find(|account| account.name == name)
+                .unwrap()
+                .id
+                .to_string();
+            *state.sessions.entry(id).or_default() += 1;
+        });
+    }
+
+    pub fn sessions(&self) -> u32 {
+        self.state(|state| state.sessions.values().sum())
+    }
+
+    pub fn attributes(&self, name: &str) -> BTreeMap<String, Value> {
+        self.state(|state| {
+            state
+                .accounts
+                .values()
+                .find(|account| account.name == name)
+                .unwrap()
+                .attributes
+                .clone()
+        })
+    }
+
+    fn up(&self) -> Result<(), Error> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        if self.down.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unreachable, "connection refused"));
+        }
+        Ok(())
+    }
+}
+
+fn error(kind: ErrorKind, message: &str) -> Error {
+    Error::new(kind, message)
+}
+
+impl State {
+    fn account(&mut self, id: &NativeId) -> Result<&mut Account, Error> {
+        self.accounts
+            .get_mut(id.as_str())
+            .ok_or_else(|| error(ErrorKind::NotFound, "no such account"))
+    }
+
+    fn outcome(&mut self, id: &NativeId, changed: bool, what: &str) -> Outcome {
+        let name = self
+            .accounts
+            .get(id.as_str())
+            .map(|account| account.name.clone());
+        let receipt = Receipt {
+            account: Some(id.clone()),
+            name: name.clone(),
+            request_id: Some(format!("r{}", self.effects.len())),
+            ..Receipt::default()
+        };
+        if changed {
+            self.effects
+                .push(what.replace("{}", name.as_deref().unwrap_or("?")));
+            Outcome::Done(receipt)
+        } else {
+            Outcome::AlreadySo(receipt)
+        }
+    }
+
+    fn apply(&mut self, operation: &Operation) -> Result<Outcome, Error> {
+        match operation {
+            Operation::CreateAccount(new) => {
+                if let Some(own) = self
+                    .accounts
+                    .values()
+                    .find(|account| account.owner.as_ref() == Some(&new.owner))
+                {
+                    let id = own.id.clone();
+                    return Ok(self.outcome(&id, false, ""));
+                }
+                if self.accounts.values().any(|account| account.name == new.name) {
+                    return Err(error(ErrorKind::Conflict, "the name is taken"));
+                }
+                self.made += 1;
+                let id = NativeId::new(format!("id-{}", self.made));
+                self.accounts.insert(
+                    id.to_string(),
+                    Account {
+                        id: id.clone(),
+                        name: new.name.clone(),
+                        enabled: Some(new.enabled),
+                        owner: Some(new.owner.clone()),
+                        attributes: new.attributes.clone(),
+                        entitlements: Some(BTreeSet::new()),
+                        version: None,
+                    },
+                );
+                Ok(self.outcome(&id, true, "create {}"))
+            }
+            Operation::UpdateAccount { account, attributes } => {
+                let known = self.account(account)?;
+                let before = known.attributes.clone();
+                known.attributes.extend(attributes.clone());
+                let changed = known.attributes != before;
+                Ok(self.outcome(account, changed, "update {}"))
+            }
+            Operation::EnableAccount { account } => {
+                let changed = self.account(account)?.enabled.replace(true) != Some(true);
+                Ok(self.outcome(account, changed, "enable {}"))
+            }
+            Operation::DisableAccount { account } => {
+                let changed = self.account(account)?.enabled.replace(false) != Some(false);
+                Ok(self.outcome(account, changed, "disable {}"))
+            }
+            Operation::DeleteAccount { account } => {
+                let changed = self.accounts.contains_key(account.as_str());
+                let outcome = self.outcome(account, changed, "delete {}");
+                self.accounts.remove(account.as_str());
+                Ok(outcome)
+            }
+            Operation::Grant { account, entitlement } => {
+                let groups = self.account(account)?.entitlements.get_or_insert_default();
+                let changed = groups.insert(entitlement.clone());
+                Ok(self.outcome(account, changed, &format!("grant {{}} {entitlement}")))
+            }
+            Operation::Revoke { account, entitlement } => {
+                let groups = self.account(account)?.entitlements.get_or_insert_default();
+                let changed = groups.remove(entitlement);
+                Ok(self.outcome(account, changed, &format!("revoke {{}} {entitlement}")))
+            }
+            Operation::EndSessions { account } => {
+                let changed = self
+                    .sessions
+                    .insert(account.to_string(), 0)
+                    .is_some_and(|sessions| sessions > 0);
+                Ok(self.outcome(account, changed, "end sessions {}"))
+            }
+            _ => Err(error(ErrorKind::Unsupported, "no such operation")),
+        }
+    }
+
+    fn holds(&self, claim: &Claim) -> (bool, Option<NativeId>) {
+        let find = |id: &NativeId| self.accounts.get(id.as_str());
+        let granted = |id: &NativeId, name: &EntitlementName| {
+            find(id).is_some_and(|account| account.entitlements.iter().flatten().any(|held| held == name))
+        };
+        match claim {
+            Claim::AccountExists { owner } => {
+                let found = self
+                    .accounts
+                    .values()
+                    .find(|account| account.owner.as_ref() == Some(owner));
+                (found.is_some(), found.map(|account| account.id.clone()))
+            }
+            Claim::AccountEnabled { account } => (
+                find(account).is_some_and(|account| account.enabled == Some(true)),
+                None,
+            ),
+            Claim::AccountDisabled { account } => (
+                find(account).is_none_or(|account| account.enabled == Some(false)),
+                None,
+            ),
+            Claim::AccountAbsent { account } => (find(account).is_none(), None),
+            Claim::AttributesAre { account, attributes } => (
+                find(account).is_some_and(|account| {
+                    attributes
+                        .iter()
+                        .all(|(name, value)| account.attributes.get(name) == Some(value))
+                }),
+                None,
+            ),
+            Claim::Granted { account, entitlement } => (granted(account, entitlement), None),
+            Claim::NotGranted { account, entitlement } => (!granted(account, entitlement), None),
+            Claim::NoSessions { account } => (
+                self.sessions.get(account.as_str()).copied().unwrap_or(0) == 0,
+                None,
+            ),
+        }
+    }
+}
+
+#[async_trait]
+impl Connector for Memory {
+    fn capabilities(&self) -> Capabilities {
+        use OperationName as Op;
+        let mut operations = BTreeSet::from([
+            Op::CreateAccount,
+            Op::UpdateAccount,
+            Op::EnableAccount,
+            Op::DisableAccount,
+            Op::DeleteAccount,
+            Op::Grant,
+            Op::Revoke,
+        ]);
+        if self.ends_sessions {
+            operations.insert(Op::EndSessions);
+        }
+        Capabilities {
+            operations,
+            claims: BTreeSet::from([ClaimName::AccountExists]),
+            finds_by_owner: true,
+            ..Capabilities::default()
+        }
+    }
+
+    async fn check(&self) -> Result<Health, Error> {
+        let finding = match self.up() {
+            Ok(()) => Finding::good("reach", "in memory"),
+            Err(error) => Finding::bad("reach", error.message, "start it"),
+        };
+        Ok(Health {
+            findings: vec![finding],
+        })
+    }
+
+    async fn list(&self, _kind: Kind, _after: Option<Cursor>) -> Result<Page, Error> {
+        Err(error(ErrorKind::Unsupported, "not listed"))
+    }
+
+    async fn get(&self, object: &ObjectRef) -> Result<Option<Object>, Error> {
+        self.up()?;
+        Ok(self.state(|state| {
+            state
+                .accounts
+                .values()
+                .find(|account| match object {
+                    ObjectRef::Account(id) => account.id == *id,
+                    ObjectRef::AccountNamed(name) => account.name == *name,
+                    ObjectRef::AccountOwnedBy(owner) => account.owner.as_ref() == Some(owner),
+                    ObjectRef::Entitlement(_) => false,
+                })
+                .cloned()
+                .map(Object::Account)
+        }))
+    }
+
+    async fn apply(&self, operation: &Operation, _key: &OperationKey) -> Result<Outcome, Error> {
+        self.up()?;
+        tokio::task::yield_now().await;
+        self.state(|state| {
+            let name = operation.name();
+            if let Some((kind, times)) = state.failing.get_mut(&name)
+                && *times > 0
+            {
+                *times -= 1;
+                return Err(error(*kind, "told to fail"));
+            }
+            let outcome = state.apply(operation)?;
+            if let Some(times) = state.losing.get_mut(&name)
+                && *times > 0
+            {
+                *times -= 1;
+                return Ok(Outcome::Ambiguous {
+                    reason: "told to lose the answer".to_owned(),
+                });
+            }
+            Ok(outcome)
+        })
+    }
+
+    async fn verify(&self, claim: &Claim) -> Result<Verdict, Error> {
+        self.up()?;
+        Ok(self.state(|state| {
+            let (mut holds, account) = state.holds(claim);
+            if state.stale_reads > 0 {
+                state.stale_reads -= 1;
+                holds = false;
+            }
+            let seen = Observation {
+                by: "memory".to_owned(),
+                account,
+                seen: json!({ "holds": holds }),
+            };
+            if holds {
+                Verdict::Proven(seen)
+            } else {
+                Verdict::Refuted(seen)
+            }
+        }))
+    }
+}
+
+/// Makes every attempt twice: nothing may come of the second.
+struct Twice(Arc<IdentityActions>);
+
+#[async_trait]
+impl Actions for Twice {
+    fn exists(&self, uses: &str) -> bool {
+        self.0.exists(uses)
+    }
+    fn fact_roots(&self) -> Vec<&'static str> {
+        self.0.fact_roots()
+    }
+    async fn facts(
+        &self,
+        subject: &Subject,
+        input: &Value,
+        roots: &BTreeSet<String>,
+    ) -> Result<Value, Failure> {
+        self.0.facts(subject, input, roots).await
+    }
+    fn resource(&self, attempt: &Attempt) -> Option<Resource> {
+        self.0.resource(attempt)
+    }
+    fn availability(&self, resource: &str) -> Availability {
+        self.0.availability(resource)
+    }
+    async fn run(&self, attempt: &Attempt) -> AttemptResult {
+        let _ = self.0.run(attempt).await;
+        self.0.run(attempt).await
+    }
+}
+
+pub(crate) const ROLES: &str = r#"
+roles:
+  - name: staff
+    when: "true"
+    accounts: [ldap, scim]
+    grants: [{ system: ldap, entitlement: staff }]
+  - name: engineers
+    when: has(identity.department) && identity.department == "Engineering"
+    grants:
+      - { system: ldap, entitlement: engineers }
+      - { system: scim, entitlement: git }
+  - name: sellers
+    when: has(identity.department) && identity.department == "Sales"
+    grants: [{ system: ldap, entitlement: sellers }]
+accounts:
+  - system: ldap
+    name: lower(identity.key) + suffix(n)
+    attributes: { title: "has(identity.department) ? identity.department : 'none'" }
+  - system: scim
+    name: lower(identity.key)
+"#;
+
+const HR: &str = "
+name: hr
+kind: snapshot
+format: csv
+key: id
+time_zone: UTC
+complete: true
+columns: { name: name, department: department }
+required: [name]
+guard: { removals: { share_max: 0.5, population_min: 4 } }
+";
+
+pub(crate) struct Company {
+    pub store: Arc<SqliteStore>,
+    pub directory: Directory,
+    pub intake: Intake,
+    pub definitions: Arc<Definitions>,
+    pub actions: Arc<IdentityActions>,
+    pub ldap: Memory,
+    pub scim: Memory,
+    pub source: Source,
+    pub folder: tempfile::TempDir,
+    twice: bool,
+}
+
+pub(crate) fn schema(systems: &[&str]) -> Schema {
+    let source = Source::load("hr.yaml", HR).unwrap();
+    Schema::new(systems.iter().copied()).with_source(&source.declarations())
+}
+
+impl Company {
+    /// Two systems, `ldap` and `scim`, of which the first can end sessions.
+    pub async fn new() -> Self {
+        Self::with(&[], &[], ROLES).await
+    }
+
+    pub async fn twice() -> Self {
+        Self {
+            twice: true,
+            ..Self::new().await
+        }
+    }
+
+    /// With workflows and manual systems of its own.
+    pub async fn with(workflows: &[(&str, &str)], manual: &[(&str, &str)], roles: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(
+            SqliteStore::open(&folder.path().join("t.sqlite"))
+                .await
+                .unwrap(),
+        );
+        let migrations: Vec<_> = engine::store::MIGRATIONS
+            .iter()
+            .chain(directory::MIGRATIONS)
+            .copied()
+            .collect();
+        store.migrate(&migrations, SHARDS_DEFAULT).await.unwrap();
+        let directory = Directory::on_sqlite(Arc::clone(&store)).await.unwrap();
+        let mut names = vec!["ldap", "scim"];
+        names.extend(manual.iter().map(|(name, _)| *name));
+        let schema = schema(&names);
+        let policy = PolicySet::load(&[("roles.yaml".to_owned(), roles.to_owned())], &schema).unwrap();
+        let (ldap, scim) = (Memory::with_sessions(), Memory::default());
+        let limits = Limits {
+            breaker: BreakerLimits {
+                open_first_ms: 50,
+                open_max_ms: 200,
+                ..BreakerLimits::default()
+            },
+            ..Limits::default()
+        };
+        let system = |name: &str, memory: &Memory| {
+            let inner = Arc::new(memory.clone());
+            System::new(name, "memory", inner, limits.clone(), None, InitialPassword::None)
+        };
+        let mut systems = vec![system("ldap", &ldap), system("scim", &scim)];
+        for (name, text) in manual {
+            let config: SystemConfig = yaml::parse("manual.yaml", text).unwrap();
+            let inner = connectors::registry::build(name, "manual", config.settings).unwrap();
+            systems.push(System::new(name, "manual", inner, limits.clone(), None, InitialPassword::None));
+        }
+        let actions = Arc::new(IdentityActions::new(
+            directory.clone(),
+            Arc::new(Systems::new(systems)),
+            Arc::new(policy),
+            Arc::new(SystemClock),
+        ));
+        let definitions = Arc::new(Definitions::new());
+        let own: Vec<_> = workflows
+            .iter()
+            .map(|(file, text)| ((*file).to_owned(), (*text).to_owned()))
+            .collect();
+        for definition in definitions::load(&own).unwrap() {
+            definitions.add(definition);
+        }
+        Self {
+            intake: Intake::new(directory.clone(), Arc::clone(&definitions)),
+            store,
+            directory,
+            definitions,
+            actions,
+            ldap,
+            scim,
+            source: Source::load("hr.yaml", HR).unwrap(),
+            folder,
+            twice: false,
+        }
+    }
+
+    pub async fn node(&self) -> NodeHandle {
+        let actions: Arc<dyn Actions> = if self.twice {
+            Arc::new(Twice(Arc::clone(&self.actions)))
+        } else {
+            Arc::clone(&self.actions) as Arc<dyn Actions>
+        };
+        let config = NodeConfig {
+            name: "test".to_owned(),
+            lease_ms: 3_000,
+        };
+        Node::start(
+            config,
+            Arc::clone(&self.store) as Arc<dyn Store>,
+            actions,
+            Arc::new(DirectoryProjection),
+            Arc::clone(&self.definitions),
+            Arc::new(SystemClock),
+        )
+        .await
+        .unwrap()
+    }
+
+    /// Imports people, each as `key,name,department`, as of a day.
+    pub async fn try_import(&self, day: &str, people: &[&str]) -> Result<ImportReport, IntakeError> {
+        let text = format!("id,name,department\n{}\n", people.join("\n"));
+        let text = if people.is_empty() {
+            "id,name,department\n".to_owned()
+        } else {
+            text
+        };
+        let input = SnapshotInput {
+            file: "hr.csv",
+            as_of: Some(day.parse::<NaiveDate>().unwrap()),
+            ..SnapshotInput::default()
+        };
+        self.intake
+            .import(&self.source, text.as_bytes(), &input, &actor("ann"), now())
+            .await
+    }
+
+    pub async fn import(&self, day: &str, people: &[&str]) -> ImportReport {
+        self.try_import(day, people).await.unwrap()
+    }
+
+    pub async fn cases(&self) -> Vec<CaseSummary> {
+        self.store
+            .list(&CaseFilter::default(), None, 1_000)
+            .await
+            .unwrap()
+    }
+
+    /// Each case as `workflow subject state`, sorted.
+    pub async fn shown(&self) -> Vec<String> {
+        let mut shown: Vec<String> = self
+            .cases()
+            .await
+            .iter()
+            .map(|case| {
+                format!(
+                    "{} {} {}",
+                    case.head.workflow,
+                    case.head.subject,
+                    case.state.state.as_str()
+                )
+            })
+            .collect();
+        shown.sort();
+        shown
+    }
+
+    /// Waits until the cases look like this.
+    #[track_caller]
+    pub fn until(&self, expected: &[&str]) -> impl Future<Output = ()> {
+        let place = std::panic::Location::caller();
+        async move {
+            let mut shown = Vec::new();
+            for _ in 0..1_500 {
+                shown = self.shown().await;
+                if shown == expected {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            panic!("at {place}: cases are {shown:#?}, not {expected:#?}\n{}", self.failures().await);
+        }
+    }
+
+    /// What went wrong in open cases, for a failing test.
+    pub async fn failures(&self) -> String {
+        let mut told = String::new();
+        for case in self.cases().await {
+            let stored = self
+                .store
+                .load(case.head.shard, case.head.case)
+                .await
+                .unwrap()
+                .unwrap();
+            for step in stored.steps {
+                told.push_str(&format!("{} {} {} {}\n", case.head.workflow, step.step, step.state, step.body));
+            }
+        }
+        told
+    }
+
+    pub async fn command(&self, case: &CaseSummary, command: Command) {
+        let message = Message::Command {
+            case: case.head.case,
+            command,
+        };
+        let row = message
+            .into_row(case.head.shard, Uuid::new_v4(), Lane::Normal, now())
+            .unwrap();
+        self.store.put_inbox(&[row]).await.unwrap();
+    }
+
+    pub async fn case(&self, workflow: &str, subject: &str) -> CaseSummary {
+        self.cases()
+            .await
+            .into_iter()
+            .find(|case| case.head.workflow == workflow && case.head.subject.0 == subject)
+            .unwrap()
+    }
+
+    /// The output of every instance of a step, by number of the step.
+    pub async fn outputs(&self, case: CaseId, step: u16) -> Vec<Value> {
+        let shard = self.store.locate(case).await.unwrap().unwrap();
+        let stored = self.store.load(shard, case).await.unwrap().unwrap();
+        stored
+            .steps
+            .iter()
+            .filter(|row| row.step == step && row.instance.is_some())
+            .map(|row| {
+                let body: Value = serde_json::from_str(&row.body).unwrap();
+                body["output"].clone()
+            })
+            .collect()
+    }
+
+    pub async fn closed(&self, expected: usize) {
+        for _ in 0..1_500 {
+            let closed = self
+                .cases()
+                .await
+                .iter()
+                .filter(|case| case.state.state.is_closed())
+                .count();
+            if closed == expected {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{:#?}", self.shown().await);
+    }
+}
+
+pub(crate) fn actor(name: &str) -> Actor {
+    Actor(name.to_owned())
+}
+
+pub(crate) fn now() -> Timestamp {
+    SystemClock.now()
+}
