@@ -16,14 +16,27 @@ pub const KINDS: [&str; 5] = ["exec", "ldap", "manual", "postgres", "scim"];
 /// [`ErrorKind::Invalid`] names the setting that is wrong, missing or unknown.
 pub fn build(system: &str, kind: &str, settings: Value) -> Result<Arc<dyn Connector>, Error> {
     match kind {
-        "exec" => Ok(Arc::new(crate::exec::Exec::from_settings(system, settings)?)),
-        "ldap" => Ok(Arc::new(crate::ldap::Ldap::from_settings(system, settings)?)),
-        "manual" => Ok(Arc::new(crate::manual::Manual::from_settings(system, settings)?)),
-        "postgres" => Ok(Arc::new(crate::postgres::Postgres::from_settings(system, settings)?)),
-        "scim" => Ok(Arc::new(crate::scim::Scim::from_settings(system, settings)?)),
+        "exec" => Ok(Arc::new(crate::exec::Exec::from_settings(
+            system, settings,
+        )?)),
+        "ldap" => Ok(Arc::new(crate::ldap::Ldap::from_settings(
+            system, settings,
+        )?)),
+        "manual" => Ok(Arc::new(crate::manual::Manual::from_settings(
+            system, settings,
+        )?)),
+        "postgres" => Ok(Arc::new(crate::postgres::Postgres::from_settings(
+            system, settings,
+        )?)),
+        "scim" => Ok(Arc::new(crate::scim::Scim::from_settings(
+            system, settings,
+        )?)),
         _ => Err(Error::new(
             ErrorKind::Invalid,
-            format!("unknown connector kind `{kind}`; known kinds are {}", KINDS.join(", ")),
+            format!(
+                "unknown connector kind `{kind}`; known kinds are {}",
+                KINDS.join(", ")
+            ),
         )),
     }
 }

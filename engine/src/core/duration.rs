@@ -127,6 +127,7 @@ impl schemars::JsonSchema for Span {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::expect_used, reason = "tests")]
     use super::*;
 
     #[test]

@@ -406,7 +406,7 @@ fn random_input(case: &Case, choice: u8, detail: u8, later_ms: i64, at: &mut Tim
             instructions: String::new(),
             assignee: "ops".into(),
             due_after_ms: 1_000,
-            proof_required: detail % 2 == 0,
+            proof_required: detail.is_multiple_of(2),
             output: json!({"account": "a"}),
         },
     };
@@ -420,7 +420,7 @@ fn random_input(case: &Case, choice: u8, detail: u8, later_ms: i64, at: &mut Tim
         },
         10 => Input::Facts {
             step,
-            facts: Ok(json!({"identity": {"active": detail % 2 == 0}})),
+            facts: Ok(json!({"identity": {"active": detail.is_multiple_of(2)}})),
         },
         11 => Input::Facts {
             step,
@@ -433,7 +433,7 @@ fn random_input(case: &Case, choice: u8, detail: u8, later_ms: i64, at: &mut Tim
         12 => Input::Answered {
             place,
             by,
-            approve: detail % 4 != 0,
+            approve: !detail.is_multiple_of(4),
             note: String::new(),
         },
         13 => Input::TaskDone {
@@ -458,11 +458,11 @@ fn random_input(case: &Case, choice: u8, detail: u8, later_ms: i64, at: &mut Tim
             by,
             reason: "enough".into(),
         },
-        17 if detail % 16 == 0 => Input::Cancel {
+        17 if detail.is_multiple_of(16) => Input::Cancel {
             by,
             reason: "stop".into(),
         },
-        18 if detail % 16 == 0 => Input::Preempt {
+        18 if detail.is_multiple_of(16) => Input::Preempt {
             by: CaseId(Uuid::nil()),
         },
         19 => Input::Recovered,

@@ -734,10 +734,7 @@ impl Lane {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the salt is drawn once, in the shell, and stored"
-)]
+/// Drawn once, in the shell, and stored.
 fn salt() -> [u8; 16] {
     *uuid::Uuid::new_v4().as_bytes()
 }

@@ -154,6 +154,12 @@ impl NodeHandle {
         self.status.borrow().clone()
     }
 
+    /// The status, for whoever outlives a borrow of this handle.
+    #[must_use]
+    pub fn watcher(&self) -> watch::Receiver<NodeStatus> {
+        self.status.clone()
+    }
+
     /// The name under which it owns shards.
     #[must_use]
     pub fn owner(&self) -> &str {

@@ -1,6 +1,12 @@
 //! The node against a real SQLite file.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -38,30 +44,61 @@ impl Actions for World {
         Ok(json!({"identity": {"accounts": [{"id": "a"}, {"id": "b"}, {"id": "c"}]}}))
     }
     fn resource(&self, attempt: &Attempt) -> Option<Resource> {
-        (attempt.uses != "plain").then(|| Resource { name: "system".into(), concurrency: 2, reserved: 1 })
+        (attempt.uses != "plain").then(|| Resource {
+            name: "system".into(),
+            concurrency: 2,
+            reserved: 1,
+        })
     }
     fn at_once(&self, attempt: &Attempt) -> Option<AttemptResult> {
         (attempt.uses == "noop").then(succeeded)
     }
     async fn run(&self, attempt: &Attempt) -> AttemptResult {
-        let applied = self.effects.lock().unwrap().contains_key(&attempt.idempotency_key);
+        let applied = self
+            .effects
+            .lock()
+            .unwrap()
+            .contains_key(&attempt.idempotency_key);
         if matches!(attempt.mode, Mode::ReadBack | Mode::UndoReadBack) {
-            return if applied { succeeded() } else { AttemptResult::NotApplied };
+            return if applied {
+                succeeded()
+            } else {
+                AttemptResult::NotApplied
+            };
         }
         if attempt.uses == "fail" {
-            let failure = Failure { kind: "denied".into(), message: "no".into(), class: FailureClass::Permanent };
-            return AttemptResult::Failed { failure, proof: Proof::default() };
+            let failure = Failure {
+                kind: "denied".into(),
+                message: "no".into(),
+                class: FailureClass::Permanent,
+            };
+            return AttemptResult::Failed {
+                failure,
+                proof: Proof::default(),
+            };
         }
-        *self.effects.lock().unwrap().entry(attempt.idempotency_key.clone()).or_default() += 1;
+        *self
+            .effects
+            .lock()
+            .unwrap()
+            .entry(attempt.idempotency_key.clone())
+            .or_default() += 1;
         if self.losing.lock().unwrap().remove(&attempt.step) {
-            return AttemptResult::AnswerLost { reason: "cut".into(), proof: Proof::default() };
+            return AttemptResult::AnswerLost {
+                reason: "cut".into(),
+                proof: Proof::default(),
+            };
         }
         succeeded()
     }
 }
 
 fn succeeded() -> AttemptResult {
-    AttemptResult::Succeeded { output: json!({"ok": true}), verification: Verification::Verified, proof: Proof::default() }
+    AttemptResult::Succeeded {
+        output: json!({"ok": true}),
+        verification: Verification::Verified,
+        proof: Proof::default(),
+    }
 }
 
 struct Bench {
@@ -74,18 +111,30 @@ struct Bench {
 impl Bench {
     async fn new(workflows: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(SqliteStore::open(&folder.path().join("t.sqlite")).await.unwrap());
+        let store = Arc::new(
+            SqliteStore::open(&folder.path().join("t.sqlite"))
+                .await
+                .unwrap(),
+        );
         store.migrate(MIGRATIONS, SHARDS_DEFAULT).await.unwrap();
         let definitions = Arc::new(Definitions::new());
         for text in workflows {
             definitions.add(Definition::parse("w.yaml", text, &["identity"], &|_| true).unwrap());
         }
-        Self { store, world: Arc::default(), definitions, _folder: folder }
+        Self {
+            store,
+            world: Arc::default(),
+            definitions,
+            _folder: folder,
+        }
     }
 
     async fn node(&self) -> NodeHandle {
         Node::start(
-            NodeConfig { name: "test".into(), lease_ms: 3_000 },
+            NodeConfig {
+                name: "test".into(),
+                lease_ms: 3_000,
+            },
             self.store.clone(),
             self.world.clone(),
             Arc::new(NoProjection),
@@ -109,14 +158,32 @@ impl Bench {
             initiator: Actor("source:test".into()),
             effective_at: None,
         });
-        let row = message.into_row(shard, Uuid::from_u128(number), Lane::Normal, SystemClock.now()).unwrap();
+        let row = message
+            .into_row(
+                shard,
+                Uuid::from_u128(number),
+                Lane::Normal,
+                SystemClock.now(),
+            )
+            .unwrap();
         self.store.put_inbox(&[row]).await.unwrap();
         case
     }
 
     async fn state(&self, case: CaseId) -> CaseState {
-        let shard = self.store.locate(case).await.unwrap().expect("the case exists");
-        self.store.load(shard, case).await.unwrap().unwrap().state.state
+        let shard = self
+            .store
+            .locate(case)
+            .await
+            .unwrap()
+            .expect("the case exists");
+        self.store
+            .load(shard, case)
+            .await
+            .unwrap()
+            .unwrap()
+            .state
+            .state
     }
 
     async fn until(&self, case: CaseId, wanted: CaseState) {
@@ -158,7 +225,15 @@ async fn a_case_runs_to_its_verified_end_and_leaves_its_evidence() {
     assert_eq!(history.len(), evidence.len());
     assert_eq!(bench.world.effects.lock().unwrap().len(), 4);
     node.drain(Duration::from_secs(5)).await.unwrap();
-    assert!(bench.store.shards().await.unwrap().iter().all(|row| row.owner.is_none()));
+    assert!(
+        bench
+            .store
+            .shards()
+            .await
+            .unwrap()
+            .iter()
+            .all(|row| row.owner.is_none())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,7 +244,15 @@ async fn a_lost_answer_is_read_back_and_not_repeated() {
     let case = bench.start("mixed", "ada", 1).await;
     node.nudge();
     bench.until(case, CaseState::Succeeded).await;
-    assert!(bench.world.effects.lock().unwrap().values().all(|count| *count == 1));
+    assert!(
+        bench
+            .world
+            .effects
+            .lock()
+            .unwrap()
+            .values()
+            .all(|count| *count == 1)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,7 +261,13 @@ async fn a_node_ended_hard_is_taken_over_and_nothing_is_done_twice() {
     for round in 0..6_u128 {
         let node = bench.node().await;
         for number in 0..30 {
-            bench.start("mixed", &format!("p{number}-{round}"), 1_000 * (round + 1) + number).await;
+            bench
+                .start(
+                    "mixed",
+                    &format!("p{number}-{round}"),
+                    1_000 * (round + 1) + number,
+                )
+                .await;
         }
         node.nudge();
         tokio::time::sleep(Duration::from_millis(10 * u64::try_from(round).unwrap())).await;
@@ -188,7 +277,12 @@ async fn a_node_ended_hard_is_taken_over_and_nothing_is_done_twice() {
     assert!(node.idle().await);
     for round in 0..6_u128 {
         for number in 0..30 {
-            bench.until(CaseId(Uuid::from_u128(1_000 * (round + 1) + number)), CaseState::Succeeded).await;
+            bench
+                .until(
+                    CaseId(Uuid::from_u128(1_000 * (round + 1) + number)),
+                    CaseState::Succeeded,
+                )
+                .await;
         }
     }
     let effects = bench.world.effects.lock().unwrap();
@@ -199,7 +293,8 @@ async fn a_node_ended_hard_is_taken_over_and_nothing_is_done_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cases_of_one_subject_run_one_after_another_and_a_leaver_preempts() {
     let slow = "name: slow\nsteps:\n  - {id: w, uses: wait_for, with: {signal: go, timeout: 1h}}\n  - {id: a, uses: plain}\n";
-    let leave = "name: leave\nlane: revocation\npreempts: [slow]\nsteps:\n  - {id: a, uses: plain}\n";
+    let leave =
+        "name: leave\nlane: revocation\npreempts: [slow]\nsteps:\n  - {id: a, uses: plain}\n";
     let bench = Bench::new(&[slow, leave]).await;
     let node = bench.node().await;
     let first = bench.start("slow", "ada", 1).await;
@@ -213,7 +308,18 @@ async fn cases_of_one_subject_run_one_after_another_and_a_leaver_preempts() {
     bench.until(leaver, CaseState::Succeeded).await;
     bench.until(first, CaseState::Preempted).await;
     bench.until(second, CaseState::Preempted).await;
-    let open = bench.store.list(&CaseFilter { open_only: true, ..CaseFilter::default() }, None, 10).await.unwrap();
+    let open = bench
+        .store
+        .list(
+            &CaseFilter {
+                open_only: true,
+                ..CaseFilter::default()
+            },
+            None,
+            10,
+        )
+        .await
+        .unwrap();
     assert!(open.is_empty());
 }
 
@@ -225,5 +331,13 @@ async fn a_failed_joiner_takes_back_what_it_did() {
     let case = bench.start("j", "ada", 1).await;
     node.nudge();
     bench.until(case, CaseState::Undone).await;
-    assert!(bench.world.effects.lock().unwrap().keys().any(|key| key.ends_with("/undo")));
+    assert!(
+        bench
+            .world
+            .effects
+            .lock()
+            .unwrap()
+            .keys()
+            .any(|key| key.ends_with("/undo"))
+    );
 }

@@ -246,7 +246,7 @@ fn input(case: &Case, choice: u8, detail: u8) -> Input {
         },
         19 => Input::Skip {
             step,
-            place: (detail % 2 == 0).then_some(place),
+            place: (detail.is_multiple_of(2)).then_some(place),
             by: actor(detail),
             reason: "not needed".to_owned(),
         },
@@ -361,7 +361,7 @@ fn asked(case: &Case, places: &[Place], detail: u8) -> Input {
         Some((place, _)) => Input::Answered {
             place: *place,
             by: actor(detail),
-            approve: detail % 7 != 0,
+            approve: !detail.is_multiple_of(7),
             note: String::new(),
         },
         None => Input::Recovered,
