@@ -12,7 +12,7 @@
 
 use std::error::Error;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine::core::Timestamp;
 use engine::core::case::CaseState;
@@ -26,6 +26,7 @@ use engine::store::{
 };
 use serde_json::json;
 use sqlx::Connection;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;

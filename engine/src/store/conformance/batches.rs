@@ -330,7 +330,8 @@ pub(super) async fn text_that_cannot_be_kept_is_refused_before_anything_is_writt
 ) {
     let (store, leases) = database.owned().await;
     let nul = || "a\u{0}b".to_owned();
-    let changes: [(&str, fn(&mut Batch, String)); 8] = [
+    type Change = (&'static str, fn(&mut Batch, String));
+    let changes: [Change; 8] = [
         ("case_head.subject", |batch, nul| {
             batch.heads[0].subject = Subject(nul)
         }),
