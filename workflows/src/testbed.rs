@@ -103,9 +103,9 @@ impl Memory {
         self.state(|state| state.effects.clone())
     }
 
-    /// Each account as `name: on|off group group`.
+    /// Each account as `name: on|off group group`, sorted.
     pub fn shown(&self) -> Vec<String> {
-        self.state(|state| {
+        let mut shown: Vec<String> = self.state(|state| {
             state
                 .accounts
                 .values()
@@ -113,7 +113,11 @@ impl Memory {
                     let mut line = format!(
                         "{}: {}",
                         account.name,
-                        if account.enabled == Some(true) { "on" } else { "off" }
+                        if account.enabled == Some(true) {
+                            "on"
+                        } else {
+                            "off"
+                        }
                     );
                     for entitlement in account.entitlements.iter().flatten() {
                         line.push(' ');
@@ -122,7 +126,9 @@ impl Memory {
                     line
                 })
                 .collect()
-        })
+        });
+        shown.sort();
+        shown
     }
 
     /// Puts an account there that Tenure knows nothing of.
@@ -225,7 +231,11 @@ impl State {
                     let id = own.id.clone();
                     return Ok(self.outcome(&id, false, ""));
                 }
-                if self.accounts.values().any(|account| account.name == new.name) {
+                if self
+                    .accounts
+                    .values()
+                    .any(|account| account.name == new.name)
+                {
                     return Err(error(ErrorKind::Conflict, "the name is taken"));
                 }
                 self.made += 1;
@@ -244,7 +254,10 @@ impl State {
                 );
                 Ok(self.outcome(&id, true, "create {}"))
             }
-            Operation::UpdateAccount { account, attributes } => {
+            Operation::UpdateAccount {
+                account,
+                attributes,
+            } => {
                 let known = self.account(account)?;
                 let before = known.attributes.clone();
                 known.attributes.extend(attributes.clone());
@@ -265,12 +278,18 @@ impl State {
                 self.accounts.remove(account.as_str());
                 Ok(outcome)
             }
-            Operation::Grant { account, entitlement } => {
+            Operation::Grant {
+                account,
+                entitlement,
+            } => {
                 let groups = self.account(account)?.entitlements.get_or_insert_default();
                 let changed = groups.insert(entitlement.clone());
                 Ok(self.outcome(account, changed, &format!("grant {{}} {entitlement}")))
             }
-            Operation::Revoke { account, entitlement } => {
+            Operation::Revoke {
+                account,
+                entitlement,
+            } => {
                 let groups = self.account(account)?.entitlements.get_or_insert_default();
                 let changed = groups.remove(entitlement);
                 Ok(self.outcome(account, changed, &format!("revoke {{}} {entitlement}")))
@@ -289,7 +308,13 @@ impl State {
     fn holds(&self, claim: &Claim) -> (bool, Option<NativeId>) {
         let find = |id: &NativeId| self.accounts.get(id.as_str());
         let granted = |id: &NativeId, name: &EntitlementName| {
-            find(id).is_some_and(|account| account.entitlements.iter().flatten().any(|held| held == name))
+            find(id).is_some_and(|account| {
+                account
+                    .entitlements
+                    .iter()
+                    .flatten()
+                    .any(|held| held == name)
+            })
         };
         match claim {
             Claim::AccountExists { owner } => {
@@ -308,7 +333,10 @@ impl State {
                 None,
             ),
             Claim::AccountAbsent { account } => (find(account).is_none(), None),
-            Claim::AttributesAre { account, attributes } => (
+            Claim::AttributesAre {
+                account,
+                attributes,
+            } => (
                 find(account).is_some_and(|account| {
                     attributes
                         .iter()
@@ -316,8 +344,14 @@ impl State {
                 }),
                 None,
             ),
-            Claim::Granted { account, entitlement } => (granted(account, entitlement), None),
-            Claim::NotGranted { account, entitlement } => (!granted(account, entitlement), None),
+            Claim::Granted {
+                account,
+                entitlement,
+            } => (granted(account, entitlement), None),
+            Claim::NotGranted {
+                account,
+                entitlement,
+            } => (!granted(account, entitlement), None),
             Claim::NoSessions { account } => (
                 self.sessions.get(account.as_str()).copied().unwrap_or(0) == 0,
                 None,
@@ -501,7 +535,7 @@ pub(crate) struct Company {
     pub ldap: Memory,
     pub scim: Memory,
     pub source: Source,
-    pub folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
     twice: bool,
 }
 
@@ -541,7 +575,8 @@ impl Company {
         let mut names = vec!["ldap", "scim"];
         names.extend(manual.iter().map(|(name, _)| *name));
         let schema = schema(&names);
-        let policy = PolicySet::load(&[("roles.yaml".to_owned(), roles.to_owned())], &schema).unwrap();
+        let policy =
+            PolicySet::load(&[("roles.yaml".to_owned(), roles.to_owned())], &schema).unwrap();
         let (ldap, scim) = (Memory::with_sessions(), Memory::default());
         let limits = Limits {
             breaker: BreakerLimits {
@@ -553,13 +588,27 @@ impl Company {
         };
         let system = |name: &str, memory: &Memory| {
             let inner = Arc::new(memory.clone());
-            System::new(name, "memory", inner, limits.clone(), None, InitialPassword::None)
+            System::new(
+                name,
+                "memory",
+                inner,
+                limits.clone(),
+                None,
+                InitialPassword::None,
+            )
         };
         let mut systems = vec![system("ldap", &ldap), system("scim", &scim)];
         for (name, text) in manual {
             let config: SystemConfig = yaml::parse("manual.yaml", text).unwrap();
             let inner = connectors::registry::build(name, "manual", config.settings).unwrap();
-            systems.push(System::new(name, "manual", inner, limits.clone(), None, InitialPassword::None));
+            systems.push(System::new(
+                name,
+                "manual",
+                inner,
+                limits.clone(),
+                None,
+                InitialPassword::None,
+            ));
         }
         let actions = Arc::new(IdentityActions::new(
             directory.clone(),
@@ -584,7 +633,7 @@ impl Company {
             ldap,
             scim,
             source: Source::load("hr.yaml", HR).unwrap(),
-            folder,
+            _folder: folder,
             twice: false,
         }
     }
@@ -612,7 +661,11 @@ impl Company {
     }
 
     /// Imports people, each as `key,name,department`, as of a day.
-    pub async fn try_import(&self, day: &str, people: &[&str]) -> Result<ImportReport, IntakeError> {
+    pub async fn try_import(
+        &self,
+        day: &str,
+        people: &[&str],
+    ) -> Result<ImportReport, IntakeError> {
         let text = format!("id,name,department\n{}\n", people.join("\n"));
         let text = if people.is_empty() {
             "id,name,department\n".to_owned()
@@ -672,7 +725,10 @@ impl Company {
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            panic!("at {place}: cases are {shown:#?}, not {expected:#?}\n{}", self.failures().await);
+            panic!(
+                "at {place}: cases are {shown:#?}, not {expected:#?}\n{}",
+                self.failures().await
+            );
         }
     }
 
@@ -687,7 +743,10 @@ impl Company {
                 .unwrap()
                 .unwrap();
             for step in stored.steps {
-                told.push_str(&format!("{} {} {} {}\n", case.head.workflow, step.step, step.state, step.body));
+                told.push_str(&format!(
+                    "{} {} {} {}\n",
+                    case.head.workflow, step.step, step.state, step.body
+                ));
             }
         }
         told

@@ -21,8 +21,9 @@ use crate::directory::{AccountRow, AccountStatus, Holdings};
 use crate::policy::{IdentityFacts, PolicySet};
 use crate::systems::System;
 
-/// How long an attempt waits for another step of its case before it counts as a failed try.
-const WAIT_MS_MAX: u64 = 10_000;
+/// How long an attempt waits for another step of its case before it counts as a failed try. Short, because an
+/// undo, and a leaver that takes the place of a joiner, wait until attempts that are out have come back.
+const WAIT_MS_MAX: u64 = 2_000;
 /// How often the directory is asked meanwhile, in case the other step ran in another process.
 const LOOK_EVERY_MS: u64 = 500;
 

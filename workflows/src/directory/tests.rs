@@ -14,9 +14,16 @@ use crate::testbed::{Company, now};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_is_shown_with_everything_they_hold_and_why() {
     let company = Company::new().await;
-    company.import("2026-01-01", &["A1,Ann Lee,Engineering", "B2,Bob Ray,Sales"]).await;
+    company
+        .import(
+            "2026-01-01",
+            &["A1,Ann Lee,Engineering", "B2,Bob Ray,Sales"],
+        )
+        .await;
     let _node = company.node().await;
-    company.until(&["joiner A1 succeeded", "joiner B2 succeeded"]).await;
+    company
+        .until(&["joiner A1 succeeded", "joiner B2 succeeded"])
+        .await;
 
     let ann = company.directory.identity("A1").await.unwrap().unwrap();
     assert_eq!(ann.identity.status, IdentityStatus::Active);
@@ -25,25 +32,52 @@ async fn a_person_is_shown_with_everything_they_hold_and_why() {
     let accounts: Vec<_> = ann
         .accounts
         .iter()
-        .map(|account| (account.system.as_str(), account.name.as_str(), account.status))
+        .map(|account| {
+            (
+                account.system.as_str(),
+                account.name.as_str(),
+                account.status,
+            )
+        })
         .collect();
     assert_eq!(
         accounts,
-        [("ldap", "a1", AccountStatus::Active), ("scim", "a1", AccountStatus::Active)]
+        [
+            ("ldap", "a1", AccountStatus::Active),
+            ("scim", "a1", AccountStatus::Active)
+        ]
     );
-    assert!(ann.accounts.iter().all(|account| account.verified_at.is_some()));
+    assert!(
+        ann.accounts
+            .iter()
+            .all(|account| account.verified_at.is_some())
+    );
     let grants: Vec<_> = ann
         .grants
         .iter()
         .map(|grant| {
-            let roles: Vec<_> = grant.reasons.iter().map(|reason| reason.role.as_str()).collect();
-            (grant.system.as_str(), grant.entitlement.as_str(), grant.status, roles.join(","))
+            let roles: Vec<_> = grant
+                .reasons
+                .iter()
+                .map(|reason| reason.role.as_str())
+                .collect();
+            (
+                grant.system.as_str(),
+                grant.entitlement.as_str(),
+                grant.status,
+                roles.join(","),
+            )
         })
         .collect();
     assert_eq!(
         grants,
         [
-            ("ldap", "engineers", GrantStatus::Active, "engineers".to_owned()),
+            (
+                "ldap",
+                "engineers",
+                GrantStatus::Active,
+                "engineers".to_owned()
+            ),
             ("ldap", "staff", GrantStatus::Active, "staff".to_owned()),
             ("scim", "git", GrantStatus::Active, "engineers".to_owned()),
         ]
@@ -58,11 +92,20 @@ async fn a_person_is_shown_with_everything_they_hold_and_why() {
 async fn identities_are_listed_searched_and_counted() {
     let company = Company::new().await;
     company
-        .import("2026-01-01", &["A1,Ann Lee,Sales", "B2,Bob_Ray,Sales", "C3,Cid %,Sales"])
+        .import(
+            "2026-01-01",
+            &["A1,Ann Lee,Sales", "B2,Bob_Ray,Sales", "C3,Cid %,Sales"],
+        )
         .await;
     let list = async |filter: IdentityFilter, after: Option<&str>, limit| {
-        let rows = company.directory.identities(&filter, after, limit).await.unwrap();
-        rows.into_iter().map(|row| row.identity_key).collect::<Vec<_>>()
+        let rows = company
+            .directory
+            .identities(&filter, after, limit)
+            .await
+            .unwrap();
+        rows.into_iter()
+            .map(|row| row.identity_key)
+            .collect::<Vec<_>>()
     };
     let search = |text: &str| IdentityFilter {
         search: Some(text.to_owned()),
@@ -89,10 +132,17 @@ async fn identities_are_listed_searched_and_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lag_and_accounts_are_counted_by_system() {
     let company = Company::new().await;
-    company.import("2026-01-01", &["A1,Ann,Sales", "B2,Bob,Sales", "C3,Cid,Sales"]).await;
+    company
+        .import(
+            "2026-01-01",
+            &["A1,Ann,Sales", "B2,Bob,Sales", "C3,Cid,Sales"],
+        )
+        .await;
     let _node = company.node().await;
     company.closed(3).await;
-    company.import("2026-02-01", &["A1,Ann,Sales", "B2,Bob,Sales"]).await;
+    company
+        .import("2026-02-01", &["A1,Ann,Sales", "B2,Bob,Sales"])
+        .await;
     company.closed(4).await;
     let counts: Vec<_> = company
         .directory
@@ -127,7 +177,10 @@ async fn lag_and_accounts_are_counted_by_system() {
     );
     for lag in &lag {
         // The facts are years old; the lag is what passed since they were known.
-        assert!(lag.p50_ms <= lag.p99_ms && lag.p99_ms <= lag.max_ms, "{lag:?}");
+        assert!(
+            lag.p50_ms <= lag.p99_ms && lag.p99_ms <= lag.max_ms,
+            "{lag:?}"
+        );
         assert!(lag.max_ms.unwrap() < 60_000, "{lag:?}");
     }
     let later = Some(now() + chrono::TimeDelta::hours(1));
@@ -153,7 +206,11 @@ async fn the_state_of_a_system_is_kept_for_each_process() {
         ("b", SystemState::Held),
         ("a", SystemState::Ready),
     ] {
-        company.directory.put_system_state(row(node, state)).await.unwrap();
+        company
+            .directory
+            .put_system_state(row(node, state))
+            .await
+            .unwrap();
     }
     let states: Vec<_> = company
         .directory

@@ -16,7 +16,12 @@ use crate::directory::{EventStatus, IdentityStatus};
 use crate::sources::EventType;
 use crate::testbed::{Company, actor, now};
 
-const FOUR: [&str; 4] = ["A1,Ann,Sales", "B2,Bob,Sales", "C3,Cid,Sales", "D4,Dot,Sales"];
+const FOUR: [&str; 4] = [
+    "A1,Ann,Sales",
+    "B2,Bob,Sales",
+    "C3,Cid,Sales",
+    "D4,Dot,Sales",
+];
 
 fn event(id: &str, event_type: EventType, subject: &str, version: i64, days: i64) -> BusinessEvent {
     BusinessEvent {
@@ -34,7 +39,14 @@ fn event(id: &str, event_type: EventType, subject: &str, version: i64, days: i64
 }
 
 async fn status(company: &Company, key: &str) -> IdentityStatus {
-    company.directory.identity(key).await.unwrap().unwrap().identity.status
+    company
+        .directory
+        .identity(key)
+        .await
+        .unwrap()
+        .unwrap()
+        .identity
+        .status
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,7 +54,10 @@ async fn the_same_file_twice_changes_nothing() {
     let company = Company::new().await;
     let first = company.import("2026-01-01", &FOUR).await;
     assert_eq!(first.status, ImportStatus::Applied);
-    assert_eq!((first.created, first.events["hire"], first.cases["joiner"]), (4, 4, 4));
+    assert_eq!(
+        (first.created, first.events["hire"], first.cases["joiner"]),
+        (4, 4, 4)
+    );
     let _node = company.node().await;
     company.closed(4).await;
     let again = company.import("2026-01-01", &FOUR).await;
@@ -52,7 +67,15 @@ async fn the_same_file_twice_changes_nothing() {
     let later = company.import("2026-02-01", &FOUR).await;
     assert_eq!(later.status, ImportStatus::Unchanged);
     assert_eq!(company.cases().await.len(), 4);
-    assert_eq!(company.directory.snapshots(Some("hr"), false, 10).await.unwrap().len(), 2);
+    assert_eq!(
+        company
+            .directory
+            .snapshots(Some("hr"), false, 10)
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,7 +83,10 @@ async fn one_person_gets_one_case_however_much_changed() {
     let company = Company::new().await;
     company.import("2026-01-01", &FOUR).await;
     let report = company
-        .import("2026-02-01", &["A1,Ann Lee,Engineering", "B2,Bob,Sales", "C3,Cid,Sales"])
+        .import(
+            "2026-02-01",
+            &["A1,Ann Lee,Engineering", "B2,Bob,Sales", "C3,Cid,Sales"],
+        )
         .await;
     assert_eq!((report.created, report.changed, report.removed), (0, 1, 1));
     assert_eq!(
@@ -75,12 +101,25 @@ async fn an_older_file_is_refused() {
     company.import("2026-02-01", &FOUR).await;
     let error = company.try_import("2026-01-01", &FOUR).await.unwrap_err();
     assert!(
-        error.to_string().contains("the file is of 2026-01-01, and `hr` is at 2026-02-01 already"),
+        error
+            .to_string()
+            .contains("the file is of 2026-01-01, and `hr` is at 2026-02-01 already"),
         "{error}"
     );
-    let error = company.try_import("2026-03-01", &["A1,,Sales"]).await.unwrap_err();
+    let error = company
+        .try_import("2026-03-01", &["A1,,Sales"])
+        .await
+        .unwrap_err();
     assert!(matches!(error, IntakeError::Refused(_)), "{error}");
-    assert_eq!(company.directory.snapshots(None, false, 10).await.unwrap().len(), 1);
+    assert_eq!(
+        company
+            .directory
+            .snapshots(None, false, 10)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,11 +127,22 @@ async fn a_mass_of_leavers_waits_for_a_person() {
     let company = Company::new().await;
     company.import("2026-01-01", &FOUR).await;
     let stopped = company.import("2026-02-01", &FOUR[..1]).await;
-    let ImportStatus::WaitingForApproval { reasons, population, examples } = &stopped.status else {
+    let ImportStatus::WaitingForApproval {
+        reasons,
+        population,
+        examples,
+    } = &stopped.status
+    else {
         panic!("{:?}", stopped.status);
     };
-    assert!(reasons[0].contains("3 of 4 people (75.0 %) would leave"), "{reasons:?}");
-    assert_eq!((*population, examples.values().map(Vec::len).sum::<usize>()), (4, 3));
+    assert!(
+        reasons[0].contains("3 of 4 people (75.0 %) would leave"),
+        "{reasons:?}"
+    );
+    assert_eq!(
+        (*population, examples.values().map(Vec::len).sum::<usize>()),
+        (4, 3)
+    );
     assert_eq!(stopped.removed, 3);
     // Nothing was done, and asking again asks the same.
     assert_eq!(company.directory.identity_counts().await.unwrap().len(), 1);
@@ -100,14 +150,30 @@ async fn a_mass_of_leavers_waits_for_a_person() {
     assert_eq!(again.difference_id, stopped.difference_id);
     let waiting = company.directory.snapshots(None, true, 10).await.unwrap();
     assert_eq!(waiting.len(), 1);
-    let pending = company.directory.pending(&waiting[0]).await.unwrap().unwrap();
+    let pending = company
+        .directory
+        .pending(&waiting[0])
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(pending.gone.len(), 3);
 
     let difference = stopped.difference_id.unwrap();
-    let report = company.intake.approve(&difference, &actor("eve"), now()).await.unwrap();
+    let report = company
+        .intake
+        .approve(&difference, &actor("eve"), now())
+        .await
+        .unwrap();
     assert_eq!(report.cases, BTreeMap::from([("leaver".to_owned(), 3)]));
-    let error = company.intake.approve(&difference, &actor("eve"), now()).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("difference `{difference}` was decided already by `eve`"));
+    let error = company
+        .intake
+        .approve(&difference, &actor("eve"), now())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("difference `{difference}` was decided already by `eve`")
+    );
     // What was approved is applied: the same file has nothing more to say.
     let again = company.import("2026-02-01", &FOUR[..1]).await;
     assert_eq!(again.status, ImportStatus::Unchanged);
@@ -117,16 +183,36 @@ async fn a_mass_of_leavers_waits_for_a_person() {
 async fn a_rejected_or_outdated_difference_is_not_applied() {
     let company = Company::new().await;
     company.import("2026-01-01", &FOUR).await;
-    let difference = company.import("2026-02-01", &FOUR[..1]).await.difference_id.unwrap();
+    let difference = company
+        .import("2026-02-01", &FOUR[..1])
+        .await
+        .difference_id
+        .unwrap();
     // Another file came between.
     company.import("2026-01-15", &FOUR[..3]).await;
-    let error = company.intake.approve(&difference, &actor("eve"), now()).await.unwrap_err();
+    let error = company
+        .intake
+        .approve(&difference, &actor("eve"), now())
+        .await
+        .unwrap_err();
     assert!(matches!(error, IntakeError::MovedOn { .. }), "{error}");
     assert_eq!(status(&company, "B2").await, IdentityStatus::Expected);
-    company.intake.reject(&difference, &actor("eve"), "half a file", now()).await.unwrap();
-    let error = company.intake.approve(&difference, &actor("eve"), now()).await.unwrap_err();
+    company
+        .intake
+        .reject(&difference, &actor("eve"), "half a file", now())
+        .await
+        .unwrap();
+    let error = company
+        .intake
+        .approve(&difference, &actor("eve"), now())
+        .await
+        .unwrap_err();
     assert!(matches!(error, IntakeError::Decided { .. }), "{error}");
-    let error = company.intake.reject("dif_x", &actor("eve"), "", now()).await.unwrap_err();
+    let error = company
+        .intake
+        .reject("dif_x", &actor("eve"), "", now())
+        .await
+        .unwrap_err();
     assert!(matches!(error, IntakeError::NoSuchDifference(_)), "{error}");
 }
 
@@ -134,54 +220,113 @@ async fn a_rejected_or_outdated_difference_is_not_applied() {
 async fn an_event_is_taken_in_once() {
     let company = Company::new().await;
     let hire = event("e1", EventType::Hire, "X1", 1, 0);
-    let first = company.intake.event(&hire, &actor("api"), now()).await.unwrap();
+    let first = company
+        .intake
+        .event(&hire, &actor("api"), now())
+        .await
+        .unwrap();
     assert!(first.new && first.cases.len() == 1);
-    let second = company.intake.event(&hire, &actor("api"), now()).await.unwrap();
+    let second = company
+        .intake
+        .event(&hire, &actor("api"), now())
+        .await
+        .unwrap();
     assert!(!second.new && second.cases.is_empty());
     let stranger = event("e2", EventType::Transfer, "X2", 1, 0);
-    let error = company.intake.event(&stranger, &actor("api"), now()).await.unwrap_err();
-    assert!(matches!(&error, IntakeError::UnknownSubject(subject) if subject == "X2"), "{error}");
+    let error = company
+        .intake
+        .event(&stranger, &actor("api"), now())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, IntakeError::UnknownSubject(subject) if subject == "X2"),
+        "{error}"
+    );
     assert!(company.directory.identity("X2").await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_effective_yet_waits_and_holds_nothing_up() {
     let company = Company::new().await;
-    let take = async |event: BusinessEvent| company.intake.event(&event, &actor("api"), now()).await.unwrap();
+    let take = async |event: BusinessEvent| {
+        company
+            .intake
+            .event(&event, &actor("api"), now())
+            .await
+            .unwrap()
+    };
     take(event("e1", EventType::Hire, "X1", 1, 0)).await;
     let end = take(event("e2", EventType::TerminationScheduled, "X1", 2, 30)).await;
     assert_eq!(end.status, Some(EventStatus::Waiting));
     assert_eq!(end.cases, []);
-    let soon = company.intake.start_due(now() + TimeDelta::days(29)).await.unwrap();
+    let soon = company
+        .intake
+        .start_due(now() + TimeDelta::days(29))
+        .await
+        .unwrap();
     assert_eq!(soon.cases.len(), 0);
     assert!(soon.next.is_some());
     // A transfer meanwhile starts at once.
-    assert_eq!(take(event("e3", EventType::Transfer, "X1", 3, 0)).await.cases.len(), 1);
-    let due = company.intake.start_due(now() + TimeDelta::days(31)).await.unwrap();
+    assert_eq!(
+        take(event("e3", EventType::Transfer, "X1", 3, 0))
+            .await
+            .cases
+            .len(),
+        1
+    );
+    let due = company
+        .intake
+        .start_due(now() + TimeDelta::days(31))
+        .await
+        .unwrap();
     assert_eq!(due.cases, BTreeMap::from([("leaver".to_owned(), 1)]));
     assert_eq!(due.next, None);
-    let again = company.intake.start_due(now() + TimeDelta::days(31)).await.unwrap();
+    let again = company
+        .intake
+        .start_due(now() + TimeDelta::days(31))
+        .await
+        .unwrap();
     assert_eq!(again.cases.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_end_never_starts() {
     let company = Company::new().await;
-    let take = async |event: BusinessEvent| company.intake.event(&event, &actor("api"), now()).await.unwrap();
+    let take = async |event: BusinessEvent| {
+        company
+            .intake
+            .event(&event, &actor("api"), now())
+            .await
+            .unwrap()
+    };
     take(event("e1", EventType::Hire, "X1", 1, 0)).await;
     take(event("e2", EventType::TerminationScheduled, "X1", 2, 30)).await;
     take(event("e3", EventType::TerminationCancelled, "X1", 3, 0)).await;
-    let due = company.intake.start_due(now() + TimeDelta::days(60)).await.unwrap();
+    let due = company
+        .intake
+        .start_due(now() + TimeDelta::days(60))
+        .await
+        .unwrap();
     assert_eq!(due, Due::default());
     let person = company.directory.identity("X1").await.unwrap().unwrap();
-    let scheduled = person.events.iter().find(|event| event.event_id == "e2").unwrap();
+    let scheduled = person
+        .events
+        .iter()
+        .find(|event| event.event_id == "e2")
+        .unwrap();
     assert_eq!(scheduled.status, EventStatus::Superseded);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_statement_does_not_overwrite_a_newer_one() {
     let company = Company::new().await;
-    let take = async |event: BusinessEvent| company.intake.event(&event, &actor("api"), now()).await.unwrap();
+    let take = async |event: BusinessEvent| {
+        company
+            .intake
+            .event(&event, &actor("api"), now())
+            .await
+            .unwrap()
+    };
     take(event("e1", EventType::Hire, "X1", 1, 0)).await;
     let mut newer = event("e3", EventType::Transfer, "X1", 3, 0);
     newer.data = json!({ "attributes": { "name": "X1", "department": "Engineering" } });
