@@ -30,6 +30,7 @@ use engine::runner::{
     Actions, Attempt, Availability, Clock, Command, Definitions, Message, Node, NodeConfig,
     NodeHandle, Resource, SystemClock,
 };
+use engine::store::postgres::{PostgresOptions, PostgresStore};
 use engine::store::sqlite::SqliteStore;
 use engine::store::{CaseFilter, CaseSummary, SHARDS_DEFAULT, Store};
 use serde_json::{Value, json};
@@ -526,8 +527,52 @@ required: [name]
 guard: { removals: { share_max: 0.5, population_min: 4 } }
 ";
 
+/// Where the tests find their server.
+const STORE_URL: &str = "TENURE_LAB_POSTGRES_STORE_URL";
+
+/// Makes of each test a test on SQLite and one on PostgreSQL.
+macro_rules! on_both_databases {
+    ($($name:ident,)*) => {
+        mod on_sqlite {
+            use super::Company;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(&Company::new().await).await;
+            })*
+        }
+        mod on_postgres {
+            use super::Company;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                let company = Company::on_postgres().await;
+                super::$name(&company).await;
+                company.remove().await;
+            })*
+        }
+    };
+}
+pub(crate) use on_both_databases;
+
+async fn migrate(store: &dyn Store) {
+    let migrations: Vec<_> = engine::store::MIGRATIONS
+        .iter()
+        .chain(directory::MIGRATIONS)
+        .copied()
+        .collect();
+    store.migrate(&migrations, SHARDS_DEFAULT).await.unwrap();
+}
+
+async fn run_sql(url: &str, sql: String) {
+    use sqlx::Connection as _;
+    let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+}
+
 pub(crate) struct Company {
-    pub store: Arc<SqliteStore>,
+    pub store: Arc<dyn Store>,
     pub directory: Directory,
     pub intake: Intake,
     pub definitions: Arc<Definitions>,
@@ -536,6 +581,8 @@ pub(crate) struct Company {
     pub scim: Memory,
     pub source: Source,
     _folder: tempfile::TempDir,
+    /// The PostgreSQL server and the schema on it, if that is where the store is.
+    postgres: Option<(String, String)>,
     twice: bool,
 }
 
@@ -559,19 +606,57 @@ impl Company {
 
     /// With workflows and manual systems of its own.
     pub async fn with(workflows: &[(&str, &str)], manual: &[(&str, &str)], roles: &str) -> Self {
+        Self::build(workflows, manual, roles, None).await
+    }
+
+    /// As [`Company::new`], with its store in a schema of its own on the server of the lab.
+    pub async fn on_postgres() -> Self {
+        let url = std::env::var(STORE_URL).unwrap_or_else(|_| {
+            panic!(
+                "`{STORE_URL}` is not set: run `tests/lab/postgres.sh start DIR`, then `. DIR/env`; \
+                 it starts the PostgreSQL server that these tests need"
+            )
+        });
+        let schema = format!("test_{}", Uuid::new_v4().simple());
+        run_sql(&url, format!("CREATE SCHEMA {schema}")).await;
+        Self::build(&[], &[], ROLES, Some((url, schema))).await
+    }
+
+    /// Removes what the test made outside of its folder.
+    pub async fn remove(self) {
+        if let Some((url, schema)) = self.postgres {
+            run_sql(&url, format!("DROP SCHEMA {schema} CASCADE")).await;
+        }
+    }
+
+    async fn build(
+        workflows: &[(&str, &str)],
+        manual: &[(&str, &str)],
+        roles: &str,
+        postgres: Option<(String, String)>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(
-            SqliteStore::open(&folder.path().join("t.sqlite"))
-                .await
-                .unwrap(),
-        );
-        let migrations: Vec<_> = engine::store::MIGRATIONS
-            .iter()
-            .chain(directory::MIGRATIONS)
-            .copied()
-            .collect();
-        store.migrate(&migrations, SHARDS_DEFAULT).await.unwrap();
-        let directory = Directory::on_sqlite(Arc::clone(&store)).await.unwrap();
+        let (store, directory) = match &postgres {
+            None => {
+                let store = SqliteStore::open(&folder.path().join("t.sqlite"))
+                    .await
+                    .unwrap();
+                let store = Arc::new(store);
+                migrate(&*store).await;
+                let directory = Directory::on_sqlite(Arc::clone(&store)).await.unwrap();
+                (store as Arc<dyn Store>, directory)
+            }
+            Some((url, schema)) => {
+                let url = format!("{url}?options=-csearch_path%3D{schema}");
+                let store = PostgresStore::connect(&url, PostgresOptions::default())
+                    .await
+                    .unwrap();
+                let store = Arc::new(store);
+                migrate(&*store).await;
+                let directory = Directory::on_postgres(Arc::clone(&store)).await.unwrap();
+                (store as Arc<dyn Store>, directory)
+            }
+        };
         let mut names = vec!["ldap", "scim"];
         names.extend(manual.iter().map(|(name, _)| *name));
         let schema = schema(&names);
@@ -634,6 +719,7 @@ impl Company {
             scim,
             source: Source::load("hr.yaml", HR).unwrap(),
             _folder: folder,
+            postgres,
             twice: false,
         }
     }
@@ -650,7 +736,7 @@ impl Company {
         };
         Node::start(
             config,
-            Arc::clone(&self.store) as Arc<dyn Store>,
+            Arc::clone(&self.store),
             actions,
             Arc::new(DirectoryProjection),
             Arc::clone(&self.definitions),

@@ -13,12 +13,11 @@ use std::collections::BTreeSet;
 
 use connectors::connector::{ErrorKind, OperationName};
 use engine::runner::Command;
-use engine::store::Store as _;
 use serde_json::json;
 
 use crate::directory::{AccountStatus, GrantStatus, IdentityStatus};
 use crate::sources::{BusinessEvent, EventType, Key};
-use crate::testbed::{Company, ROLES, actor, now};
+use crate::testbed::{Company, ROLES, actor, now, on_both_databases};
 
 /// So that the guard has a population to look at, and one leaver is no mass.
 const ANN: &str = "A1,Ann Lee,Engineering";
@@ -84,19 +83,19 @@ fn assert_each_once(effects: &[String]) {
 
 // --- each workflow succeeds, and every step may run twice -------------------------------------------------
 
-async fn a_whole_life(company: Company) {
+async fn a_whole_life(company: &Company) {
     company.import("2026-01-01", &[ANN, BOB]).await;
     let node = company.node().await;
     company
         .until(&["joiner A1 succeeded", "joiner B2 succeeded"])
         .await;
     check(
-        &company,
+        company,
         &["a1: on engineers staff", "b2: on sellers staff"],
         &["a1: on git", "b2: on"],
     )
     .await;
-    assert_eq!(status(&company, "A1").await, IdentityStatus::Active);
+    assert_eq!(status(company, "A1").await, IdentityStatus::Active);
 
     // Ann moves from Engineering to Sales; attributes follow.
     company
@@ -111,7 +110,7 @@ async fn a_whole_life(company: Company) {
         ])
         .await;
     check(
-        &company,
+        company,
         &["a1: on sellers staff", "b2: on sellers staff"],
         &["a1: on", "b2: on"],
     )
@@ -137,13 +136,13 @@ async fn a_whole_life(company: Company) {
         ])
         .await;
     check(
-        &company,
+        company,
         &["a1: off", "b2: on sellers staff"],
         &["a1: off", "b2: on"],
     )
     .await;
     assert_eq!(company.ldap.sessions(), 0);
-    assert_eq!(status(&company, "A1").await, IdentityStatus::Departed);
+    assert_eq!(status(company, "A1").await, IdentityStatus::Departed);
     let effects = company.ldap.effects();
     let place = |what: &str| effects.iter().position(|effect| effect == what).unwrap();
     assert!(
@@ -168,14 +167,17 @@ async fn a_whole_life(company: Company) {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn joiner_mover_and_leaver_bring_access_in_line() {
-    a_whole_life(Company::new().await).await;
+async fn joiner_mover_and_leaver_bring_access_in_line(company: &Company) {
+    a_whole_life(company).await;
+}
+
+on_both_databases! {
+    joiner_mover_and_leaver_bring_access_in_line,
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_step_may_run_twice() {
-    a_whole_life(Company::twice().await).await;
+    a_whole_life(&Company::twice().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,7 +193,7 @@ async fn lost_answers_are_read_back_and_nothing_is_done_twice() {
         company.ldap.lose(operation, 1);
         company.scim.lose(operation, 1);
     }
-    a_whole_life(company).await;
+    a_whole_life(&company).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -571,30 +573,26 @@ async fn a_system_operated_by_hand_gives_all_its_tasks_at_once() {
     let company = Company::with(&[], &[("badges", badges)], &roles).await;
     company.import("2026-01-01", &[BOB]).await;
     let node = company.node().await;
-    let joiner = loop {
-        let told = company.failures().await;
-        if told.matches("asking").count() >= 2 && company.ldap.shown() == ["b2: on sellers staff"] {
-            break company.case("joiner", "B2").await;
-        }
+    let (joiner, asking) = loop {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        let Some(joiner) = company.cases().await.into_iter().next() else {
+            continue;
+        };
+        let (shard, case) = (joiner.head.shard, joiner.head.case);
+        let stored = company.store.load(shard, case).await.unwrap().unwrap();
+        let asking: Vec<_> = stored
+            .steps
+            .iter()
+            .filter(|row| row.state == "asking")
+            .map(|row| {
+                let step = engine::core::id::StepIndex(row.step);
+                engine::core::id::Place::new(step, row.instance.unwrap())
+            })
+            .collect();
+        if asking.len() == 2 && company.ldap.shown() == ["b2: on sellers staff"] {
+            break (joiner, asking);
+        }
     };
-    let stored = company
-        .store
-        .load(joiner.head.shard, joiner.head.case)
-        .await
-        .unwrap()
-        .unwrap();
-    let asking: Vec<_> = stored
-        .steps
-        .iter()
-        .filter(|row| row.state == "asking")
-        .map(|row| {
-            engine::core::id::Place::new(
-                engine::core::id::StepIndex(row.step),
-                row.instance.unwrap(),
-            )
-        })
-        .collect();
     assert_eq!(asking.len(), 2);
     for place in asking {
         let done = Command::TaskDone {

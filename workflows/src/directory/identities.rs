@@ -165,11 +165,12 @@ pub(crate) async fn put(
 const LIST: Sql = Sql {
     table: "identity",
     postgres: "
-        SELECT to_jsonb(i)::text FROM identity AS i, (SELECT $1::jsonb AS p) AS parameter
-        WHERE i.identity_key > p->>'after'
-          AND (p->>'status' IS NULL OR i.status = p->>'status')
-          AND (p->>'search' IS NULL OR lower(i.identity_key) LIKE p->>'search' OR lower(i.display_name) LIKE p->>'search')
-        ORDER BY i.identity_key LIMIT (p->>'limit')::bigint",
+        SELECT to_jsonb(i)::text FROM identity AS i
+        WHERE i.identity_key > $1::jsonb->>'after'
+          AND (($1::jsonb->>'status') IS NULL OR i.status = $1::jsonb->>'status')
+          AND (($1::jsonb->>'search') IS NULL
+               OR lower(i.identity_key) LIKE $1::jsonb->>'search' OR lower(i.display_name) LIKE $1::jsonb->>'search')
+        ORDER BY i.identity_key LIMIT ($1::jsonb->>'limit')::bigint",
     sqlite: r"
         SELECT json_object('shard_id', shard_id, 'identity_key', identity_key, 'identity_type', identity_type,
             'status', status, 'status_case', status_case, 'generation', generation, 'source', source,

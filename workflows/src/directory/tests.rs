@@ -9,11 +9,9 @@
 )]
 
 use super::*;
-use crate::testbed::{Company, now};
+use crate::testbed::{Company, now, on_both_databases};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_person_is_shown_with_everything_they_hold_and_why() {
-    let company = Company::new().await;
+async fn a_person_is_shown_with_everything_they_hold_and_why(company: &Company) {
     company
         .import(
             "2026-01-01",
@@ -88,9 +86,7 @@ async fn a_person_is_shown_with_everything_they_hold_and_why() {
     assert!(company.directory.identity("Z9").await.unwrap().is_none());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn identities_are_listed_searched_and_counted() {
-    let company = Company::new().await;
+async fn identities_are_listed_searched_and_counted(company: &Company) {
     company
         .import(
             "2026-01-01",
@@ -129,9 +125,7 @@ async fn identities_are_listed_searched_and_counted() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn lag_and_accounts_are_counted_by_system() {
-    let company = Company::new().await;
+async fn lag_and_accounts_are_counted_by_system(company: &Company) {
     company
         .import(
             "2026-01-01",
@@ -187,9 +181,7 @@ async fn lag_and_accounts_are_counted_by_system() {
     assert_eq!(company.directory.lag(later).await.unwrap(), []);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_state_of_a_system_is_kept_for_each_process() {
-    let company = Company::new().await;
+async fn the_state_of_a_system_is_kept_for_each_process(company: &Company) {
     let at = now();
     let row = |node: &str, state| SystemStateRow {
         shard_id: 0,
@@ -227,4 +219,11 @@ async fn the_state_of_a_system_is_kept_for_each_process() {
             ("b".to_owned(), SystemState::Held, Some(at)),
         ]
     );
+}
+
+on_both_databases! {
+    a_person_is_shown_with_everything_they_hold_and_why,
+    identities_are_listed_searched_and_counted,
+    lag_and_accounts_are_counted_by_system,
+    the_state_of_a_system_is_kept_for_each_process,
 }

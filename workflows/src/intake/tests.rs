@@ -14,7 +14,7 @@ use serde_json::json;
 use super::*;
 use crate::directory::{EventStatus, IdentityStatus};
 use crate::sources::EventType;
-use crate::testbed::{Company, actor, now};
+use crate::testbed::{Company, actor, now, on_both_databases};
 
 const FOUR: [&str; 4] = [
     "A1,Ann,Sales",
@@ -49,9 +49,7 @@ async fn status(company: &Company, key: &str) -> IdentityStatus {
         .status
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_same_file_twice_changes_nothing() {
-    let company = Company::new().await;
+async fn the_same_file_twice_changes_nothing(company: &Company) {
     let first = company.import("2026-01-01", &FOUR).await;
     assert_eq!(first.status, ImportStatus::Applied);
     assert_eq!(
@@ -78,9 +76,7 @@ async fn the_same_file_twice_changes_nothing() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_person_gets_one_case_however_much_changed() {
-    let company = Company::new().await;
+async fn one_person_gets_one_case_however_much_changed(company: &Company) {
     company.import("2026-01-01", &FOUR).await;
     let report = company
         .import(
@@ -95,9 +91,7 @@ async fn one_person_gets_one_case_however_much_changed() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_older_file_is_refused() {
-    let company = Company::new().await;
+async fn an_older_file_is_refused(company: &Company) {
     company.import("2026-02-01", &FOUR).await;
     let error = company.try_import("2026-01-01", &FOUR).await.unwrap_err();
     assert!(
@@ -122,9 +116,7 @@ async fn an_older_file_is_refused() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_mass_of_leavers_waits_for_a_person() {
-    let company = Company::new().await;
+async fn a_mass_of_leavers_waits_for_a_person(company: &Company) {
     company.import("2026-01-01", &FOUR).await;
     let stopped = company.import("2026-02-01", &FOUR[..1]).await;
     let ImportStatus::WaitingForApproval {
@@ -179,9 +171,7 @@ async fn a_mass_of_leavers_waits_for_a_person() {
     assert_eq!(again.status, ImportStatus::Unchanged);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rejected_or_outdated_difference_is_not_applied() {
-    let company = Company::new().await;
+async fn a_rejected_or_outdated_difference_is_not_applied(company: &Company) {
     company.import("2026-01-01", &FOUR).await;
     let difference = company
         .import("2026-02-01", &FOUR[..1])
@@ -196,7 +186,7 @@ async fn a_rejected_or_outdated_difference_is_not_applied() {
         .await
         .unwrap_err();
     assert!(matches!(error, IntakeError::MovedOn { .. }), "{error}");
-    assert_eq!(status(&company, "B2").await, IdentityStatus::Expected);
+    assert_eq!(status(company, "B2").await, IdentityStatus::Expected);
     company
         .intake
         .reject(&difference, &actor("eve"), "half a file", now())
@@ -216,9 +206,7 @@ async fn a_rejected_or_outdated_difference_is_not_applied() {
     assert!(matches!(error, IntakeError::NoSuchDifference(_)), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_event_is_taken_in_once() {
-    let company = Company::new().await;
+async fn an_event_is_taken_in_once(company: &Company) {
     let hire = event("e1", EventType::Hire, "X1", 1, 0);
     let first = company
         .intake
@@ -245,9 +233,7 @@ async fn an_event_is_taken_in_once() {
     assert!(company.directory.identity("X2").await.unwrap().is_none());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_effective_yet_waits_and_holds_nothing_up() {
-    let company = Company::new().await;
+async fn what_is_not_effective_yet_waits_and_holds_nothing_up(company: &Company) {
     let take = async |event: BusinessEvent| {
         company
             .intake
@@ -289,9 +275,7 @@ async fn what_is_not_effective_yet_waits_and_holds_nothing_up() {
     assert_eq!(again.cases.len(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_end_never_starts() {
-    let company = Company::new().await;
+async fn a_cancelled_end_never_starts(company: &Company) {
     let take = async |event: BusinessEvent| {
         company
             .intake
@@ -317,9 +301,7 @@ async fn a_cancelled_end_never_starts() {
     assert_eq!(scheduled.status, EventStatus::Superseded);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_older_statement_does_not_overwrite_a_newer_one() {
-    let company = Company::new().await;
+async fn an_older_statement_does_not_overwrite_a_newer_one(company: &Company) {
     let take = async |event: BusinessEvent| {
         company
             .intake
@@ -335,4 +317,16 @@ async fn an_older_statement_does_not_overwrite_a_newer_one() {
     let person = company.directory.identity("X1").await.unwrap().unwrap();
     assert_eq!(person.identity.attributes["department"], "Engineering");
     assert_eq!(person.identity.attributes_version, 3);
+}
+
+on_both_databases! {
+    the_same_file_twice_changes_nothing,
+    one_person_gets_one_case_however_much_changed,
+    an_older_file_is_refused,
+    a_mass_of_leavers_waits_for_a_person,
+    a_rejected_or_outdated_difference_is_not_applied,
+    an_event_is_taken_in_once,
+    what_is_not_effective_yet_waits_and_holds_nothing_up,
+    a_cancelled_end_never_starts,
+    an_older_statement_does_not_overwrite_a_newer_one,
 }
