@@ -288,6 +288,11 @@ impl<'r, R: Columns> Reader<'r, R> {
         })
     }
 
+    /// The error for the key of a step that must have a row and has none.
+    pub(super) fn missing_step(&self) -> StoreError {
+        self.corrupt("step", "the row is missing")
+    }
+
     pub(super) fn history(&self) -> Result<HistoryRow, StoreError> {
         Ok(HistoryRow {
             shard: self.shard()?,

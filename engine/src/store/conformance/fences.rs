@@ -126,6 +126,26 @@ pub(super) async fn a_stale_version_writes_nothing(database: &Database) {
     .await;
 }
 
+pub(super) async fn the_case_that_does_not_fit_is_the_one_named(database: &Database) {
+    let (store, leases) = database.owned().await;
+    for number in [1, 2, 3] {
+        make(&*store, &leases, Numbered(number)).await;
+    }
+    let is = |error: &StoreError, number: u32| matches!(error, StoreError::Stale { case, .. } if *case == Numbered(number).case());
+    let moved = batch(&leases, |batch| Numbered(2).advance(1, batch));
+    store.commit(&moved, &NoProjection).await.unwrap();
+    // Those around it fit, and are moved before it is found.
+    let stale = batch(&leases, |batch| {
+        (1..=3).for_each(|number| Numbered(number).advance(1, batch));
+    });
+    refuse(&*store, &stale, |error| is(error, 2)).await;
+    let made = batch(&leases, |batch| {
+        CASE.advance(1, batch);
+        Numbered(3).birth(batch);
+    });
+    refuse(&*store, &made, |error| is(error, 3)).await;
+}
+
 pub(super) async fn a_missing_case_is_stale(database: &Database) {
     let (store, leases) = database.owned().await;
     let mut moved = batch(&leases, |batch| CASE.advance(1, batch));

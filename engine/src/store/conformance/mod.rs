@@ -197,6 +197,7 @@ suite! {
         text_that_cannot_be_kept_is_refused_before_anything_is_written;
     fences:
         a_stale_version_writes_nothing,
+        the_case_that_does_not_fit_is_the_one_named,
         a_missing_case_is_stale,
         transitions_that_do_not_follow_are_stale,
         a_case_is_made_once,
@@ -227,6 +228,7 @@ suite! {
         restless_cases_are_queued_or_in_flight,
         open_cases_are_those_of_the_subject,
         a_case_is_located,
+        existing_cases_are_told_from_others,
         pages_of_equal_age_lose_and_repeat_nothing,
         filters_choose,
         a_page_has_a_limit,

@@ -5,6 +5,20 @@ use std::collections::BTreeSet;
 use super::build::*;
 use super::*;
 
+pub(super) async fn existing_cases_are_told_from_others(database: &Database) {
+    let (store, leases) = database.owned().await;
+    make(&*store, &leases, Numbered(1)).await;
+    make(&*store, &leases, Numbered(2)).await;
+    let key = |number: u32| (Numbered(number).shard(), Numbered(number).case());
+    let found = store
+        .existing(&[key(1), key(3), key(2), key(1)])
+        .await
+        .unwrap();
+    assert_eq!(found, [Numbered(1).case(), Numbered(2).case()].into());
+    assert_eq!(store.existing(&[key(3)]).await.unwrap().len(), 0);
+    assert_eq!(store.existing(&[]).await.unwrap().len(), 0);
+}
+
 pub(super) async fn restless_cases_are_queued_or_in_flight(database: &Database) {
     let (store, leases) = database.owned().await;
     let make = |number: u32, state: CaseState, in_flight: u32| {

@@ -146,6 +146,17 @@ SELECT wanted.case_id, coalesce(wanted.version, 0) AS version
  WHERE state.version IS DISTINCT FROM wanted.version
  LIMIT 1";
 
+/// The first step that must have a row and has none.
+const WITHOUT_ROW: &str = "
+SELECT wanted.shard_id, wanted.case_id, wanted.step, wanted.instance
+  FROM unnest($1::integer[], $2::uuid[], $3::integer[], $4::integer[])
+    AS wanted (shard_id, case_id, step, instance)
+  LEFT JOIN case_step
+    ON case_step.shard_id = wanted.shard_id AND case_step.case_id = wanted.case_id
+   AND case_step.step = wanted.step AND case_step.instance = wanted.instance
+ WHERE case_step.step IS NULL
+ LIMIT 1";
+
 pub(super) async fn commit(
     store: &PostgresStore,
     batch: &Batch,
@@ -185,10 +196,31 @@ async fn why(store: &PostgresStore, writes: &Writes<'_>, error: sqlx::Error) -> 
         Err(error) => return error,
     }
     match stale(store, writes).await {
-        Ok(Some((case, version))) => StoreError::Stale { case, version },
+        Ok(Some((case, version))) => return StoreError::Stale { case, version },
+        Ok(None) => {}
+        Err(error) => return error,
+    }
+    match without_row(store, writes).await {
+        Ok(Some(missing)) => missing,
         Ok(None) => StoreError::Refused(error),
         Err(error) => error,
     }
+}
+
+async fn without_row(
+    store: &PostgresStore,
+    writes: &Writes<'_>,
+) -> Result<Option<StoreError>, StoreError> {
+    let known = &writes.steps.known;
+    let row = sqlx::query(WITHOUT_ROW)
+        .bind(column(known, |row| row.shard.0))
+        .bind(column(known, |row| row.case.0))
+        .bind(column(known, |row| i32::from(row.step)))
+        .bind(column(known, |row| instance_column(row.instance)))
+        .fetch_optional(&store.writers)
+        .await
+        .map_err(from_driver)?;
+    Ok(row.map(|row| Reader::new("case_step", &row).missing_step()))
 }
 
 async fn stale(

@@ -3,9 +3,8 @@
 //! The transaction holds the write lock of the file from its beginning, so what the fence reads stays true
 //! until it ends.
 
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use crate::core::id::CaseId;
 use crate::store::batch::{self, Writes, instance_column, target_columns};
 use crate::store::decode::{Reader, ending_name};
 use crate::store::failure::from_driver;
@@ -24,7 +23,7 @@ UPDATE case_state
        unverified = new.value ->> 9, given_up = new.value ->> 10, steps_done = new.value ->> 11,
        deadline_at = new.value ->> 12, deadline_passed = new.value ->> 13, closed_at = new.value ->> 14,
        changed_at = new.value ->> 15
-  FROM json_each(?1) AS new
+  FROM jsonb_each(?1) AS new
  WHERE case_state.shard_id = new.value ->> 0 AND case_state.case_id = unhex(new.value ->> 1)
    AND case_state.version = new.value ->> 2";
 
@@ -33,7 +32,7 @@ INSERT INTO case_head (shard_id, case_id, generation, received_at, created_at, e
                        workflow, definition, lane, initiator, salt, input)
 SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
        value ->> 7, value ->> 8, value ->> 9, value ->> 10, unhex(value ->> 11), value ->> 12
-  FROM json_each(?1)";
+  FROM jsonb_each(?1)";
 
 const BORN: &str = "
 INSERT INTO case_state (shard_id, case_id, version, state, ending, in_flight, parked, unfinished,
@@ -41,16 +40,16 @@ INSERT INTO case_state (shard_id, case_id, version, state, ending, in_flight, pa
 SELECT value ->> 0, unhex(value ->> 1), value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
        value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14,
        value ->> 15
-  FROM json_each(?1)";
+  FROM jsonb_each(?1)";
 
 const OPENED: &str = "
 INSERT INTO case_open (shard_id, case_id, created_at, subject, workflow, lane)
 SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5
-  FROM json_each(?1)";
+  FROM jsonb_each(?1)";
 
 const CLOSED: &str = "
 DELETE FROM case_open
- WHERE (shard_id, case_id) IN (SELECT value ->> 0, unhex(value ->> 1) FROM json_each(?1))";
+ WHERE (shard_id, case_id) IN (SELECT value ->> 0, unhex(value ->> 1) FROM jsonb_each(?1))";
 
 macro_rules! insert_steps {
     () => {
@@ -58,14 +57,22 @@ macro_rules! insert_steps {
 INSERT INTO case_step (shard_id, case_id, step, instance, attempt, failures, away, changed_at, state, body)
 SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
        value ->> 7, value ->> 8, value ->> 9
-  FROM json_each(?1)"
+  FROM jsonb_each(?1)"
     };
 }
 
 const STEPS_FRESH: &str = insert_steps!();
 
+const STEPS_KNOWN: &str = "
+UPDATE case_step
+   SET attempt = new.value ->> 4, failures = new.value ->> 5, away = new.value ->> 6,
+       changed_at = new.value ->> 7, state = new.value ->> 8, body = new.value ->> 9
+  FROM jsonb_each(?1) AS new
+ WHERE case_step.shard_id = new.value ->> 0 AND case_step.case_id = unhex(new.value ->> 1)
+   AND case_step.step = new.value ->> 2 AND case_step.instance = new.value ->> 3";
+
 /// `WHERE true` keeps the parser from taking ON for part of a join, here and below.
-const STEPS: &str = concat!(
+const STEPS_EITHER: &str = concat!(
     insert_steps!(),
     "
  WHERE true
@@ -77,44 +84,55 @@ ON CONFLICT (shard_id, case_id, step, instance) DO UPDATE
 const HISTORY: &str = "
 INSERT INTO case_history (shard_id, case_id, version, at, input, actor, events)
 SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
-  FROM json_each(?1)";
+  FROM jsonb_each(?1)";
 
 const EVIDENCE: &str = "
 INSERT INTO evidence (shard_id, case_id, version, at, leaf)
 SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, CAST(value ->> 4 AS BLOB)
-  FROM json_each(?1)";
+  FROM jsonb_each(?1)";
 
 const TIMERS_CLEARED: &str = "
 DELETE FROM case_timer
  WHERE (shard_id, due_at, case_id, step, instance) IN
-       (SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4 FROM json_each(?1))";
+       (SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4 FROM jsonb_each(?1))";
 
 const TIMERS_SET: &str = "
 INSERT INTO case_timer (shard_id, due_at, case_id, step, instance)
 SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4
-  FROM json_each(?1)
+  FROM jsonb_each(?1)
  WHERE true
 ON CONFLICT DO NOTHING";
 
 const INBOX_DONE: &str = "
 DELETE FROM inbox
- WHERE (shard_id, id) IN (SELECT value ->> 0, unhex(value ->> 1) FROM json_each(?1))";
+ WHERE (shard_id, id) IN (SELECT value ->> 0, unhex(value ->> 1) FROM jsonb_each(?1))";
 
 /// The first answer to a message stays.
 const REPLIES: &str = "
 INSERT INTO inbox_reply (shard_id, id, at, accepted, message)
 SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4
-  FROM json_each(?1)
+  FROM jsonb_each(?1)
  WHERE true
 ON CONFLICT DO NOTHING";
 
 /// The first case that is not as the batch expects: a null version is a case that must not be there.
 const STALE: &str = "
 SELECT unhex(wanted.value ->> 1) AS case_id, coalesce(wanted.value ->> 2, 0) AS version
-  FROM json_each(?1) AS wanted
+  FROM jsonb_each(?1) AS wanted
   LEFT JOIN case_state AS state
     ON state.shard_id = wanted.value ->> 0 AND state.case_id = unhex(wanted.value ->> 1)
  WHERE state.version IS NOT wanted.value ->> 2
+ LIMIT 1";
+
+/// The first step that must have a row and has none.
+const WITHOUT_ROW: &str = "
+SELECT wanted.value ->> 0 AS shard_id, unhex(wanted.value ->> 1) AS case_id,
+       wanted.value ->> 2 AS step, wanted.value ->> 3 AS instance
+  FROM jsonb_each(?1) AS wanted
+  LEFT JOIN case_step
+    ON case_step.shard_id = wanted.value ->> 0 AND case_step.case_id = unhex(wanted.value ->> 1)
+   AND case_step.step = wanted.value ->> 2 AND case_step.instance = wanted.value ->> 3
+ WHERE case_step.step IS NULL
  LIMIT 1";
 
 pub(super) async fn commit(
@@ -125,15 +143,31 @@ pub(super) async fn commit(
     let writes = Writes::of(batch)?;
     let statements = Statements::of(&writes);
     let mut transaction = writer.begin().await?;
-    let written = write(
-        transaction.connection(),
-        &writes,
-        statements,
-        batch,
-        projection,
-    )
-    .await;
-    transaction.end(written).await
+    let connection = transaction.connection();
+    let written = write(connection, &writes, statements, batch, projection).await;
+    let error = match written {
+        Ok(()) => return transaction.commit().await,
+        Err(Refusal::Known(error)) => return transaction.end(Err(error)).await,
+        Err(Refusal::Unknown(error)) => error,
+    };
+    // What does not fit is seen only once the batch's own writing is out of the way.
+    transaction.rollback().await?;
+    let mut look = writer.begin().await?;
+    let reason = why(look.connection(), &writes, error).await;
+    look.end(reason).await.and_then(Err)
+}
+
+/// Why a batch was not written.
+enum Refusal {
+    Known(StoreError),
+    /// Something was not as the batch expects.
+    Unknown(sqlx::Error),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Known(error)
+    }
 }
 
 async fn write(
@@ -142,22 +176,23 @@ async fn write(
     statements: Statements,
     batch: &Batch,
     projection: &dyn Projection,
-) -> Result<(), StoreError> {
+) -> Result<(), Refusal> {
     if let Some(shard) = leases::lost(connection, writes.leases, None).await? {
-        return Err(StoreError::Fenced { shard });
+        return Err(StoreError::Fenced { shard }.into());
     }
-    let moved = u64::try_from(writes.moved.len()).unwrap_or(u64::MAX);
-    for (sql, rows) in statements.0 {
-        match sqlx::query(sql).bind(rows).execute(&mut *connection).await {
-            Ok(done) if sql == MOVED && done.rows_affected() != moved => {
-                return Err(stale(connection, writes).await?.unwrap_or_else(vanished));
-            }
-            Ok(_) => {}
-            Err(error) if is_duplicate(&error) => {
-                let stale = stale(connection, writes).await?;
-                return Err(stale.unwrap_or_else(|| from_driver(error)));
-            }
-            Err(error) => return Err(from_driver(error)),
+    for statement in statements.0 {
+        let done = sqlx::query(statement.sql)
+            .bind(statement.rows)
+            .execute(&mut *connection)
+            .await;
+        match done {
+            Ok(done)
+                if statement
+                    .every
+                    .is_none_or(|every| done.rows_affected() == every) => {}
+            Ok(_) => return Err(Refusal::Unknown(sqlx::Error::RowNotFound)),
+            Err(error) if is_duplicate(&error) => return Err(Refusal::Unknown(error)),
+            Err(error) => return Err(from_driver(error).into()),
         }
     }
     if batch.outcomes.is_empty() {
@@ -165,7 +200,8 @@ async fn write(
     }
     projection
         .project(&mut Transaction::Sqlite(connection), &batch.outcomes)
-        .await
+        .await?;
+    Ok(())
 }
 
 fn is_duplicate(error: &sqlx::Error) -> bool {
@@ -174,43 +210,64 @@ fn is_duplicate(error: &sqlx::Error) -> bool {
         .is_some_and(|error| error.is_unique_violation())
 }
 
-fn vanished() -> StoreError {
-    StoreError::Refused(sqlx::Error::RowNotFound)
-}
-
-async fn stale(
+/// Finds out what does not fit: a case that moved on, a case that is there already, a step without its row.
+async fn why(
     connection: &mut SqliteConnection,
     writes: &Writes<'_>,
-) -> Result<Option<StoreError>, StoreError> {
+    error: sqlx::Error,
+) -> Result<StoreError, StoreError> {
+    if let Some(row) = first(connection, STALE, expected_versions(writes)).await? {
+        let reader = Reader::new("case_state", &row);
+        let version = u64::try_from(reader.big("version")?).unwrap_or(0);
+        return Ok(StoreError::Stale {
+            case: reader.case()?,
+            version,
+        });
+    }
+    let known = Rows::of(writes.steps.known.iter(), 60, |row, columns| {
+        step_key(row, columns);
+    });
+    if let Some(row) = first(connection, WITHOUT_ROW, known).await? {
+        return Ok(Reader::new("case_step", &row).missing_step());
+    }
+    Ok(from_driver(error))
+}
+
+fn expected_versions(writes: &Writes<'_>) -> String {
     let moved = writes.moved.iter().map(|(from, row)| (*row, Some(*from)));
     let wanted: Vec<_> = moved
         .chain(writes.born.iter().map(|row| (*row, None)))
         .collect();
-    let wanted = Rows::of(wanted.iter(), 50, |(row, version), columns| {
+    Rows::of(wanted.iter(), 50, |(row, version), columns| {
         columns.number(row.shard.0).id(row.case.0);
         match version {
             Some(version) => columns.number(batch::version(*version)),
             None => columns.null(),
         };
-    });
-    let row = sqlx::query(STALE)
-        .bind(wanted)
+    })
+}
+
+async fn first(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+    rows: String,
+) -> Result<Option<SqliteRow>, StoreError> {
+    sqlx::query(sql)
+        .bind(rows)
         .fetch_optional(connection)
         .await
-        .map_err(from_driver)?;
-    let Some(row) = row else {
-        return Ok(None);
-    };
-    let reader = Reader::new("case_state", &row);
-    let case: CaseId = reader.case()?;
-    Ok(Some(StoreError::Stale {
-        case,
-        version: u64::try_from(reader.big("version")?).unwrap_or(0),
-    }))
+        .map_err(from_driver)
 }
 
 /// The statements a batch needs, each with its parameter: made before the write lock is taken.
-struct Statements(Vec<(&'static str, String)>);
+struct Statements(Vec<Statement>);
+
+struct Statement {
+    sql: &'static str,
+    rows: String,
+    /// How many rows it must change, when every one of its own must be there.
+    every: Option<u64>,
+}
 
 impl Statements {
     fn of(writes: &Writes<'_>) -> Self {
@@ -232,16 +289,22 @@ impl Statements {
             400,
             |row, columns| step_columns(row, columns),
         );
-        // An update by JOIN would first store what it is going to change.
-        let rest: Vec<_> = writes
-            .steps
-            .known
-            .iter()
-            .chain(&writes.steps.either)
-            .collect();
-        this.add(STEPS, rest.iter(), 400, |row, columns| {
-            step_columns(row, columns)
-        });
+        this.add(
+            STEPS_KNOWN,
+            writes.steps.known.iter(),
+            400,
+            |row, columns| {
+                step_columns(row, columns);
+            },
+        );
+        this.add(
+            STEPS_EITHER,
+            writes.steps.either.iter(),
+            400,
+            |row, columns| {
+                step_columns(row, columns);
+            },
+        );
         this.add_record(writes);
         this.add(
             TIMERS_CLEARED,
@@ -331,7 +394,13 @@ impl Statements {
         write: impl Fn(&'r R, &mut Columns<'_>),
     ) {
         if rows.len() > 0 {
-            self.0.push((sql, Rows::of(rows, width, write)));
+            self.0.push(Statement {
+                sql,
+                every: [MOVED, STEPS_KNOWN]
+                    .contains(&sql)
+                    .then_some(rows.len() as u64),
+                rows: Rows::of(rows, width, write),
+            });
         }
     }
 }
@@ -359,17 +428,21 @@ fn state_columns(row: &StateRow, from: Option<u64>, columns: &mut Columns<'_>) {
 }
 
 fn step_columns(row: &StepRow, columns: &mut Columns<'_>) {
-    columns
-        .number(row.shard.0)
-        .id(row.case.0)
-        .number(row.step)
-        .number(instance_column(row.instance))
+    step_key(row, columns)
         .number(row.attempt)
         .number(row.failures)
         .number(row.away)
         .time(row.changed_at)
         .text(&row.state)
         .text(&row.body);
+}
+
+fn step_key<'c, 't>(row: &StepRow, columns: &'c mut Columns<'t>) -> &'c mut Columns<'t> {
+    columns
+        .number(row.shard.0)
+        .id(row.case.0)
+        .number(row.step)
+        .number(instance_column(row.instance))
 }
 
 fn timer_columns(row: &TimerRow, columns: &mut Columns<'_>) {

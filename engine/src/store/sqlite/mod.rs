@@ -65,9 +65,9 @@ impl SqliteStore {
             // In KiB: the pages that steps of a few ten thousand cases touch.
             .pragma("cache_size", "-65536")
             // In pages. Rarer checkpoints write a page that changes often once instead of many times.
-            .pragma("wal_autocheckpoint", "8000")
+            .pragma("wal_autocheckpoint", "20000")
             // In bytes: the log is cut back to this after a long reader let it grow.
-            .pragma("journal_size_limit", "67108864");
+            .pragma("journal_size_limit", "134217728");
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS_MAX)
             .acquire_timeout(ACQUIRE_TIMEOUT)

@@ -100,18 +100,25 @@ impl WriteTransaction<'_> {
         Ok(())
     }
 
+    pub(super) async fn rollback(mut self) -> Result<(), StoreError> {
+        sqlx::query("ROLLBACK")
+            .execute(&mut self.connection)
+            .await
+            .map_err(from_driver)?;
+        *self.place = Some(self.connection);
+        Ok(())
+    }
+
     /// Ends the transaction as `result` says.
-    pub(super) async fn end<T>(mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(super) async fn end<T>(self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         match result {
             Ok(value) => {
                 self.commit().await?;
                 Ok(value)
             }
             Err(error) => {
-                let rolled_back = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
-                if rolled_back.is_ok() {
-                    *self.place = Some(self.connection);
-                }
+                // The first error is the one that tells; a connection that cannot roll back is given up.
+                let _ = self.rollback().await;
                 Err(error)
             }
         }
