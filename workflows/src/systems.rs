@@ -2,19 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use connectors::connector::{Capabilities, Connector, OperationName};
-use connectors::layer::{Guarded, Limits};
+use connectors::layer::{Availability, Guarded, Limits};
+use engine::core::Timestamp;
+use engine::runner::Clock;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
+use tokio::task::JoinSet;
 
+use crate::directory::{Directory, SystemState, SystemStateRow};
 use crate::policy::problem::suggest;
 use crate::policy::{
     self, AccountTemplate, CompiledTemplate, IdentityFacts, PolicySet, Problem, Problems, Schema,
     TemplateError, yaml,
 };
 
+/// The pause after the database did not answer.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
 /// The longest name of a system, in bytes.
 pub const SYSTEM_NAME_BYTES_MAX: usize = 64;
 
@@ -325,6 +332,57 @@ impl Systems {
     /// In the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<System>> {
         self.by_name.values()
+    }
+}
+
+/// Keeps the directory told whether each system takes calls, as `node` sees it, for ever; drop the future to
+/// stop. What people see from another process comes from here.
+pub async fn keep_states(
+    systems: Arc<Systems>,
+    directory: Directory,
+    node: String,
+    clock: Arc<dyn Clock>,
+) {
+    let mut watching = JoinSet::new();
+    for system in systems.iter() {
+        let (system, directory) = (Arc::clone(system), directory.clone());
+        let (node, clock) = (node.clone(), Arc::clone(&clock));
+        watching.spawn(async move {
+            let mut availability = system.connector().watch();
+            loop {
+                let seen = availability.borrow_and_update().clone();
+                let row = state_row(system.name(), &node, seen, clock.now());
+                while let Err(error) = directory.put_system_state(row.clone()).await {
+                    tracing::warn!(system = system.name(), %error, "state of a system could not be written");
+                    tokio::time::sleep(TROUBLE_PAUSE).await;
+                }
+                if availability.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    while watching.join_next().await.is_some() {}
+}
+
+fn state_row(system: &str, node: &str, seen: Availability, now: Timestamp) -> SystemStateRow {
+    let (state, since, until, reason) = match seen {
+        Availability::Ready => (SystemState::Ready, None, None, None),
+        Availability::HeldUntil {
+            until,
+            since,
+            reason,
+        } => (SystemState::Held, Some(since), Some(until), Some(reason)),
+    };
+    SystemStateRow {
+        shard_id: 0,
+        system: system.to_owned(),
+        node: node.to_owned(),
+        state,
+        since,
+        until,
+        reason,
+        changed_at: now,
     }
 }
 

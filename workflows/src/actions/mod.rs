@@ -139,6 +139,12 @@ impl IdentityActions {
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
+    /// The systems it acts on.
+    #[must_use]
+    pub fn systems_shared(&self) -> Arc<Systems> {
+        Arc::clone(&self.systems)
+    }
+
     fn policy(&self) -> Arc<PolicySet> {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }

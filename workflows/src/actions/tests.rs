@@ -171,6 +171,182 @@ async fn joiner_mover_and_leaver_bring_access_in_line(company: &Company) {
     a_whole_life(company).await;
 }
 
+/// An attempt as the runner makes it.
+fn attempt(uses: &str, item: serde_json::Value, number: u32) -> engine::runner::Attempt {
+    use engine::core::id::{CaseId, Epoch, Place, ShardId, StepIndex, Subject};
+    engine::runner::Attempt {
+        case: CaseId(uuid::Uuid::from_u128(1)),
+        shard: ShardId(0),
+        subject: Subject("A1".to_owned()),
+        workflow: "leaver".to_owned(),
+        lane: engine::core::definition::Lane::Revocation,
+        generation: 1,
+        input: std::sync::Arc::new(json!({})),
+        effective_at: None,
+        received_at: now(),
+        step: "step".to_owned(),
+        place: Place::new(StepIndex(0), 0),
+        uses: uses.to_owned(),
+        with: json!({}),
+        item,
+        output: json!(null),
+        mode: engine::core::case::Mode::Do,
+        attempt: number,
+        epoch: Epoch(1),
+        idempotency_key: "key".to_owned(),
+        timeout: engine::core::duration::Span::from_s(60),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_read_keeps_refuting_is_tried_again_and_then_left_as_unverified() {
+    use engine::core::case::{FailureClass, Verification};
+    use engine::core::input::AttemptResult;
+    use engine::runner::Actions as _;
+    let company = Company::new().await;
+    company.ldap.put_account("a1", Some("A1"));
+    company.import("2026-01-01", &[ANN]).await;
+    let item = json!({"system": "ldap"});
+    company.ldap.stale_reads(u32::MAX);
+    let first = company
+        .actions
+        .run(&attempt("account.disable", item.clone(), 1))
+        .await;
+    let AttemptResult::Failed { failure, .. } = first else {
+        panic!("{first:?}");
+    };
+    assert_eq!(
+        (failure.kind.as_str(), failure.class),
+        ("refuted", FailureClass::Retry)
+    );
+    let last = company
+        .actions
+        .run(&attempt("account.disable", item.clone(), 6))
+        .await;
+    let AttemptResult::Succeeded {
+        verification,
+        proof,
+        ..
+    } = last
+    else {
+        panic!("{last:?}");
+    };
+    assert!(
+        matches!(verification, Verification::Unverified { .. }),
+        "{verification:?}"
+    );
+    assert!(proof.acknowledged_at.is_some() && proof.verified_at.is_none());
+    company.ldap.stale_reads(0);
+    let proven = company
+        .actions
+        .run(&attempt("account.disable", item, 1))
+        .await;
+    let AttemptResult::Succeeded {
+        verification,
+        proof,
+        output,
+    } = proven
+    else {
+        panic!("{proven:?}");
+    };
+    assert_eq!(verification, Verification::Verified);
+    assert!(proof.already_so && proof.sent_at <= proof.verified_at);
+    assert_eq!(
+        output,
+        json!({"system": "ldap", "account": "id-1", "name": "a1", "changed": false})
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_is_not_there_is_disabled_already() {
+    use engine::core::input::AttemptResult;
+    use engine::runner::Actions as _;
+    let company = Company::new().await;
+    company.import("2026-01-01", &[ANN]).await;
+    // Known by an identifier, and gone: a read proves it.
+    let gone = json!({"system": "ldap", "account": "id-99"});
+    let result = company
+        .actions
+        .run(&attempt("account.disable", gone.clone(), 1))
+        .await;
+    let AttemptResult::Succeeded { verification, .. } = result else {
+        panic!("{result:?}");
+    };
+    assert_eq!(verification, engine::core::case::Verification::Verified);
+    // Nothing is known: the system is searched by owner.
+    let unknown = json!({"system": "ldap"});
+    let result = company
+        .actions
+        .run(&attempt("account.disable", unknown, 1))
+        .await;
+    assert!(
+        matches!(result, AttemptResult::Succeeded { .. }),
+        "{result:?}"
+    );
+    let result = company
+        .actions
+        .run(&attempt("account.enable", gone, 1))
+        .await;
+    assert!(matches!(result, AttemptResult::Failed { .. }), "{result:?}");
+    for (item, part) in [
+        (json!({}), "gives `account.disable` no `system`"),
+        (json!({"system": "moon"}), "there is no system `moon`"),
+    ] {
+        let AttemptResult::Failed { failure, .. } = company
+            .actions
+            .run(&attempt("account.disable", item, 1))
+            .await
+        else {
+            panic!();
+        };
+        assert!(failure.message.contains(part), "{}", failure.message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_system_that_goes_away_and_comes_back_is_told_in_the_directory() {
+    use crate::directory::SystemState;
+    let company = Company::new().await;
+    let keeper = tokio::spawn(crate::systems::keep_states(
+        company.actions.systems_shared(),
+        company.directory.clone(),
+        "node".to_owned(),
+        std::sync::Arc::new(engine::runner::SystemClock),
+    ));
+    let until = async |wanted: SystemState| {
+        for _ in 0..1_000 {
+            let states = company.directory.system_states().await.unwrap();
+            if states
+                .iter()
+                .any(|row| row.system == "ldap" && row.state == wanted)
+            {
+                return states;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("never {wanted:?}");
+    };
+    until(SystemState::Ready).await;
+    company.ldap.set_down(true);
+    company
+        .import(
+            "2026-01-01",
+            &[ANN, BOB, "C3,Cid,Sales", "D4,Dot,Sales", "E5,Eve,Sales"],
+        )
+        .await;
+    let _node = company.node().await;
+    let states = until(SystemState::Held).await;
+    let row = states.iter().find(|row| row.system == "ldap").unwrap();
+    assert!(
+        row.reason.as_ref().unwrap().contains("connection refused"),
+        "{row:?}"
+    );
+    company.ldap.set_down(false);
+    company.closed(5).await;
+    until(SystemState::Ready).await;
+    keeper.abort();
+}
+
 on_both_databases! {
     joiner_mover_and_leaver_bring_access_in_line,
 }

@@ -11,6 +11,7 @@
 //! Several events for one person in one file make one case for each workflow that reacts, and none for a
 //! workflow that another of them would end at once.
 
+mod clock;
 mod order;
 mod person;
 mod report;

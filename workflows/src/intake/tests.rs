@@ -319,7 +319,91 @@ async fn an_older_statement_does_not_overwrite_a_newer_one(company: &Company) {
     assert_eq!(person.identity.attributes_version, 3);
 }
 
+async fn the_clock_starts_what_waits(company: &Company) {
+    let hire = event("e1", EventType::Hire, "X1", 1, 0);
+    company
+        .intake
+        .event(&hire, &actor("api"), now())
+        .await
+        .unwrap();
+    let (node, news) = (
+        Arc::new(tokio::sync::Notify::new()),
+        Arc::new(tokio::sync::Notify::new()),
+    );
+    let intake = company.intake.clone();
+    let (clock, woken, told) = (
+        Arc::new(engine::runner::SystemClock),
+        Arc::clone(&node),
+        Arc::clone(&news),
+    );
+    let keeper = tokio::spawn(async move { intake.keep_starting(clock, woken, told).await });
+    let mut soon = event("e2", EventType::Transfer, "X1", 2, 0);
+    soon.effective_at = now() + TimeDelta::milliseconds(300);
+    let report = company
+        .intake
+        .event(&soon, &actor("api"), now())
+        .await
+        .unwrap();
+    assert_eq!(report.status, Some(EventStatus::Waiting));
+    news.notify_one();
+    tokio::time::timeout(std::time::Duration::from_secs(20), node.notified())
+        .await
+        .unwrap();
+    assert!(now() >= soon.effective_at);
+    assert_eq!(company.directory.waiting_events(9).await.unwrap(), []);
+    keeper.abort();
+}
+
+/// Twelve months of a real company, every file twice.
+async fn a_real_feed_is_taken_in(company: &Company) {
+    let root = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let data = std::env::var_os("TENURE_DATA")
+        .map_or_else(|| root.join("../shared/data"), std::path::PathBuf::from);
+    let Ok(folder) = std::fs::read_dir(data.join("cert-r5.2")) else {
+        assert!(
+            std::env::var_os("TENURE_DATA").is_none(),
+            "TENURE_DATA names no data"
+        );
+        return;
+    };
+    let mut files: Vec<_> = folder.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let text = std::fs::read_to_string(root.join("tests/cert/config/sources/hr.yaml")).unwrap();
+    let source = Source::load("hr.yaml", &text).unwrap();
+    let (mut joiners, mut leavers, mut movers) = (0, 0, 0);
+    for file in &files {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        let bytes = std::fs::read(file).unwrap();
+        let input = SnapshotInput {
+            file: &name,
+            ..SnapshotInput::default()
+        };
+        let import = async || {
+            company
+                .intake
+                .import(&source, bytes.as_slice(), &input, &actor("ann"), now())
+                .await
+                .unwrap()
+        };
+        let report = import().await;
+        assert_eq!(report.status, ImportStatus::Applied, "{name}");
+        let cases = |workflow: &str| report.cases.get(workflow).copied().unwrap_or(0);
+        assert_eq!(
+            cases("joiner") + cases("mover") + cases("leaver"),
+            report.created + report.changed + report.removed
+        );
+        joiners += cases("joiner");
+        leavers += cases("leaver");
+        movers += cases("mover");
+        assert_eq!(import().await.status, ImportStatus::Unchanged, "{name}");
+    }
+    assert_eq!((files.len(), joiners, leavers), (12, 2_000, 142));
+    assert!(movers > 1_000, "{movers}");
+}
+
 on_both_databases! {
+    the_clock_starts_what_waits,
+    a_real_feed_is_taken_in,
     the_same_file_twice_changes_nothing,
     one_person_gets_one_case_however_much_changed,
     an_older_file_is_refused,
