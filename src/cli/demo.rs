@@ -17,7 +17,9 @@ use crate::demo::run::{self, Leaver, Options, Phase, Report, Told};
 use crate::shell::case_view::short;
 
 /// The most characters of a line of the timeline.
-const LINE_CHARS: usize = 58;
+const LINE_CHARS: usize = 48;
+/// The most characters of what a line of the timeline is about.
+const ABOUT_CHARS: usize = 38;
 /// How many lines of the timeline are shown.
 const LINES_SHOWN: usize = 40;
 /// How many differences are shown.
@@ -66,22 +68,38 @@ pub(super) async fn run(context: &Context, demo: Demo) -> anyhow::Result<Exit> {
     let root = match demo.dir {
         Some(dir) => {
             let empty = std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_none());
-            ensure!(!dir.exists() || empty, "`{}` is not an empty folder; name one that is, or that does not exist", dir.display());
+            ensure!(
+                !dir.exists() || empty,
+                "`{}` is not an empty folder; name one that is, or that does not exist",
+                dir.display()
+            );
             dir
         }
         None => std::env::temp_dir().join(format!("tenure-demo-{}", Uuid::new_v4().simple())),
     };
-    let options = Options { people: demo.people, seed: demo.seed, root: root.clone() };
+    let options = Options {
+        people: demo.people,
+        seed: demo.seed,
+        root: root.clone(),
+    };
     let screen = Screen::new(context);
     screen.opening(&options)?;
     let report = Box::pin(run::run(&options, &|told| screen.told(told))).await;
     screen.end();
-    let report = report.with_context(|| format!("the demo could not go on; its folder is `{}`", root.display()))?;
+    let report = report.with_context(|| {
+        format!(
+            "the demo could not go on; its folder is `{}`",
+            root.display()
+        )
+    })?;
     let exit = if report.good() { Exit::Good } else { Exit::Bad };
     if !keep && exit == Exit::Good {
-        std::fs::remove_dir_all(&root).with_context(|| format!("cannot remove `{}`", root.display()))?;
+        std::fs::remove_dir_all(&root)
+            .with_context(|| format!("cannot remove `{}`", root.display()))?;
     }
-    context.output.result(&report, |report| render(report, keep))?;
+    context
+        .output
+        .result(&report, |report| render(report, keep))?;
     Ok(exit)
 }
 
@@ -99,7 +117,10 @@ struct Screen {
 
 impl Screen {
     fn new(context: &Context) -> Self {
-        Self { output: context.output, bar: Mutex::new(None) }
+        Self {
+            output: context.output,
+            bar: Mutex::new(None),
+        }
     }
 
     fn opening(&self, options: &Options) -> anyhow::Result<()> {
@@ -119,14 +140,21 @@ impl Screen {
         let mut bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
         match told {
             Told::Phase { title, cases } => *bar = Some(Bar::new(&title, cases, self.output.json)),
-            Told::Progress { closed, cases, tasks } => {
+            Told::Progress {
+                closed,
+                cases,
+                tasks,
+            } => {
                 if let Some(bar) = &*bar {
                     bar.set(closed, cases);
                     bar.say(format!("{} by hand", counted(tasks, "task", "tasks")));
                 }
             }
             Told::Note(text) => {
-                let _ = self.output.line(format_args!("  {} {text}", paint(Tone::Warn.sign(), Tone::Warn)));
+                let _ = self.output.line(format_args!(
+                    "  {} {text}",
+                    paint(Tone::Warn.sign(), Tone::Warn)
+                ));
             }
             Told::PhaseEnded(phase) => {
                 if let Some(bar) = bar.take() {
@@ -138,28 +166,50 @@ impl Screen {
     }
 
     fn end(&self) {
-        if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(bar) = self
+            .bar
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             bar.end();
         }
     }
 }
 
 fn phase_line(phase: &Phase) -> String {
-    let what = [(phase.joined, "joined"), (phase.moved, "moved"), (phase.left, "left")];
-    let what: Vec<String> =
-        what.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{} {what}", number(*count as u64))).collect();
+    let what = [
+        (phase.joined, "joined"),
+        (phase.moved, "moved"),
+        (phase.left, "left"),
+    ];
+    let what: Vec<String> = what
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{} {what}", number(*count as u64)))
+        .collect();
     format!(
         "{} {:<20} {}  {:<34} {}",
         paint(Tone::Good.sign(), Tone::Good),
         phase.title,
         paint(phase.as_of, Tone::Dim),
         what.join(", "),
-        paint(format!("{} in {}", counted(phase.cases, "case", "cases"), length(phase.took_ms)), Tone::Dim),
+        paint(
+            format!(
+                "{} in {}",
+                counted(phase.cases, "case", "cases"),
+                length(phase.took_ms)
+            ),
+            Tone::Dim
+        ),
     )
 }
 
 fn length(ms: u64) -> String {
-    time::length(TimeDelta::try_milliseconds(i64::try_from(ms).unwrap_or(i64::MAX)).unwrap_or(TimeDelta::MAX))
+    time::length(
+        TimeDelta::try_milliseconds(i64::try_from(ms).unwrap_or(i64::MAX))
+            .unwrap_or(TimeDelta::MAX),
+    )
 }
 
 fn or_dash(ms: Option<u64>) -> String {
@@ -173,16 +223,31 @@ fn render(report: &Report, keep: bool) -> String {
     let _ = writeln!(
         text,
         "{}  {} · {} · {} by hand · access lag p50 {}, p99 {}",
-        paint(if report.good() { "Done" } else { "Not as it should be" }, if report.good() { Tone::Good } else { Tone::Bad }),
+        paint(
+            if report.good() {
+                "Done"
+            } else {
+                "Not as it should be"
+            },
+            if report.good() { Tone::Good } else { Tone::Bad }
+        ),
         counted(report.identities, "person", "people"),
         counted(cases, "case", "cases"),
         counted(report.tasks_by_hand, "task", "tasks"),
         or_dash(report.lag_p50_ms),
         or_dash(report.lag_p99_ms),
     );
-    let _ = writeln!(text, "\n{}  from effective and known until it was read back", paint("Access lag", Tone::Strong));
+    let _ = writeln!(
+        text,
+        "\n{}  from effective and known until it was read back",
+        paint("Access lag", Tone::Strong)
+    );
     let _ = writeln!(text, "{}", indented(&lag(report)));
-    let _ = writeln!(text, "\n{}  asked directly, not through Tenure", paint("The systems now", Tone::Strong));
+    let _ = writeln!(
+        text,
+        "\n{}  asked directly, not through Tenure",
+        paint("The systems now", Tone::Strong)
+    );
     let _ = writeln!(text, "{}", indented(&systems(report)));
     text.push_str(&verdict(report));
     text.push_str(&guard(report));
@@ -194,7 +259,12 @@ fn render(report: &Report, keep: bool) -> String {
 }
 
 fn indented(listing: &Listing) -> String {
-    listing.to_string().lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+    listing
+        .to_string()
+        .lines()
+        .map(|line| format!("  {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn lag(report: &Report) -> Listing {
@@ -206,7 +276,11 @@ fn lag(report: &Report) -> Listing {
             LagKind::Grant => "grant",
             LagKind::Removal => "removal",
         };
-        let tone = if row.unverified == 0 { Tone::Dim } else { Tone::Warn };
+        let tone = if row.unverified == 0 {
+            Tone::Dim
+        } else {
+            Tone::Warn
+        };
         listing.row([
             (plain(&row.system), Tone::Code),
             (kind.to_owned(), Tone::Plain),
@@ -221,9 +295,16 @@ fn lag(report: &Report) -> Listing {
 }
 
 fn systems(report: &Report) -> Listing {
-    let mut listing = Listing::new(&["SYSTEM", "KIND", "CREATED", "DISABLED", "OPEN", "RIGHTS HELD"])
-        .right(&[2, 3, 4, 5])
-        .narrow(&[0, 1, 2, 3, 4, 5]);
+    let mut listing = Listing::new(&[
+        "SYSTEM",
+        "KIND",
+        "CREATED",
+        "DISABLED",
+        "OPEN",
+        "RIGHTS HELD",
+    ])
+    .right(&[2, 3, 4, 5])
+    .narrow(&[0, 1, 2, 3, 4, 5]);
     for (system, tally) in &report.systems {
         listing.row([
             ((*system).to_owned(), Tone::Code),
@@ -247,9 +328,15 @@ fn verdict(report: &Report) -> String {
     }
     let mut text = String::new();
     for difference in report.differences.iter().take(DIFFERENCES_SHOWN) {
-        let _ = writeln!(text, "  {} {}", paint(Tone::Bad.sign(), Tone::Bad), plain(difference));
+        let _ = writeln!(
+            text,
+            "  {} {}",
+            paint(Tone::Bad.sign(), Tone::Bad),
+            plain(difference)
+        );
     }
-    let more = report.differences.len().saturating_sub(DIFFERENCES_SHOWN) as u64 + report.differences_more;
+    let more =
+        report.differences.len().saturating_sub(DIFFERENCES_SHOWN) as u64 + report.differences_more;
     if more > 0 {
         let _ = writeln!(text, "  and {} more; `--json` has them", number(more));
     }
@@ -259,9 +346,18 @@ fn verdict(report: &Report) -> String {
 fn guard(report: &Report) -> String {
     let guard = &report.guard;
     let mut text = format!("\n{}\n", paint("The guard", Tone::Strong));
-    let _ = writeln!(text, "  The last export would have removed {}. Nothing was done;", counted(guard.removed, "person", "people"));
+    let _ = writeln!(
+        text,
+        "  The last export would have removed {}. Nothing was done;",
+        counted(guard.removed, "person", "people")
+    );
     for reason in &guard.reasons {
-        let _ = writeln!(text, "  {} {}", paint(Tone::Warn.sign(), Tone::Warn), plain(reason));
+        let _ = writeln!(
+            text,
+            "  {} {}",
+            paint(Tone::Warn.sign(), Tone::Warn),
+            plain(reason)
+        );
     }
     let _ = writeln!(
         text,
@@ -269,17 +365,37 @@ fn guard(report: &Report) -> String {
         number(guard.created),
         number(guard.changed),
         number(guard.removed),
-        guard.examples.iter().take(EXAMPLES_SHOWN).map(|key| plain(key)).collect::<Vec<_>>().join(", "),
-        if guard.removed > EXAMPLES_SHOWN as u64 { ", …" } else { "" },
+        guard
+            .examples
+            .iter()
+            .take(EXAMPLES_SHOWN)
+            .map(|key| plain(key))
+            .collect::<Vec<_>>()
+            .join(", "),
+        if guard.removed > EXAMPLES_SHOWN as u64 {
+            ", …"
+        } else {
+            ""
+        },
     );
-    let _ = writeln!(text, "  until a person approved exactly {}", paint(shortened(&guard.difference_id, 68), Tone::Code));
+    let _ = writeln!(
+        text,
+        "  until a person approved exactly {}",
+        paint(shortened(&guard.difference_id, 68), Tone::Code)
+    );
     text
 }
 
 /// Who, what, when, why, and whether somebody looked.
 fn timeline(leaver: &Leaver) -> String {
-    let took = leaver.closed_at.map_or(TimeDelta::zero(), |closed| closed - leaver.received_at);
-    let mut text = format!("\n{}  {}\n", paint("One leaver", Tone::Strong), paint(plain(&leaver.name), Tone::Strong));
+    let took = leaver
+        .closed_at
+        .map_or(TimeDelta::zero(), |closed| closed - leaver.received_at);
+    let mut text = format!(
+        "\n{}  {}\n",
+        paint("One leaver", Tone::Strong),
+        paint(plain(&leaver.name), Tone::Strong)
+    );
     let _ = writeln!(
         text,
         "  {}, {}, {}: {} in {}",
@@ -289,23 +405,55 @@ fn timeline(leaver: &Leaver) -> String {
         leaver.state,
         time::length(took)
     );
-    let _ = writeln!(text, "  {}", paint(format!("case {} because of {}", short(&leaver.case), plain(&leaver.initiator)), Tone::Dim));
+    let _ = writeln!(
+        text,
+        "  {}",
+        paint(
+            format!(
+                "case {} because of {}",
+                short(&leaver.case),
+                plain(&leaver.initiator)
+            ),
+            Tone::Dim
+        )
+    );
     for line in leaver.timeline.iter().take(LINES_SHOWN) {
         let since = format!("+{}", time::length(line.at - leaver.received_at));
-        let what: Vec<&str> = [line.step.as_deref().unwrap_or_default(), line.label.as_str()]
-            .into_iter()
-            .filter(|part| !part.is_empty())
-            .collect();
-        let sign = if line.verified_at.is_some() { paint(Tone::Good.sign(), Tone::Good) } else { paint("·", Tone::Dim) };
+        let what: Vec<&str> = [
+            line.step.as_deref().unwrap_or_default(),
+            line.label.as_str(),
+        ]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect();
+        let sign = if line.verified_at.is_some() {
+            paint(Tone::Good.sign(), Tone::Good)
+        } else {
+            paint("·", Tone::Dim)
+        };
         let _ = writeln!(
             text,
             "  {since:>8} {sign} {}  {}",
-            paint(format!("{:<32}", shortened(&what.join(" "), 32)), Tone::Code),
-            paint(shortened(&line.text, LINE_CHARS.saturating_sub(8)), if line.verified_at.is_some() { Tone::Plain } else { Tone::Dim }),
+            paint(
+                format!("{:<32}", shortened(&what.join(" "), 32)),
+                Tone::Code
+            ),
+            paint(
+                shortened(&line.text, LINE_CHARS),
+                if line.verified_at.is_some() {
+                    Tone::Plain
+                } else {
+                    Tone::Dim
+                }
+            ),
         );
     }
     if leaver.timeline.len() > LINES_SHOWN {
-        let _ = writeln!(text, "  and {} more lines", leaver.timeline.len() - LINES_SHOWN);
+        let _ = writeln!(
+            text,
+            "  and {} more lines",
+            leaver.timeline.len() - LINES_SHOWN
+        );
     }
     text
 }
@@ -318,11 +466,20 @@ fn next(report: &Report, keep: bool) -> String {
     if keep {
         let folder = report.folder.display();
         let store = format!("--store sqlite:{folder}/tenure.sqlite");
-        line(&format!("tenure case list {store}"), "every case of this company");
+        line(
+            &format!("tenure case list {store}"),
+            "every case of this company",
+        );
         if let Some(leaver) = &report.leaver {
-            line(&format!("tenure case show {} {store}", leaver.key), "one of them, whole");
+            line(
+                &format!("tenure case show {} {store}", leaver.key),
+                "one of them, whole",
+            );
         }
-        line(&format!("ls {folder}"), "the configuration it ran with; nothing else uses it, delete it when you like");
+        line(
+            &format!("ls {folder}"),
+            "the configuration it ran with; nothing else uses it, delete it when you like",
+        );
     }
     line("tenure init", "a configuration of your own");
     text
@@ -330,7 +487,13 @@ fn next(report: &Report, keep: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "tests"
+    )]
     use super::*;
 
     #[test]

@@ -21,26 +21,150 @@ pub const PEOPLE_MAX: usize = 20_000;
 pub const PEOPLE_MIN: usize = 20;
 
 const GIVEN: [&str; 64] = [
-    "Ada", "Adaeze", "Agnieszka", "Aiko", "Alejandra", "Amara", "Anaïs", "Anders", "Arjun", "Aylin", "Björn", "Bogdan",
-    "Camila", "Chidi", "Chloé", "Dagný", "Daichi", "Deniz", "Dilnoza", "Élodie", "Emre", "Esi", "Fatima", "Femi",
-    "Françoise", "Giulia", "Grzegorz", "Hana", "Hoa", "Ibrahim", "Ingrid", "Ioana", "Ivana", "Jae", "Jamila", "João",
-    "Kaito", "Kalinda", "Kofi", "Lívia", "Leilani", "Łukasz", "Maja", "Malik", "Mei", "Mirembe", "Nadia", "Ngozi",
-    "Niamh", "Nuria", "Ólafur", "Paulo", "Priya", "Rania", "Renée", "Sanjay", "Seán", "Şebnem", "Søren", "Tariq", "Thandi",
-    "Yuki", "Zofia", "Żaneta",
+    "Ada",
+    "Adaeze",
+    "Agnieszka",
+    "Aiko",
+    "Alejandra",
+    "Amara",
+    "Anaïs",
+    "Anders",
+    "Arjun",
+    "Aylin",
+    "Björn",
+    "Bogdan",
+    "Camila",
+    "Chidi",
+    "Chloé",
+    "Dagný",
+    "Daichi",
+    "Deniz",
+    "Dilnoza",
+    "Élodie",
+    "Emre",
+    "Esi",
+    "Fatima",
+    "Femi",
+    "Françoise",
+    "Giulia",
+    "Grzegorz",
+    "Hana",
+    "Hoa",
+    "Ibrahim",
+    "Ingrid",
+    "Ioana",
+    "Ivana",
+    "Jae",
+    "Jamila",
+    "João",
+    "Kaito",
+    "Kalinda",
+    "Kofi",
+    "Lívia",
+    "Leilani",
+    "Łukasz",
+    "Maja",
+    "Malik",
+    "Mei",
+    "Mirembe",
+    "Nadia",
+    "Ngozi",
+    "Niamh",
+    "Nuria",
+    "Ólafur",
+    "Paulo",
+    "Priya",
+    "Rania",
+    "Renée",
+    "Sanjay",
+    "Seán",
+    "Şebnem",
+    "Søren",
+    "Tariq",
+    "Thandi",
+    "Yuki",
+    "Zofia",
+    "Żaneta",
 ];
 const FAMILY: [&str; 64] = [
-    "Abara", "Ågren", "Alvarado", "Amato", "Banerjee", "Bärnreuther", "Bellweather", "Bjarnason", "Brightwater", "Castellanos",
-    "Chaudhry", "Cisneros", "Črnić", "Dąbrowska", "Delacroix", "Demir", "Dlamini", "Duong", "Egede", "Espinoza", "Fairbanks",
-    "Fernández", "Fjeldstad", "Fontaine", "Gonçalves", "Greenhollow", "Gülşen", "Hakimi", "Halloran", "Hashimoto", "Ibáñez",
-    "Iwasaki", "Jelínek", "Kamau", "Kaya", "Kowalczyk", "Küng", "Lindqvist", "Løvås", "Marchetti", "Mbeki", "Mirza", "Müller",
-    "Nakagawa", "Novák", "Nwosu", "O’Shea", "Okafor", "Øvergård", "Pereira", "Petrov", "Quispe", "Rahman", "Rasmussen",
-    "Sánchez", "Šimić", "Stonebridge", "Takahashi", "Tembo", "Thistlewood", "Vasquez", "Weaverly", "Yıldız", "Zieliński",
+    "Abara",
+    "Ågren",
+    "Alvarado",
+    "Amato",
+    "Banerjee",
+    "Bärnreuther",
+    "Bellweather",
+    "Bjarnason",
+    "Brightwater",
+    "Castellanos",
+    "Chaudhry",
+    "Cisneros",
+    "Črnić",
+    "Dąbrowska",
+    "Delacroix",
+    "Demir",
+    "Dlamini",
+    "Duong",
+    "Egede",
+    "Espinoza",
+    "Fairbanks",
+    "Fernández",
+    "Fjeldstad",
+    "Fontaine",
+    "Gonçalves",
+    "Greenhollow",
+    "Gülşen",
+    "Hakimi",
+    "Halloran",
+    "Hashimoto",
+    "Ibáñez",
+    "Iwasaki",
+    "Jelínek",
+    "Kamau",
+    "Kaya",
+    "Kowalczyk",
+    "Küng",
+    "Lindqvist",
+    "Løvås",
+    "Marchetti",
+    "Mbeki",
+    "Mirza",
+    "Müller",
+    "Nakagawa",
+    "Novák",
+    "Nwosu",
+    "O’Shea",
+    "Okafor",
+    "Øvergård",
+    "Pereira",
+    "Petrov",
+    "Quispe",
+    "Rahman",
+    "Rasmussen",
+    "Sánchez",
+    "Šimić",
+    "Stonebridge",
+    "Takahashi",
+    "Tembo",
+    "Thistlewood",
+    "Vasquez",
+    "Weaverly",
+    "Yıldız",
+    "Zieliński",
 ];
-const COLOURS: [&str; 10] =
-    ["Amber", "Cobalt", "Crimson", "Indigo", "Jade", "Ochre", "Saffron", "Silver", "Umber", "Violet"];
-const THINGS: [&str; 10] =
-    ["Anchor", "Beacon", "Compass", "Harbour", "Lantern", "Meadow", "Orchard", "Quarry", "Sparrow", "Viaduct"];
-const LOCATIONS: [(&str, u32); 4] = [("Northport", 5), ("Eastvale", 3), ("Remote", 3), ("Southmere", 2)];
+const COLOURS: [&str; 10] = [
+    "Amber", "Cobalt", "Crimson", "Indigo", "Jade", "Ochre", "Saffron", "Silver", "Umber", "Violet",
+];
+const THINGS: [&str; 10] = [
+    "Anchor", "Beacon", "Compass", "Harbour", "Lantern", "Meadow", "Orchard", "Quarry", "Sparrow",
+    "Viaduct",
+];
+const LOCATIONS: [(&str, u32); 4] = [
+    ("Northport", 5),
+    ("Eastvale", 3),
+    ("Remote", 3),
+    ("Southmere", 2),
+];
 
 /// A department: name, head, titles with how common each is, and its share of the company.
 struct Department {
@@ -55,21 +179,34 @@ const DEPARTMENTS: [Department; 8] = [
     Department {
         name: "Engineering",
         head: "VP Engineering",
-        titles: &[("Software Engineer", 8), ("Senior Engineer", 4), ("Site Reliability Engineer", 2), ("Designer", 1)],
+        titles: &[
+            ("Software Engineer", 8),
+            ("Senior Engineer", 4),
+            ("Site Reliability Engineer", 2),
+            ("Designer", 1),
+        ],
         share: 30,
         on_projects: true,
     },
     Department {
         name: "Operations",
         head: "VP Operations",
-        titles: &[("Plant Operator", 6), ("Shift Lead", 2), ("Maintenance Technician", 3)],
+        titles: &[
+            ("Plant Operator", 6),
+            ("Shift Lead", 2),
+            ("Maintenance Technician", 3),
+        ],
         share: 20,
         on_projects: true,
     },
     Department {
         name: "Sales",
         head: "VP Sales",
-        titles: &[("Account Executive", 5), ("Sales Engineer", 2), ("Account Manager", 3)],
+        titles: &[
+            ("Account Executive", 5),
+            ("Sales Engineer", 2),
+            ("Account Manager", 3),
+        ],
         share: 15,
         on_projects: false,
     },
@@ -83,7 +220,11 @@ const DEPARTMENTS: [Department; 8] = [
     Department {
         name: "Finance",
         head: "CFO",
-        titles: &[("Accountant", 4), ("Controller", 2), ("Payroll Specialist", 1)],
+        titles: &[
+            ("Accountant", 4),
+            ("Controller", 2),
+            ("Payroll Specialist", 1),
+        ],
         share: 8,
         on_projects: false,
     },
@@ -167,7 +308,13 @@ impl Company {
             .collect();
         projects.shuffle(&mut random);
         projects.truncate(8);
-        let mut company = Self { today, people: Vec::new(), projects, made: 0, random };
+        let mut company = Self {
+            today,
+            people: Vec::new(),
+            projects,
+            made: 0,
+            random,
+        };
         company.hire_heads();
         let people = people.clamp(PEOPLE_MIN, PEOPLE_MAX);
         while company.people.len() < people {
@@ -189,7 +336,8 @@ impl Company {
 
     /// The departments' names, and the title of each one's head.
     pub fn departments() -> impl Iterator<Item = (&'static str, &'static str)> {
-        std::iter::once(("Executive", "Chief Executive")).chain(DEPARTMENTS.iter().map(|it| (it.name, it.head)))
+        std::iter::once(("Executive", "Chief Executive"))
+            .chain(DEPARTMENTS.iter().map(|it| (it.name, it.head)))
     }
 
     /// Everybody employed today.
@@ -202,9 +350,16 @@ impl Company {
     pub fn month(&mut self) -> Changes {
         let mut changes = Changes::default();
         let size = self.people.len();
-        self.today = self.today.checked_add_days(Days::new(30)).unwrap_or(self.today);
-        let mut leaving: Vec<String> =
-            self.people.iter().filter(|it| it.end.is_some_and(|end| end < self.today)).map(|it| it.id.clone()).collect();
+        self.today = self
+            .today
+            .checked_add_days(Days::new(30))
+            .unwrap_or(self.today);
+        let mut leaving: Vec<String> = self
+            .people
+            .iter()
+            .filter(|it| it.end.is_some_and(|end| end < self.today))
+            .map(|it| it.id.clone())
+            .collect();
         leaving.extend(self.some_employees(size.div_ceil(50)));
         self.remove(leaving, &mut changes);
         for id in self.some_employees(size.div_ceil(16)) {
@@ -220,7 +375,10 @@ impl Company {
     /// A mass of leavers: a third of the company, heads excepted.
     pub fn layoff(&mut self) -> Changes {
         let mut changes = Changes::default();
-        self.today = self.today.checked_add_days(Days::new(1)).unwrap_or(self.today);
+        self.today = self
+            .today
+            .checked_add_days(Days::new(1))
+            .unwrap_or(self.today);
         let leaving = self.some_employees(self.people.len() / 3);
         self.remove(leaving, &mut changes);
         changes
@@ -242,7 +400,11 @@ impl Company {
                 person.given,
                 person.family,
                 format_args!("{}@meridian.example", person.id.to_lowercase()),
-                if person.contractor { "contractor" } else { "employee" },
+                if person.contractor {
+                    "contractor"
+                } else {
+                    "employee"
+                },
                 person.department,
                 person.title,
                 person.manager.as_deref().unwrap_or_default(),
@@ -252,23 +414,33 @@ impl Company {
                 person.project.as_deref().unwrap_or_default(),
             );
         }
-        let sha256: String = Sha256::digest(csv.as_bytes()).iter().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        });
+        let sha256: String =
+            Sha256::digest(csv.as_bytes())
+                .iter()
+                .fold(String::new(), |mut hex, byte| {
+                    let _ = write!(hex, "{byte:02x}");
+                    hex
+                });
         let manifest = json!({
             "rows": self.people.len(),
             "sha256": sha256,
             "as_of": day(self.today),
             "complete": true,
         });
-        Export { name: format!("people-{}.csv", day(self.today)), csv, manifest: manifest.to_string() }
+        Export {
+            name: format!("people-{}.csv", day(self.today)),
+            csv,
+            manifest: manifest.to_string(),
+        }
     }
 
     fn hire_heads(&mut self) {
         let chief = self.next_id();
         let (given, family) = self.name();
-        let long_ago = self.today.checked_sub_days(Days::new(2_000)).unwrap_or(self.today);
+        let long_ago = self
+            .today
+            .checked_sub_days(Days::new(2_000))
+            .unwrap_or(self.today);
         let head = |id: String, given: String, family: String, department, title, manager| Person {
             id,
             given,
@@ -282,11 +454,25 @@ impl Company {
             end: None,
             project: None,
         };
-        self.people.push(head(chief.clone(), given, family, "Executive", "Chief Executive", None));
+        self.people.push(head(
+            chief.clone(),
+            given,
+            family,
+            "Executive",
+            "Chief Executive",
+            None,
+        ));
         for department in &DEPARTMENTS {
             let id = self.next_id();
             let (given, family) = self.name();
-            self.people.push(head(id, given, family, department.name, department.head, Some(chief.clone())));
+            self.people.push(head(
+                id,
+                given,
+                family,
+                department.name,
+                department.head,
+                Some(chief.clone()),
+            ));
         }
     }
 
@@ -299,8 +485,14 @@ impl Company {
         let location = weighted(&mut self.random, &LOCATIONS, |it| it.1).0;
         let project = self.project_for(department);
         let end = contractor.then(|| {
-            let days = CONTRACT_DAYS.choose(&mut self.random).copied().unwrap_or(90) + self.random.random_range(0..30);
-            self.today.checked_add_days(Days::new(days)).unwrap_or(self.today)
+            let days = CONTRACT_DAYS
+                .choose(&mut self.random)
+                .copied()
+                .unwrap_or(90)
+                + self.random.random_range(0..30);
+            self.today
+                .checked_add_days(Days::new(days))
+                .unwrap_or(self.today)
         });
         let person = Person {
             id: id.clone(),
@@ -327,11 +519,17 @@ impl Company {
         let manager = self.head_of(department.name);
         let stays = self.random.random_bool(0.5);
         let fallback = self.projects.first().cloned();
-        let Some(person) = self.people.iter_mut().find(|person| person.id == id) else { return };
+        let Some(person) = self.people.iter_mut().find(|person| person.id == id) else {
+            return;
+        };
         if stays || (person.department == department.name && person.title == title) {
             // At least the project is another one.
             person.project = if person.project == project {
-                if person.project.is_some() { None } else { fallback }
+                if person.project.is_some() {
+                    None
+                } else {
+                    fallback
+                }
             } else {
                 project
             };
@@ -345,12 +543,16 @@ impl Company {
 
     fn remove(&mut self, leaving: Vec<String>, changes: &mut Changes) {
         changes.left.extend(leaving);
-        self.people.retain(|person| !changes.left.contains(&person.id));
+        self.people
+            .retain(|person| !changes.left.contains(&person.id));
     }
 
     /// Some who have a manager and are not the head of anything.
     fn some_employees(&mut self, count: usize) -> Vec<String> {
-        let heads: BTreeSet<&str> = DEPARTMENTS.iter().map(|department| department.head).collect();
+        let heads: BTreeSet<&str> = DEPARTMENTS
+            .iter()
+            .map(|department| department.head)
+            .collect();
         let candidates: Vec<&str> = self
             .people
             .iter()
@@ -358,11 +560,17 @@ impl Company {
             .filter(|person| person.end.is_none_or(|end| end >= self.today))
             .map(|person| person.id.as_str())
             .collect();
-        candidates.sample(&mut self.random, count).map(|id| (*id).to_owned()).collect()
+        candidates
+            .sample(&mut self.random, count)
+            .map(|id| (*id).to_owned())
+            .collect()
     }
 
     fn head_of(&self, department: &str) -> Option<String> {
-        self.people.iter().find(|person| person.department == department).map(|head| head.id.clone())
+        self.people
+            .iter()
+            .find(|person| person.department == department)
+            .map(|head| head.id.clone())
     }
 
     fn project_for(&mut self, department: &Department) -> Option<String> {
@@ -372,7 +580,13 @@ impl Company {
     }
 
     fn name(&mut self) -> (String, String) {
-        let mut one_of = |names: &[&str]| names.choose(&mut self.random).copied().unwrap_or("Nobody").to_owned();
+        let mut one_of = |names: &[&str]| {
+            names
+                .choose(&mut self.random)
+                .copied()
+                .unwrap_or("Nobody")
+                .to_owned()
+        };
         (one_of(&GIVEN), one_of(&FAMILY))
     }
 
@@ -392,7 +606,10 @@ fn weighted<'a, T>(random: &mut StdRng, choices: &'a [T], weight: impl Fn(&T) ->
         drawn = drawn.saturating_sub(weight);
         here
     });
-    #[expect(clippy::indexing_slicing, reason = "the lists are constants and none is empty")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the lists are constants and none is empty"
+    )]
     found.unwrap_or(&choices[0])
 }
 
@@ -412,14 +629,23 @@ impl Export {
     pub fn write(&self, folder: &Path) -> std::io::Result<PathBuf> {
         let file = folder.join(&self.name);
         std::fs::write(&file, &self.csv)?;
-        std::fs::write(folder.join(format!("{}.manifest.json", self.name)), &self.manifest)?;
+        std::fs::write(
+            folder.join(format!("{}.manifest.json", self.name)),
+            &self.manifest,
+        )?;
         Ok(file)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "tests"
+    )]
     use super::*;
 
     fn company(seed: u64) -> Company {
@@ -444,12 +670,20 @@ mod tests {
         let mut company = company(7);
         assert_eq!(company.people().len(), 300);
         for step in [Company::month, Company::month, Company::layoff] {
-            let before: BTreeSet<String> = company.people().iter().map(|it| it.id.clone()).collect();
-            let rows_before: BTreeSet<String> = company.snapshot().csv.lines().map(str::to_owned).collect();
+            let before: BTreeSet<String> =
+                company.people().iter().map(|it| it.id.clone()).collect();
+            let rows_before: BTreeSet<String> =
+                company.snapshot().csv.lines().map(str::to_owned).collect();
             let changes = step(&mut company);
             let after: BTreeSet<String> = company.people().iter().map(|it| it.id.clone()).collect();
-            assert_eq!(before.difference(&after).cloned().collect::<BTreeSet<_>>(), changes.left);
-            assert_eq!(after.difference(&before).cloned().collect::<BTreeSet<_>>(), changes.joined);
+            assert_eq!(
+                before.difference(&after).cloned().collect::<BTreeSet<_>>(),
+                changes.left
+            );
+            assert_eq!(
+                after.difference(&before).cloned().collect::<BTreeSet<_>>(),
+                changes.joined
+            );
             let moved: BTreeSet<String> = company
                 .snapshot()
                 .csv
@@ -468,11 +702,22 @@ mod tests {
         let ids: BTreeSet<&str> = company.people().iter().map(|it| it.id.as_str()).collect();
         assert_eq!(ids.len(), 300);
         for person in company.people() {
-            assert!(person.manager.as_deref().is_none_or(|manager| ids.contains(manager)), "{person:?}");
+            assert!(
+                person
+                    .manager
+                    .as_deref()
+                    .is_none_or(|manager| ids.contains(manager)),
+                "{person:?}"
+            );
             assert_eq!(person.contractor, person.end.is_some(), "{person:?}");
         }
         assert!(company.people().iter().any(|it| !it.family.is_ascii()));
-        assert!(company.people().iter().any(|it| it.contractor && it.project.is_some()));
+        assert!(
+            company
+                .people()
+                .iter()
+                .any(|it| it.contractor && it.project.is_some())
+        );
         for row in company.snapshot().csv.lines() {
             assert_eq!(row.split(',').count(), 12, "{row}");
         }

@@ -47,7 +47,10 @@ pub async fn run() -> anyhow::Result<()> {
     serve(BufReader::new(tokio::io::stdin()), tokio::io::stdout()).await
 }
 
-async fn serve(mut input: impl AsyncBufRead + Unpin, mut output: impl AsyncWrite + Unpin) -> anyhow::Result<()> {
+async fn serve(
+    mut input: impl AsyncBufRead + Unpin,
+    mut output: impl AsyncWrite + Unpin,
+) -> anyhow::Result<()> {
     let mut register = None;
     let mut line = String::new();
     loop {
@@ -55,10 +58,13 @@ async fn serve(mut input: impl AsyncBufRead + Unpin, mut output: impl AsyncWrite
         if input.read_line(&mut line).await? == 0 {
             return Ok(());
         }
-        let request: Request = serde_json::from_str(&line).context("a line is not a request of the protocol")?;
+        let request: Request =
+            serde_json::from_str(&line).context("a line is not a request of the protocol")?;
         let answer = match answer(&mut register, request.call).await {
             Ok(ok) => json!({ "id": request.id, "ok": ok }),
-            Err(refused) => json!({ "id": request.id, "error": { "kind": refused.kind, "message": refused.message } }),
+            Err(refused) => {
+                json!({ "id": request.id, "error": { "kind": refused.kind, "message": refused.message } })
+            }
         };
         let mut bytes = answer.to_string().into_bytes();
         bytes.push(b'\n');
@@ -77,12 +83,23 @@ struct Request {
 #[derive(Deserialize)]
 #[serde(tag = "call", rename_all = "snake_case")]
 enum Call {
-    Hello { config: Config },
+    Hello {
+        config: Config,
+    },
     Check,
-    List { kind: String, after: Option<String> },
-    Get { object: Object },
-    Apply { operation: Operation },
-    Verify { claim: Claim },
+    List {
+        kind: String,
+        after: Option<String>,
+    },
+    Get {
+        object: Object,
+    },
+    Apply {
+        operation: Operation,
+    },
+    Verify {
+        claim: Claim,
+    },
     #[serde(other)]
     Other,
 }
@@ -105,13 +122,33 @@ enum Object {
 #[derive(Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 enum Operation {
-    CreateAccount { name: String, owner: String, attributes: Map<String, Value>, enabled: bool },
-    UpdateAccount { account: String, attributes: Map<String, Value> },
-    EnableAccount { account: String },
-    DisableAccount { account: String },
-    DeleteAccount { account: String },
-    Grant { account: String, entitlement: String },
-    Revoke { account: String, entitlement: String },
+    CreateAccount {
+        name: String,
+        owner: String,
+        attributes: Map<String, Value>,
+        enabled: bool,
+    },
+    UpdateAccount {
+        account: String,
+        attributes: Map<String, Value>,
+    },
+    EnableAccount {
+        account: String,
+    },
+    DisableAccount {
+        account: String,
+    },
+    DeleteAccount {
+        account: String,
+    },
+    Grant {
+        account: String,
+        entitlement: String,
+    },
+    Revoke {
+        account: String,
+        entitlement: String,
+    },
     #[serde(other)]
     Other,
 }
@@ -119,13 +156,30 @@ enum Operation {
 #[derive(Deserialize)]
 #[serde(tag = "claim", rename_all = "snake_case")]
 enum Claim {
-    AccountExists { owner: String },
-    AccountEnabled { account: String },
-    AccountDisabled { account: String },
-    AccountAbsent { account: String },
-    AttributesAre { account: String, attributes: Map<String, Value> },
-    Granted { account: String, entitlement: String },
-    NotGranted { account: String, entitlement: String },
+    AccountExists {
+        owner: String,
+    },
+    AccountEnabled {
+        account: String,
+    },
+    AccountDisabled {
+        account: String,
+    },
+    AccountAbsent {
+        account: String,
+    },
+    AttributesAre {
+        account: String,
+        attributes: Map<String, Value>,
+    },
+    Granted {
+        account: String,
+        entitlement: String,
+    },
+    NotGranted {
+        account: String,
+        entitlement: String,
+    },
     #[serde(other)]
     Other,
 }
@@ -137,7 +191,10 @@ struct Refused {
 
 impl Refused {
     fn new(kind: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
     fn no_badge(name: &str) -> Self {
         Self::new("not_found", format!("there is no badge `{name}`"))
@@ -152,15 +209,25 @@ impl From<sqlx::Error> for Refused {
 
 async fn answer(register: &mut Option<Register>, call: Call) -> Result<Value, Refused> {
     if let Call::Hello { config } = call {
-        *register = Some(Register { config, database: None });
+        *register = Some(Register {
+            config,
+            database: None,
+        });
         return Ok(hello());
     }
-    let register = register.as_mut().ok_or_else(|| Refused::new("bug", "the first call must be `hello`"))?;
+    let register = register
+        .as_mut()
+        .ok_or_else(|| Refused::new("bug", "the first call must be `hello`"))?;
     let database = register.database().await?;
     match call {
-        Call::Hello { .. } | Call::Other => Err(Refused::new("unsupported", "the door register cannot do that")),
+        Call::Hello { .. } | Call::Other => Err(Refused::new(
+            "unsupported",
+            "the door register cannot do that",
+        )),
         Call::Check => {
-            let badges: i64 = sqlx::query_scalar("SELECT count(*) FROM account").fetch_one(database).await?;
+            let badges: i64 = sqlx::query_scalar("SELECT count(*) FROM account")
+                .fetch_one(database)
+                .await?;
             Ok(json!({ "findings": [
                 { "what": "reach", "good": true, "detail": format!("the register holds {badges} badges"), "fix": null },
             ] }))
@@ -209,11 +276,16 @@ impl Register {
             let mut database = SqliteConnection::connect_with(&options).await?;
             sqlx::raw_sql(SCHEMA).execute(&mut database).await?;
             for zone in &self.config.zones {
-                sqlx::query("INSERT OR IGNORE INTO zone (name) VALUES (?)").bind(zone).execute(&mut database).await?;
+                sqlx::query("INSERT OR IGNORE INTO zone (name) VALUES (?)")
+                    .bind(zone)
+                    .execute(&mut database)
+                    .await?;
             }
             self.database = Some(database);
         }
-        self.database.as_mut().ok_or_else(|| Refused::new("transient", "the register is closed"))
+        self.database
+            .as_mut()
+            .ok_or_else(|| Refused::new("transient", "the register is closed"))
     }
 }
 
@@ -223,7 +295,8 @@ const ACCOUNT: &str = "SELECT a.name, a.owner, a.enabled, a.attributes, a.versio
 fn account(row: &SqliteRow) -> Result<Value, Refused> {
     let json_of = |column: usize| -> Result<Value, Refused> {
         let text: String = row.try_get(column)?;
-        serde_json::from_str(&text).map_err(|error| Refused::new("bug", format!("a badge cannot be read: {error}")))
+        serde_json::from_str(&text)
+            .map_err(|error| Refused::new("bug", format!("a badge cannot be read: {error}")))
     };
     let name: String = row.try_get(0)?;
     let version: i64 = row.try_get(4)?;
@@ -239,24 +312,37 @@ fn account(row: &SqliteRow) -> Result<Value, Refused> {
     }))
 }
 
-async fn list(database: &mut SqliteConnection, kind: &str, after: Option<&str>) -> Result<Value, Refused> {
+async fn list(
+    database: &mut SqliteConnection,
+    kind: &str,
+    after: Option<&str>,
+) -> Result<Value, Refused> {
     let after = after.unwrap_or_default();
     let (items, last) = if kind == "account" {
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{ACCOUNT} WHERE a.name > ? ORDER BY a.name LIMIT {PAGE_ROWS}")))
-            .bind(after)
-            .fetch_all(database)
-            .await?;
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "{ACCOUNT} WHERE a.name > ? ORDER BY a.name LIMIT {PAGE_ROWS}"
+        )))
+        .bind(after)
+        .fetch_all(database)
+        .await?;
         let items = rows.iter().map(account).collect::<Result<Vec<_>, _>>()?;
         let last = items.last().and_then(|item| item.get("name")).cloned();
         (items, last)
     } else {
-        let names: Vec<String> = sqlx::query_scalar("SELECT name FROM zone WHERE name > ? ORDER BY name LIMIT ?")
-            .bind(after)
-            .bind(PAGE_ROWS)
-            .fetch_all(database)
-            .await?;
+        let names: Vec<String> =
+            sqlx::query_scalar("SELECT name FROM zone WHERE name > ? ORDER BY name LIMIT ?")
+                .bind(after)
+                .bind(PAGE_ROWS)
+                .fetch_all(database)
+                .await?;
         let last = names.last().map(|name| json!(name));
-        (names.iter().map(|name| json!({ "kind": "entitlement", "id": name, "name": name })).collect(), last)
+        (
+            names
+                .iter()
+                .map(|name| json!({ "kind": "entitlement", "id": name, "name": name }))
+                .collect(),
+            last,
+        )
     };
     let full = i64::try_from(items.len()).unwrap_or(i64::MAX) >= PAGE_ROWS;
     let next = if full { last } else { None };
@@ -268,36 +354,60 @@ async fn get(database: &mut SqliteConnection, object: &Object) -> Result<Value, 
         Object::Account(name) | Object::AccountNamed(name) => ("name", name),
         Object::AccountOwnedBy(owner) => ("owner", owner),
         Object::Entitlement(name) => {
-            let found: Option<String> =
-                sqlx::query_scalar("SELECT name FROM zone WHERE name = ?").bind(name).fetch_optional(database).await?;
-            return Ok(found.map_or(Value::Null, |name| json!({ "kind": "entitlement", "id": name, "name": name })));
+            let found: Option<String> = sqlx::query_scalar("SELECT name FROM zone WHERE name = ?")
+                .bind(name)
+                .fetch_optional(database)
+                .await?;
+            return Ok(found.map_or(
+                Value::Null,
+                |name| json!({ "kind": "entitlement", "id": name, "name": name }),
+            ));
         }
     };
-    find(database, column, value).await.map(Option::unwrap_or_default)
+    find(database, column, value)
+        .await
+        .map(Option::unwrap_or_default)
 }
 
-async fn find(database: &mut SqliteConnection, column: &str, value: &str) -> Result<Option<Value>, Refused> {
+async fn find(
+    database: &mut SqliteConnection,
+    column: &str,
+    value: &str,
+) -> Result<Option<Value>, Refused> {
     let select = sqlx::AssertSqlSafe(format!("{ACCOUNT} WHERE a.{column} = ?"));
-    let row = sqlx::query(select).bind(value).fetch_optional(database).await?;
+    let row = sqlx::query(select)
+        .bind(value)
+        .fetch_optional(database)
+        .await?;
     row.as_ref().map(account).transpose()
 }
 
 async fn badge(database: &mut SqliteConnection, name: &str) -> Result<Value, Refused> {
-    find(database, "name", name).await?.ok_or_else(|| Refused::no_badge(name))
+    find(database, "name", name)
+        .await?
+        .ok_or_else(|| Refused::no_badge(name))
 }
 
 /// Carries an operation out and records what took effect, in one transaction.
 async fn apply(database: &mut SqliteConnection, operation: Operation) -> Result<Value, Refused> {
     let mut transaction = database.begin_with("BEGIN IMMEDIATE").await?;
     let (account, change) = match operation {
-        Operation::CreateAccount { name, owner, attributes, enabled } => {
+        Operation::CreateAccount {
+            name,
+            owner,
+            attributes,
+            enabled,
+        } => {
             let change = create(&mut transaction, &name, &owner, attributes, enabled).await?;
             match change {
                 Created::Now => (name, Some(("created", owner))),
                 Created::Before(name) => (name, None),
             }
         }
-        Operation::UpdateAccount { account, attributes } => {
+        Operation::UpdateAccount {
+            account,
+            attributes,
+        } => {
             let changed = update(&mut transaction, &account, attributes).await?;
             (account, changed.then(|| ("updated", String::new())))
         }
@@ -310,11 +420,23 @@ async fn apply(database: &mut SqliteConnection, operation: Operation) -> Result<
             (account, changed.then(|| ("disabled", String::new())))
         }
         Operation::DeleteAccount { account } => {
-            sqlx::query("DELETE FROM access WHERE account = ?").bind(&account).execute(&mut *transaction).await?;
-            let done = sqlx::query("DELETE FROM account WHERE name = ?").bind(&account).execute(&mut *transaction).await?;
-            (account, (done.rows_affected() > 0).then(|| ("deleted", String::new())))
+            sqlx::query("DELETE FROM access WHERE account = ?")
+                .bind(&account)
+                .execute(&mut *transaction)
+                .await?;
+            let done = sqlx::query("DELETE FROM account WHERE name = ?")
+                .bind(&account)
+                .execute(&mut *transaction)
+                .await?;
+            (
+                account,
+                (done.rows_affected() > 0).then(|| ("deleted", String::new())),
+            )
         }
-        Operation::Grant { account, entitlement } => {
+        Operation::Grant {
+            account,
+            entitlement,
+        } => {
             badge(&mut transaction, &account).await?;
             let done = sqlx::query("INSERT OR IGNORE INTO access (account, zone) SELECT ?, name FROM zone WHERE name = ?")
                 .bind(&account)
@@ -322,19 +444,36 @@ async fn apply(database: &mut SqliteConnection, operation: Operation) -> Result<
                 .execute(&mut *transaction)
                 .await?;
             if done.rows_affected() == 0 && !knows(&mut transaction, &entitlement).await? {
-                return Err(Refused::new("not_found", format!("there is no zone `{entitlement}`")));
+                return Err(Refused::new(
+                    "not_found",
+                    format!("there is no zone `{entitlement}`"),
+                ));
             }
-            (account, (done.rows_affected() > 0).then_some(("granted", entitlement)))
+            (
+                account,
+                (done.rows_affected() > 0).then_some(("granted", entitlement)),
+            )
         }
-        Operation::Revoke { account, entitlement } => {
+        Operation::Revoke {
+            account,
+            entitlement,
+        } => {
             let done = sqlx::query("DELETE FROM access WHERE account = ? AND zone = ?")
                 .bind(&account)
                 .bind(&entitlement)
                 .execute(&mut *transaction)
                 .await?;
-            (account, (done.rows_affected() > 0).then_some(("revoked", entitlement)))
+            (
+                account,
+                (done.rows_affected() > 0).then_some(("revoked", entitlement)),
+            )
         }
-        Operation::Other => return Err(Refused::new("unsupported", "the door register cannot do that")),
+        Operation::Other => {
+            return Err(Refused::new(
+                "unsupported",
+                "the door register cannot do that",
+            ));
+        }
     };
     let receipt = json!({ "account": account, "name": account });
     let Some((what, detail)) = change else {
@@ -365,11 +504,17 @@ async fn create(
     enabled: bool,
 ) -> Result<Created, Refused> {
     if let Some(found) = find(database, "owner", owner).await? {
-        let name = found.get("name").and_then(Value::as_str).unwrap_or_default();
+        let name = found
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         return Ok(Created::Before(name.to_owned()));
     }
     if find(database, "name", name).await?.is_some() {
-        return Err(Refused::new("conflict", format!("the badge `{name}` belongs to somebody else")));
+        return Err(Refused::new(
+            "conflict",
+            format!("the badge `{name}` belongs to somebody else"),
+        ));
     }
     sqlx::query("INSERT INTO account (name, owner, enabled, attributes) VALUES (?, ?, ?, ?)")
         .bind(name)
@@ -381,9 +526,17 @@ async fn create(
     Ok(Created::Now)
 }
 
-async fn update(database: &mut SqliteConnection, name: &str, wanted: Map<String, Value>) -> Result<bool, Refused> {
+async fn update(
+    database: &mut SqliteConnection,
+    name: &str,
+    wanted: Map<String, Value>,
+) -> Result<bool, Refused> {
     let before = badge(database, name).await?;
-    let before = before.get("attributes").and_then(Value::as_object).cloned().unwrap_or_default();
+    let before = before
+        .get("attributes")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
     let mut after = before.clone();
     for (name, value) in wanted {
         if value.is_null() {
@@ -403,9 +556,18 @@ async fn update(database: &mut SqliteConnection, name: &str, wanted: Map<String,
     Ok(true)
 }
 
-async fn set_enabled(database: &mut SqliteConnection, name: &str, enabled: bool) -> Result<bool, Refused> {
-    let update = "UPDATE account SET enabled = ?1, version = version + 1 WHERE name = ?2 AND enabled <> ?1";
-    let done = sqlx::query(update).bind(enabled).bind(name).execute(&mut *database).await?;
+async fn set_enabled(
+    database: &mut SqliteConnection,
+    name: &str,
+    enabled: bool,
+) -> Result<bool, Refused> {
+    let update =
+        "UPDATE account SET enabled = ?1, version = version + 1 WHERE name = ?2 AND enabled <> ?1";
+    let done = sqlx::query(update)
+        .bind(enabled)
+        .bind(name)
+        .execute(&mut *database)
+        .await?;
     if done.rows_affected() == 0 {
         badge(database, name).await?;
     }
@@ -413,7 +575,10 @@ async fn set_enabled(database: &mut SqliteConnection, name: &str, enabled: bool)
 }
 
 async fn knows(database: &mut SqliteConnection, zone: &str) -> Result<bool, Refused> {
-    let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM zone WHERE name = ?").bind(zone).fetch_optional(database).await?;
+    let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM zone WHERE name = ?")
+        .bind(zone)
+        .fetch_optional(database)
+        .await?;
     Ok(found.is_some())
 }
 
@@ -427,19 +592,27 @@ async fn verify(database: &mut SqliteConnection, claim: Claim) -> Result<Value, 
         | Claim::Granted { account, .. }
         | Claim::NotGranted { account, .. } => find(database, "name", account).await?,
         Claim::Other => {
-            return Ok(json!({ "verdict": "cannot_observe", "reason": "the door register does not show that" }));
+            return Ok(
+                json!({ "verdict": "cannot_observe", "reason": "the door register does not show that" }),
+            );
         }
     };
     let field = |name: &str| found.as_ref().and_then(|badge| badge.get(name));
     let enabled = field("enabled") == Some(&Value::Bool(true));
-    let holds_zone = |zone: &str| field("entitlements").and_then(Value::as_array).is_some_and(|it| it.iter().any(|it| it == zone));
+    let holds_zone = |zone: &str| {
+        field("entitlements")
+            .and_then(Value::as_array)
+            .is_some_and(|it| it.iter().any(|it| it == zone))
+    };
     let holds = match &claim {
         Claim::AccountExists { .. } => found.is_some(),
         Claim::AccountEnabled { .. } => enabled,
         Claim::AccountDisabled { .. } => !enabled,
         Claim::AccountAbsent { .. } => found.is_none(),
         Claim::AttributesAre { attributes, .. } => attributes.iter().all(|(name, wanted)| {
-            let seen = field("attributes").and_then(|it| it.get(name)).unwrap_or(&Value::Null);
+            let seen = field("attributes")
+                .and_then(|it| it.get(name))
+                .unwrap_or(&Value::Null);
             found.is_some() && seen == wanted
         }),
         Claim::Granted { entitlement, .. } => holds_zone(entitlement),

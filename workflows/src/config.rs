@@ -83,6 +83,8 @@ pub struct ApiSettings {
     pub listen: String,
     /// Lines of `NAME SHA256-OF-TOKEN`; a relative file lies beside `tenure.yaml`. Without it nobody is let in.
     pub tokens: Option<PathBuf>,
+    /// Lets other machines reach the API, whose tokens then travel as the proxy in front protects them.
+    pub allow_remote: bool,
 }
 
 impl Default for ApiSettings {
@@ -90,6 +92,7 @@ impl Default for ApiSettings {
         Self {
             listen: "127.0.0.1:7878".to_owned(),
             tokens: None,
+            allow_remote: false,
         }
     }
 }

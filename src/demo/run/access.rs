@@ -16,7 +16,13 @@ pub const DOORS: &str = "doors";
 pub const KEYS: &str = "keys";
 
 /// Zones of the door register.
-pub const ZONES: [&str; 5] = ["eastvale", "northport", "plant-floor", "server-room", "southmere"];
+pub const ZONES: [&str; 5] = [
+    "eastvale",
+    "northport",
+    "plant-floor",
+    "server-room",
+    "southmere",
+];
 
 /// The systems somebody should have an account on, each with the rights there.
 pub type Wanted = BTreeMap<&'static str, BTreeSet<String>>;
@@ -30,7 +36,14 @@ pub fn wanted(person: &Person) -> Wanted {
     };
     give(WORKSPACE, "everyone");
     give(WORKSPACE, &department_group(person.department));
-    give(WORKSPACE, if person.contractor { "contractors" } else { "handbook" });
+    give(
+        WORKSPACE,
+        if person.contractor {
+            "contractors"
+        } else {
+            "handbook"
+        },
+    );
     if Company::departments().any(|(_, head)| head == person.title) {
         give(WORKSPACE, "leadership");
     }
@@ -63,7 +76,11 @@ pub fn wanted(person: &Person) -> Wanted {
 pub fn groups(projects: &[String]) -> BTreeSet<String> {
     let fixed = ["everyone", "contractors", "handbook", "leadership"].map(str::to_owned);
     let departments = Company::departments().map(|(name, _)| department_group(name));
-    fixed.into_iter().chain(departments).chain(projects.iter().map(|project| project_group(project))).collect()
+    fixed
+        .into_iter()
+        .chain(departments)
+        .chain(projects.iter().map(|project| project_group(project)))
+        .collect()
 }
 
 fn department_group(department: &str) -> String {
@@ -86,26 +103,74 @@ pub fn policy(projects: &[String]) -> String {
         );
     };
     role("staff", "true", WORKSPACE, "everyone");
-    role("employee", "identity.type == 'employee'", WORKSPACE, "handbook");
-    role("contractor", "identity.type == 'contractor'", WORKSPACE, "contractors");
-    let heads: Vec<String> = Company::departments().map(|(_, head)| format!("'{head}'")).collect();
-    role("leadership", &format!("identity.title in [{}]", heads.join(", ")), WORKSPACE, "leadership");
+    role(
+        "employee",
+        "identity.type == 'employee'",
+        WORKSPACE,
+        "handbook",
+    );
+    role(
+        "contractor",
+        "identity.type == 'contractor'",
+        WORKSPACE,
+        "contractors",
+    );
+    let heads: Vec<String> = Company::departments()
+        .map(|(_, head)| format!("'{head}'"))
+        .collect();
+    role(
+        "leadership",
+        &format!("identity.title in [{}]", heads.join(", ")),
+        WORKSPACE,
+        "leadership",
+    );
     for (department, _) in Company::departments() {
         let when = format!("identity.department == '{department}'");
-        role(&department_group(department), &when, WORKSPACE, &department_group(department));
+        role(
+            &department_group(department),
+            &when,
+            WORKSPACE,
+            &department_group(department),
+        );
     }
     for project in projects {
-        role(&project_group(project), &format!("'{project}' in identity.projects"), WORKSPACE, &project_group(project));
+        role(
+            &project_group(project),
+            &format!("'{project}' in identity.projects"),
+            WORKSPACE,
+            &project_group(project),
+        );
     }
     for site in ["Northport", "Eastvale", "Southmere"] {
         let zone = site.to_lowercase();
-        role(&format!("site-{zone}"), &format!("identity.location == '{site}'"), DOORS, &zone);
+        role(
+            &format!("site-{zone}"),
+            &format!("identity.location == '{site}'"),
+            DOORS,
+            &zone,
+        );
     }
-    role("plant", "identity.department == 'Operations'", DOORS, "plant-floor");
-    let servers = "identity.department == 'Security' || identity.title == 'Site Reliability Engineer'";
+    role(
+        "plant",
+        "identity.department == 'Operations'",
+        DOORS,
+        "plant-floor",
+    );
+    let servers =
+        "identity.department == 'Security' || identity.title == 'Site Reliability Engineer'";
     role("servers", servers, DOORS, "server-room");
-    role("legal-keys", "identity.department == 'Legal'", KEYS, "contract-archive");
-    role("people-keys", "identity.department == 'People'", KEYS, "personnel-files");
+    role(
+        "legal-keys",
+        "identity.department == 'Legal'",
+        KEYS,
+        "contract-archive",
+    );
+    role(
+        "people-keys",
+        "identity.department == 'People'",
+        KEYS,
+        "personnel-files",
+    );
     let safe = "identity.department == 'Finance' && identity.title in ['CFO', 'Controller']";
     role("finance-keys", safe, KEYS, "safe");
     text

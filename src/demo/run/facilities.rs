@@ -39,14 +39,24 @@ impl Facilities {
     /// # Errors
     /// When the database does not answer.
     pub async fn work(&mut self, database: &Database) -> anyhow::Result<usize> {
-        let filter = CaseFilter { open_only: true, ..CaseFilter::default() };
+        let filter = CaseFilter {
+            open_only: true,
+            ..CaseFilter::default()
+        };
         let mut waiting = Vec::new();
         let mut after = None;
         loop {
             let page = database.store.list(&filter, after, PAGE_ROWS_MAX).await?;
             let Some(last) = page.last() else { break };
-            after = Some(engine::store::CaseCursor { created_at: last.head.created_at, case: last.head.case });
-            waiting.extend(page.iter().filter(|it| it.state.in_flight == 0 && it.state.unfinished > 0).map(|it| it.head.case));
+            after = Some(engine::store::CaseCursor {
+                created_at: last.head.created_at,
+                case: last.head.case,
+            });
+            waiting.extend(
+                page.iter()
+                    .filter(|it| it.state.in_flight == 0 && it.state.unfinished > 0)
+                    .map(|it| it.head.case),
+            );
         }
         let mut rows = Vec::new();
         for id in waiting.into_iter().rev().take(TASKS_AT_ONCE_MAX) {
@@ -60,9 +70,20 @@ impl Facilities {
     fn answer(&mut self, case: &Case, rows: &mut Vec<InboxRow>) -> anyhow::Result<()> {
         for (number, step) in case.definition.steps.iter().enumerate() {
             for place in case.places(StepIndex(u16::try_from(number)?)) {
-                let Some(instance) = case.instance(place) else { continue };
-                let InstanceState::Asking { ask: Ask::Task { .. }, .. } = &instance.state else { continue };
-                if !self.answered.insert((case.id.to_string(), place.step.0, place.instance.0)) {
+                let Some(instance) = case.instance(place) else {
+                    continue;
+                };
+                let InstanceState::Asking {
+                    ask: Ask::Task { .. },
+                    ..
+                } = &instance.state
+                else {
+                    continue;
+                };
+                if !self
+                    .answered
+                    .insert((case.id.to_string(), place.step.0, place.instance.0))
+                {
                     continue;
                 }
                 let uses = step.work.uses();
@@ -77,7 +98,12 @@ impl Facilities {
     fn act(&mut self, person: &str, uses: &str, item: &Value) {
         *self.done.entry(uses.to_owned()).or_default() += 1;
         let entry = self.book.entry(person.to_owned()).or_default();
-        let key = || item.get("entitlement").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let key = || {
+            item.get("entitlement")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         match uses {
             name::ACCOUNT_CREATE | name::ACCOUNT_ENABLE => entry.enabled = true,
             name::ACCOUNT_DISABLE => entry.enabled = false,
@@ -99,7 +125,10 @@ impl Facilities {
             proof: format!("key book, line {line}: {uses} for {}", case.subject),
             output: Value::Null,
         };
-        let message = Message::Command { case: case.id, command };
+        let message = Message::Command {
+            case: case.id,
+            command,
+        };
         Ok(message.into_row(case.shard, Uuid::new_v4(), case.definition.lane, now())?)
     }
 }

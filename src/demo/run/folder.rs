@@ -21,8 +21,11 @@ impl Folder {
     /// When it holds something, or cannot be written to.
     pub fn make(root: &Path) -> anyhow::Result<Self> {
         let shown = root.display();
-        for folder in ["sources", "systems", "policy", "exports", "secrets", "world"] {
-            fs::create_dir_all(root.join(folder)).with_context(|| format!("cannot make `{shown}`"))?;
+        for folder in [
+            "sources", "systems", "policy", "exports", "secrets", "world",
+        ] {
+            fs::create_dir_all(root.join(folder))
+                .with_context(|| format!("cannot make `{shown}`"))?;
         }
         let root = fs::canonicalize(root).with_context(|| format!("cannot find `{shown}`"))?;
         Ok(Self { root })
@@ -48,7 +51,13 @@ impl Folder {
     ///
     /// # Errors
     /// When the folder cannot be written to.
-    pub fn write(&self, workspace: &str, token: &str, program: &Path, projects: &[String]) -> anyhow::Result<()> {
+    pub fn write(
+        &self,
+        workspace: &str,
+        token: &str,
+        program: &Path,
+        projects: &[String],
+    ) -> anyhow::Result<()> {
         let token_file = self.root.join("secrets").join("workspace-token");
         self.put("tenure.yaml", SETTINGS)?;
         self.put("sources/hr.yaml", SOURCE)?;
@@ -85,7 +94,9 @@ impl Folder {
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut open = options.open(file).with_context(|| format!("cannot write `{}`", file.display()))?;
+        let mut open = options
+            .open(file)
+            .with_context(|| format!("cannot write `{}`", file.display()))?;
         Ok(open.write_all(text.as_bytes())?)
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use chrono::Days;
+use engine::core::case::Case;
 use engine::store::{CaseFilter, PAGE_ROWS_MAX};
 use serde::Serialize;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -106,7 +107,11 @@ pub struct Leaver {
     pub title: String,
     pub case: String,
     pub state: &'static str,
+    /// Who stands behind the case.
     pub initiator: String,
+    /// The event that started it.
+    pub why: String,
+    pub effective_at: Option<chrono::DateTime<chrono::Utc>>,
     pub received_at: chrono::DateTime<chrono::Utc>,
     pub closed_at: Option<chrono::DateTime<chrono::Utc>>,
     pub timeline: Vec<TimelineLine>,
@@ -157,7 +162,10 @@ impl Report {
 pub async fn run(options: &Options, tell: &(dyn Fn(Told) + Send + Sync)) -> anyhow::Result<Report> {
     let began = Instant::now();
     let folder = Folder::make(&options.root)?;
-    let start = now().date_naive().checked_sub_days(Days::new(DAYS)).context("the clock is wrong")?;
+    let start = now()
+        .date_naive()
+        .checked_sub_days(Days::new(DAYS))
+        .context("the clock is wrong")?;
     let company = Company::new(options.seed, options.people, start);
     let token = Uuid::new_v4().simple().to_string();
     let server = ScimServer::start(&folder.workspace_file(), 0, &token).await?;
@@ -207,7 +215,12 @@ struct Story<'a> {
 impl Story<'_> {
     async fn live(&mut self) -> anyhow::Result<Guarded> {
         let hired = Changes {
-            joined: self.company.people().iter().map(|person| person.id.clone()).collect(),
+            joined: self
+                .company
+                .people()
+                .iter()
+                .map(|person| person.id.clone())
+                .collect(),
             ..Changes::default()
         };
         let export = self.company.snapshot();
@@ -221,7 +234,8 @@ impl Story<'_> {
         let began = Instant::now();
         let report = self.import(&export).await?;
         self.applied("a month of changes", &report)?;
-        self.phase("a month of changes", &changes, &report, began).await?;
+        self.phase("a month of changes", &changes, &report, began)
+            .await?;
 
         let changes = self.company.layoff();
         let export = self.company.snapshot();
@@ -233,12 +247,15 @@ impl Story<'_> {
             _ => report,
         };
         self.applied("the mass of leavers", &report)?;
-        self.phase("a mass of leavers", &changes, &report, began).await?;
+        self.phase("a mass of leavers", &changes, &report, began)
+            .await?;
         Ok(guard)
     }
 
     async fn import(&self, export: &Export) -> anyhow::Result<ImportReport> {
-        let file = export.write(&self.folder.exports()).context("cannot write an export")?;
+        let file = export
+            .write(&self.folder.exports())
+            .context("cannot write an export")?;
         self.tenure.import(&file).await
     }
 
@@ -247,7 +264,10 @@ impl Story<'_> {
             ImportStatus::Applied => Ok(()),
             ImportStatus::Unchanged => bail!("the export of {what} changed nothing"),
             ImportStatus::WaitingForApproval { reasons, .. } => {
-                bail!("the export of {what} was stopped by the guard: {}", reasons.join("; "))
+                bail!(
+                    "the export of {what} was stopped by the guard: {}",
+                    reasons.join("; ")
+                )
             }
         }
     }
@@ -263,16 +283,29 @@ impl Story<'_> {
             removed: report.removed,
             examples: Vec::new(),
         };
-        if let ImportStatus::WaitingForApproval { reasons, population, examples } = &report.status {
+        if let ImportStatus::WaitingForApproval {
+            reasons,
+            population,
+            examples,
+        } = &report.status
+        {
             guard.stopped = true;
             guard.reasons.clone_from(reasons);
             guard.population = *population;
-            guard.examples = examples.values().flatten().map(|key| key.as_str().to_owned()).collect();
+            guard.examples = examples
+                .values()
+                .flatten()
+                .map(|key| key.as_str().to_owned())
+                .collect();
             let reasons = reasons.join("; ");
             (self.tell)(Told::Note(format!("the guard stopped the file: {reasons}")));
-            (self.tell)(Told::Note(format!("approving exactly difference {}", guard.difference_id)));
+            (self.tell)(Told::Note(format!(
+                "approving exactly difference {}",
+                guard.difference_id
+            )));
         } else {
-            self.comparison.differs("the guard did not stop the mass of leavers".to_owned());
+            self.comparison
+                .differs("the guard did not stop the mass of leavers".to_owned());
         }
         guard
     }
@@ -286,10 +319,15 @@ impl Story<'_> {
         began: Instant,
     ) -> anyhow::Result<()> {
         let cases = report.cases.values().sum();
-        (self.tell)(Told::Phase { title: title.to_owned(), cases });
-        for (workflow, count) in
-            [("joiner", changes.joined.len()), ("mover", changes.moved.len()), ("leaver", changes.left.len())]
-        {
+        (self.tell)(Told::Phase {
+            title: title.to_owned(),
+            cases,
+        });
+        for (workflow, count) in [
+            ("joiner", changes.joined.len()),
+            ("mover", changes.moved.len()),
+            ("leaver", changes.left.len()),
+        ] {
             *self.cases_expected.entry(workflow).or_default() += count as u64;
         }
         let before = self.phases.iter().map(|phase| phase.cases).sum::<u64>();
@@ -300,16 +338,24 @@ impl Story<'_> {
             if idle == Ok(false) {
                 bail!("the node ended in the middle of `{title}`");
             }
-            let tasks = self.facilities.work(&self.tenure.database).await?;
+            let tasks = self.facilities.work(self.tenure.database()).await?;
             if tasks > 0 {
                 self.tenure.node.nudge();
             }
             let (mut open, mut closed) = (0, 0);
-            for (_, state, count) in self.tenure.database.store.counts().await? {
-                *(if state.is_closed() { &mut closed } else { &mut open }) += count;
+            for (_, state, count) in self.tenure.database().store.counts().await? {
+                *(if state.is_closed() {
+                    &mut closed
+                } else {
+                    &mut open
+                }) += count;
             }
             let done = self.facilities.done.values().sum();
-            (self.tell)(Told::Progress { closed: closed.saturating_sub(before), cases, tasks: done });
+            (self.tell)(Told::Progress {
+                closed: closed.saturating_sub(before),
+                cases,
+                tasks: done,
+            });
             if idle.is_ok() && open == 0 && tasks == 0 && closed >= before + cases {
                 break;
             }
@@ -340,22 +386,42 @@ impl Story<'_> {
     }
 
     /// Asks the systems themselves.
-    async fn compare(&mut self, workspace: &Workspace) -> anyhow::Result<BTreeMap<&'static str, SystemTally>> {
+    async fn compare(
+        &mut self,
+        workspace: &Workspace,
+    ) -> anyhow::Result<BTreeMap<&'static str, SystemTally>> {
         let doors = Doors::read(&self.folder).await?;
         let done = |uses: &str| self.facilities.done.get(uses).copied().unwrap_or(0);
         let changed = |what: &str| doors.changes.get(what).copied().unwrap_or(0);
         let created = [0, changed("created"), done(name::ACCOUNT_CREATE)];
         let disabled = [0, changed("disabled"), done(name::ACCOUNT_DISABLE)];
-        let accounts = [workspace.accounts().await?, doors.accounts, world::key_holders(&self.facilities)];
+        let accounts = [
+            workspace.accounts().await?,
+            doors.accounts,
+            world::key_holders(&self.facilities),
+        ];
         let mut tallies = BTreeMap::new();
         let mut systems = Vec::new();
         let kinds = ["scim", "exec", "manual"];
-        for ((((system, accounts), kind), created), disabled) in
-            world::SYSTEMS.into_iter().zip(accounts).zip(kinds).zip(created).zip(disabled)
+        for ((((system, accounts), kind), created), disabled) in world::SYSTEMS
+            .into_iter()
+            .zip(accounts)
+            .zip(kinds)
+            .zip(created)
+            .zip(disabled)
         {
             let open = accounts.iter().filter(|account| account.enabled).count() as u64;
-            let rights = accounts.iter().map(|account| account.rights.len() as u64).sum();
-            let tally = SystemTally { kind, accounts_created: created, accounts_disabled: disabled, accounts_open: open, rights };
+            let rights = accounts
+                .iter()
+                .map(|account| account.rights.len() as u64)
+                .sum();
+            let tally = SystemTally {
+                kind,
+                accounts_created: created,
+                accounts_disabled: disabled,
+                accounts_open: open,
+                rights,
+            };
             tallies.insert(system, tally);
             systems.push((system, accounts));
         }
@@ -370,23 +436,50 @@ impl Story<'_> {
 
     /// Somebody who had much to lose.
     async fn leaver(&self) -> anyhow::Result<Option<Leaver>> {
-        let database = &self.tenure.database;
-        let filter = CaseFilter { workflow: Some("leaver".to_owned()), ..CaseFilter::default() };
+        let database = self.tenure.database();
+        let filter = CaseFilter {
+            workflow: Some("leaver".to_owned()),
+            ..CaseFilter::default()
+        };
         let mut most: Option<(u64, Leaver)> = None;
         // The first page is the newest: the mass of leavers.
-        for summary in database.store.list(&filter, None, LEAVERS_LOOKED_AT).await? {
+        for summary in database
+            .store
+            .list(&filter, None, LEAVERS_LOOKED_AT)
+            .await?
+        {
             let case = database.case(summary.head.case).await?;
-            let steps: u64 = case.steps.iter().map(|run| run.instances.len() as u64).sum();
+            let steps: u64 = case
+                .steps
+                .iter()
+                .map(|run| run.instances.len() as u64)
+                .sum();
             if most.as_ref().is_some_and(|(most, _)| *most >= steps) {
                 continue;
             }
-            let Some(holdings) = database.directory.holdings(&case.subject.0).await? else { continue };
+            let Some(holdings) = database.directory.holdings(&case.subject.0).await? else {
+                continue;
+            };
             let history = database.store.history(case.shard, case.id).await?;
             let evidence = database.store.evidence(case.shard, case.id).await?;
             let attribute = |name: &str| {
-                let value = holdings.identity.attributes.get(name).and_then(serde_json::Value::as_str);
+                let value = holdings
+                    .identity
+                    .attributes
+                    .get(name)
+                    .and_then(serde_json::Value::as_str);
                 value.unwrap_or_default().to_owned()
             };
+            let event = |field: &str| {
+                let value = case
+                    .input
+                    .get("event")
+                    .and_then(|event| event.get(field))
+                    .and_then(serde_json::Value::as_str);
+                value.unwrap_or_default().to_owned()
+            };
+            let mut timeline = case_view::timeline(&case, &history, &evidence);
+            tell_gaps(&case, &mut timeline);
             let leaver = Leaver {
                 key: case.subject.0.clone(),
                 name: holdings.identity.display_name.clone(),
@@ -395,9 +488,11 @@ impl Story<'_> {
                 case: case.id.to_string(),
                 state: case.state.as_str(),
                 initiator: case.initiator.0.clone(),
+                why: format!("{} from `{}`", event("type"), event("source")),
+                effective_at: case.effective_at,
                 received_at: case.received_at,
                 closed_at: case.closed_at,
-                timeline: case_view::timeline(&case, &history, &evidence),
+                timeline,
             };
             most = Some((steps, leaver));
         }
@@ -412,42 +507,64 @@ impl Story<'_> {
         systems: BTreeMap<&'static str, SystemTally>,
         began: Instant,
     ) -> anyhow::Result<Report> {
-        let database = self.tenure.database.clone();
-        let (mut cases, mut by_workflow) = (BTreeMap::<String, u64>::new(), BTreeMap::<String, u64>::new());
+        let database = self.tenure.database().clone();
+        let (mut cases, mut by_workflow) = (
+            BTreeMap::<String, u64>::new(),
+            BTreeMap::<String, u64>::new(),
+        );
         for (workflow, state, count) in database.store.counts().await? {
             *cases.entry(state.as_str().to_owned()).or_default() += count;
             *by_workflow.entry(workflow).or_default() += count;
         }
-        let unsettled: u64 = cases.iter().filter(|(state, _)| *state != "succeeded").map(|(_, count)| count).sum();
+        let unsettled: u64 = cases
+            .iter()
+            .filter(|(state, _)| *state != "succeeded")
+            .map(|(_, count)| count)
+            .sum();
         if unsettled > 0 {
-            self.comparison.differs(format!("{unsettled} cases did not succeed: {cases:?}"));
+            self.comparison
+                .differs(format!("{unsettled} cases did not succeed: {cases:?}"));
         }
         for (workflow, expected) in &self.cases_expected {
             let found = by_workflow.get(*workflow).copied().unwrap_or(0);
             if found != *expected {
-                self.comparison.differs(format!("there are {found} cases of `{workflow}`, and {expected} were expected"));
+                self.comparison.differs(format!(
+                    "there are {found} cases of `{workflow}`, and {expected} were expected"
+                ));
             }
         }
-        let by_status: BTreeMap<IdentityStatus, u64> = database.directory.identity_counts().await?.into_iter().collect();
+        let by_status: BTreeMap<IdentityStatus, u64> = database
+            .directory
+            .identity_counts()
+            .await?
+            .into_iter()
+            .collect();
         let left: u64 = self.phases.iter().map(|phase| phase.left as u64).sum();
-        for (status, expected) in
-            [(IdentityStatus::Active, self.company.people().len() as u64), (IdentityStatus::Departed, left)]
-        {
+        for (status, expected) in [
+            (IdentityStatus::Active, self.company.people().len() as u64),
+            (IdentityStatus::Departed, left),
+        ] {
             let found = by_status.get(&status).copied().unwrap_or(0);
             if found != expected {
                 let status = status.as_str();
-                self.comparison.differs(format!("{found} people are `{status}`, and {expected} should be"));
+                self.comparison.differs(format!(
+                    "{found} people are `{status}`, and {expected} should be"
+                ));
             }
         }
         let unverified = self.unverified().await?;
         if unverified > 0 {
-            self.comparison.differs(format!("{unverified} steps were not verified"));
+            self.comparison
+                .differs(format!("{unverified} steps were not verified"));
         }
         let (lag_p50_ms, lag_p99_ms) = self.lag_overall().await?;
         Ok(Report {
             seed: options.seed,
             identities: by_status.values().sum(),
-            identities_by_status: by_status.iter().map(|(status, count)| (status.as_str().to_owned(), *count)).collect(),
+            identities_by_status: by_status
+                .iter()
+                .map(|(status, count)| (status.as_str().to_owned(), *count))
+                .collect(),
             cases,
             cases_by_workflow: by_workflow,
             accounts_created: systems.values().map(|tally| tally.accounts_created).sum(),
@@ -473,10 +590,23 @@ impl Story<'_> {
         let mut unverified = 0;
         let mut after = None;
         loop {
-            let page = self.tenure.database.store.list(&CaseFilter::default(), after, PAGE_ROWS_MAX).await?;
-            let Some(last) = page.last() else { return Ok(unverified) };
-            after = Some(engine::store::CaseCursor { created_at: last.head.created_at, case: last.head.case });
-            unverified += page.iter().map(|summary| u64::from(summary.state.unverified)).sum::<u64>();
+            let page = self
+                .tenure
+                .database()
+                .store
+                .list(&CaseFilter::default(), after, PAGE_ROWS_MAX)
+                .await?;
+            let Some(last) = page.last() else {
+                return Ok(unverified);
+            };
+            after = Some(engine::store::CaseCursor {
+                created_at: last.head.created_at,
+                case: last.head.case,
+            });
+            unverified += page
+                .iter()
+                .map(|summary| u64::from(summary.state.unverified))
+                .sum::<u64>();
         }
     }
 
@@ -485,7 +615,9 @@ impl Story<'_> {
         let file = self.folder.root.join("tenure.sqlite");
         let options = SqliteConnectOptions::new().filename(file).read_only(true);
         let mut connection = SqliteConnection::connect_with(&options).await?;
-        let all: Vec<i64> = sqlx::query_scalar(LAG_OVERALL).fetch_all(&mut connection).await?;
+        let all: Vec<i64> = sqlx::query_scalar(LAG_OVERALL)
+            .fetch_all(&mut connection)
+            .await?;
         connection.close().await?;
         // Nearest rank: every number shown is one that happened.
         let at = |percent: usize| {
@@ -493,6 +625,30 @@ impl Story<'_> {
             all.get(rank).and_then(|lag| u64::try_from(*lag).ok())
         };
         Ok((at(50), at(99)))
+    }
+}
+
+/// What a system cannot do was not done, and the timeline says so.
+fn tell_gaps(case: &Case, timeline: &mut [TimelineLine]) {
+    for (step, run) in case.definition.steps.iter().zip(&case.steps) {
+        for instance in &run.instances {
+            let Some(gap) = instance
+                .output
+                .get("gap")
+                .and_then(serde_json::Value::as_str)
+            else {
+                continue;
+            };
+            let label = case_view::label(&instance.item, &instance.with);
+            for line in timeline
+                .iter_mut()
+                .filter(|line| line.event == "done" && line.label == label)
+            {
+                if line.step.as_ref() == Some(&step.id) {
+                    line.text = format!("nothing done: {gap}");
+                }
+            }
+        }
     }
 }
 

@@ -7,24 +7,19 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use engine::core::id::Actor;
-use engine::runner::{Definitions, Node, NodeConfig, NodeHandle, SystemClock};
-use workflows::actions::IdentityActions;
 use workflows::config::Configuration;
-use workflows::directory::DirectoryProjection;
-use workflows::intake::{ImportReport, Intake};
+use workflows::intake::ImportReport;
 use workflows::sources::{Manifest, SnapshotInput, manifest_name};
 
-use crate::shell::{Database, now};
+use crate::shell::{Database, Running, now};
+use crate::telemetry::Metrics;
 
 /// Who feeds files in and approves here.
 const OPERATOR: &str = "person:operator";
 
-/// Everything that works while the demo runs.
+/// Everything that works while the demo runs: the same node as that of `tenure serve`.
 pub struct Tenure {
-    pub database: Database,
-    pub node: NodeHandle,
-    pub intake: Intake,
-    configuration: Configuration,
+    pub node: Running,
 }
 
 impl Tenure {
@@ -34,10 +29,18 @@ impl Tenure {
     /// What is wrong with the folder, or why the database cannot be used.
     pub async fn start(root: &Path) -> anyhow::Result<Self> {
         let configuration = Configuration::load(root)?;
-        let address = configuration.settings.store.address(root).map_err(|problem| anyhow::anyhow!("{problem}"))?;
+        let address = configuration
+            .settings
+            .store
+            .address(root)
+            .map_err(|problem| anyhow::anyhow!("{problem}"))?;
         let database = Database::prepare(&address).await?;
-        let (node, intake) = start_node(&configuration, &database).await?;
-        Ok(Self { database, node, intake, configuration })
+        let node = Running::start(Arc::new(configuration), database, &Metrics::new()).await?;
+        Ok(Self { node })
+    }
+
+    pub fn database(&self) -> &Database {
+        &self.node.database
     }
 
     /// Takes a file in, with the manifest beside it.
@@ -45,14 +48,33 @@ impl Tenure {
     /// # Errors
     /// When it is refused.
     pub async fn import(&self, file: &Path) -> anyhow::Result<ImportReport> {
-        let source = self.configuration.sources.get("hr").context("the folder has no source `hr`")?;
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let source = self
+            .node
+            .configuration
+            .sources
+            .get("hr")
+            .context("the folder has no source `hr`")?;
+        let name = file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let beside = manifest_name(&name);
-        let manifest = std::fs::read(file.with_file_name(&beside)).with_context(|| format!("cannot read `{beside}`"))?;
-        let manifest = Manifest::parse(&beside, &manifest).map_err(|problem| anyhow::anyhow!("{problem}"))?;
+        let manifest = std::fs::read(file.with_file_name(&beside))
+            .with_context(|| format!("cannot read `{beside}`"))?;
+        let manifest =
+            Manifest::parse(&beside, &manifest).map_err(|problem| anyhow::anyhow!("{problem}"))?;
         let reader = File::open(file).with_context(|| format!("cannot read `{name}`"))?;
-        let input = SnapshotInput { file: &name, manifest: Some(&manifest), ..SnapshotInput::default() };
-        let report = self.intake.import(source, reader, &input, &Actor(OPERATOR.to_owned()), now()).await?;
+        let input = SnapshotInput {
+            file: &name,
+            manifest: Some(&manifest),
+            ..SnapshotInput::default()
+        };
+        let report = self
+            .node
+            .intake
+            .import(source, reader, &input, &Actor(OPERATOR.to_owned()), now())
+            .await?;
         self.node.nudge();
         Ok(report)
     }
@@ -62,7 +84,11 @@ impl Tenure {
     /// # Errors
     /// When it does not wait any more.
     pub async fn approve(&self, difference: &str) -> anyhow::Result<ImportReport> {
-        let report = self.intake.approve(difference, &Actor(OPERATOR.to_owned()), now()).await?;
+        let report = self
+            .node
+            .intake
+            .approve(difference, &Actor(OPERATOR.to_owned()), now())
+            .await?;
         self.node.nudge();
         Ok(report)
     }
@@ -72,36 +98,9 @@ impl Tenure {
     /// # Errors
     /// When what is in flight does not come back in time.
     pub async fn stop(self) -> anyhow::Result<()> {
-        let limit = Duration::from_millis(u64::try_from(self.configuration.settings.node.drain.ms()).unwrap_or(0));
-        self.node.drain(limit).await?;
-        self.database.close().await;
-        Ok(())
+        let drain_ms = self.node.configuration.settings.node.drain.ms();
+        self.node
+            .drain(Duration::from_millis(u64::try_from(drain_ms).unwrap_or(0)))
+            .await
     }
-}
-
-/// Starts the node of a configuration on its database, and the intake that feeds it.
-async fn start_node(configuration: &Configuration, database: &Database) -> anyhow::Result<(NodeHandle, Intake)> {
-    let definitions = Arc::new(Definitions::new());
-    for definition in &configuration.definitions {
-        definitions.add(definition.clone());
-    }
-    let clock = Arc::new(SystemClock);
-    let actions = IdentityActions::new(
-        database.directory.clone(),
-        Arc::clone(&configuration.systems),
-        Arc::clone(&configuration.policy),
-        clock.clone(),
-    );
-    let node = &configuration.settings.node;
-    let node_config = NodeConfig { name: node.name.clone(), lease_ms: u32::try_from(node.lease.ms()).unwrap_or(u32::MAX) };
-    let handle = Node::start(
-        node_config,
-        Arc::clone(&database.store),
-        Arc::new(actions),
-        Arc::new(DirectoryProjection),
-        Arc::clone(&definitions),
-        clock,
-    )
-    .await?;
-    Ok((handle, Intake::new(database.directory.clone(), definitions)))
 }

@@ -43,7 +43,11 @@ impl Workspace {
         // A provider that is installed already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build()?;
-        Ok(Self { client, base: base.to_owned(), token: token.to_owned() })
+        Ok(Self {
+            client,
+            base: base.to_owned(),
+            token: token.to_owned(),
+        })
     }
 
     /// Makes a group, as whoever set the application up would.
@@ -52,8 +56,16 @@ impl Workspace {
     /// When the server refuses.
     pub async fn make_group(&self, name: &str) -> anyhow::Result<()> {
         let group = json!({ "schemas": ["urn:ietf:params:scim:schemas:core:2.0:Group"], "displayName": name });
-        let request = self.client.post(format!("{}/Groups", self.base)).bearer_auth(&self.token).json(&group);
-        request.send().await?.error_for_status().with_context(|| format!("cannot make the group `{name}`"))?;
+        let request = self
+            .client
+            .post(format!("{}/Groups", self.base))
+            .bearer_auth(&self.token)
+            .json(&group);
+        request
+            .send()
+            .await?
+            .error_for_status()
+            .with_context(|| format!("cannot make the group `{name}`"))?;
         Ok(())
     }
 
@@ -64,11 +76,24 @@ impl Workspace {
     pub async fn accounts(&self) -> anyhow::Result<Vec<Account>> {
         let mut accounts = Vec::new();
         for _ in 0..PAGES_MAX {
-            let url = format!("{}/Users?startIndex={}&count={PAGE}", self.base, accounts.len() + 1);
-            let answer = self.client.get(url).bearer_auth(&self.token).send().await?.error_for_status()?;
+            let url = format!(
+                "{}/Users?startIndex={}&count={PAGE}",
+                self.base,
+                accounts.len() + 1
+            );
+            let answer = self
+                .client
+                .get(url)
+                .bearer_auth(&self.token)
+                .send()
+                .await?
+                .error_for_status()?;
             let page: Page = answer.json().await?;
             let total = page.total;
-            ensure!(!page.resources.is_empty() || accounts.len() >= total, "the workspace ends its list too early");
+            ensure!(
+                !page.resources.is_empty() || accounts.len() >= total,
+                "the workspace ends its list too early"
+            );
             accounts.extend(page.resources.into_iter().map(User::account));
             if accounts.len() >= total {
                 break;
@@ -99,8 +124,16 @@ struct User {
 
 impl User {
     fn account(self) -> Account {
-        let rights = self.groups.iter().filter_map(|group| group.get("display").and_then(Value::as_str));
-        Account { rights: rights.map(str::to_owned).collect(), owner: self.external_id, name: self.user_name, enabled: self.active }
+        let rights = self
+            .groups
+            .iter()
+            .filter_map(|group| group.get("display").and_then(Value::as_str));
+        Account {
+            rights: rights.map(str::to_owned).collect(),
+            owner: self.external_id,
+            name: self.user_name,
+            enabled: self.active,
+        }
     }
 }
 
@@ -116,23 +149,39 @@ impl Doors {
     /// # Errors
     /// When it cannot be read.
     pub async fn read(folder: &Folder) -> anyhow::Result<Self> {
-        let options = SqliteConnectOptions::new().filename(folder.doors_file()).read_only(true);
+        let options = SqliteConnectOptions::new()
+            .filename(folder.doors_file())
+            .read_only(true);
         let mut database = SqliteConnection::connect_with(&options).await?;
         let rows: Vec<(String, String, bool)> =
-            sqlx::query_as("SELECT name, owner, enabled FROM account ORDER BY name").fetch_all(&mut database).await?;
+            sqlx::query_as("SELECT name, owner, enabled FROM account ORDER BY name")
+                .fetch_all(&mut database)
+                .await?;
         let mut zones: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        let access: Vec<(String, String)> = sqlx::query_as("SELECT account, zone FROM access").fetch_all(&mut database).await?;
+        let access: Vec<(String, String)> = sqlx::query_as("SELECT account, zone FROM access")
+            .fetch_all(&mut database)
+            .await?;
         for (account, zone) in access {
             zones.entry(account).or_default().insert(zone);
         }
         let accounts = rows
             .into_iter()
-            .map(|(name, owner, enabled)| Account { rights: zones.remove(&name).unwrap_or_default(), owner, name, enabled })
+            .map(|(name, owner, enabled)| Account {
+                rights: zones.remove(&name).unwrap_or_default(),
+                owner,
+                name,
+                enabled,
+            })
             .collect();
         let changes: Vec<(String, i64)> =
-            sqlx::query_as("SELECT what, count(*) FROM change GROUP BY what").fetch_all(&mut database).await?;
+            sqlx::query_as("SELECT what, count(*) FROM change GROUP BY what")
+                .fetch_all(&mut database)
+                .await?;
         database.close().await?;
-        let changes = changes.into_iter().map(|(what, count)| (what, u64::try_from(count).unwrap_or(0))).collect();
+        let changes = changes
+            .into_iter()
+            .map(|(what, count)| (what, u64::try_from(count).unwrap_or(0)))
+            .collect();
         Ok(Self { accounts, changes })
     }
 }
@@ -172,34 +221,47 @@ impl Comparison {
 /// Holds `systems` against what the people who work today should have.
 #[must_use]
 pub fn compare(people: &[Person], systems: &[(&'static str, Vec<Account>)]) -> Comparison {
-    let everybody: BTreeMap<&str, Wanted> = people.iter().map(|person| (person.id.as_str(), wanted(person))).collect();
+    let everybody: BTreeMap<&str, Wanted> = people
+        .iter()
+        .map(|person| (person.id.as_str(), wanted(person)))
+        .collect();
     let mut comparison = Comparison::default();
     for (system, accounts) in systems {
         let mut found: BTreeMap<&str, &Account> = BTreeMap::new();
         for account in accounts {
             if found.insert(&account.owner, account).is_some() {
-                comparison.differs(format!("`{}` has two accounts on `{system}`", account.owner));
+                comparison.differs(format!(
+                    "`{}` has two accounts on `{system}`",
+                    account.owner
+                ));
             }
         }
         for (owner, account) in &found {
             let rights = everybody.get(owner).and_then(|wanted| wanted.get(system));
             comparison.checked += 1 + account.rights.len() as u64;
             match rights {
-                Some(_) if !account.enabled => comparison.differs(format!("`{owner}` works here, and is locked out of `{system}`")),
+                Some(_) if !account.enabled => comparison.differs(format!(
+                    "`{owner}` works here, and is locked out of `{system}`"
+                )),
                 Some(rights) => {
                     for missing in rights.difference(&account.rights) {
-                        comparison.differs(format!("`{owner}` should have `{missing}` on `{system}`"));
+                        comparison
+                            .differs(format!("`{owner}` should have `{missing}` on `{system}`"));
                     }
                     for left in account.rights.difference(rights) {
-                        comparison.differs(format!("`{owner}` should not have `{left}` on `{system}`"));
+                        comparison
+                            .differs(format!("`{owner}` should not have `{left}` on `{system}`"));
                     }
                 }
                 None => {
                     if account.enabled {
-                        comparison.differs(format!("`{owner}` should have no open account on `{system}`"));
+                        comparison.differs(format!(
+                            "`{owner}` should have no open account on `{system}`"
+                        ));
                     }
                     for left in &account.rights {
-                        comparison.differs(format!("`{owner}` should have lost `{left}` on `{system}`"));
+                        comparison
+                            .differs(format!("`{owner}` should have lost `{left}` on `{system}`"));
                     }
                 }
             }
@@ -218,7 +280,13 @@ pub const SYSTEMS: [&str; 3] = [WORKSPACE, DOORS, KEYS];
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "tests"
+    )]
     use chrono::NaiveDate;
 
     use super::*;
@@ -230,7 +298,12 @@ mod tests {
             .map(|system| {
                 let accounts = people.iter().filter_map(|person| {
                     let rights = wanted(person).remove(system)?;
-                    Some(Account { owner: person.id.clone(), name: person.id.clone(), enabled: true, rights })
+                    Some(Account {
+                        owner: person.id.clone(),
+                        name: person.id.clone(),
+                        enabled: true,
+                        rights,
+                    })
                 });
                 (system, accounts.collect())
             })
@@ -247,19 +320,56 @@ mod tests {
         let last = people.last().unwrap();
         let check = |people: &[Person], change: &dyn Fn(&mut Account), expected: &str| {
             let mut systems = good.clone();
-            let account = systems[0].1.iter_mut().find(|account| account.owner == last.id).unwrap();
+            let account = systems[0]
+                .1
+                .iter_mut()
+                .find(|account| account.owner == last.id)
+                .unwrap();
             change(account);
             let comparison = compare(people, &systems);
-            assert!(comparison.differences.iter().any(|it| it.contains(expected)), "{expected}: {comparison:?}");
+            assert!(
+                comparison
+                    .differences
+                    .iter()
+                    .any(|it| it.contains(expected)),
+                "{expected}: {comparison:?}"
+            );
         };
-        check(people, &|account| account.enabled = false, "is locked out of `workspace`");
-        check(people, &|account| account.rights.clear(), "should have `everyone` on `workspace`");
-        check(people, &|account| drop(account.rights.insert("x".to_owned())), "should not have `x`");
-        let without: Vec<Person> = people.iter().filter(|person| person.id != last.id).cloned().collect();
-        check(&without, &|_| {}, "should have no open account on `workspace`");
-        check(&without, &|account| account.enabled = false, "should have lost `everyone` on `workspace`");
+        check(
+            people,
+            &|account| account.enabled = false,
+            "is locked out of `workspace`",
+        );
+        check(
+            people,
+            &|account| account.rights.clear(),
+            "should have `everyone` on `workspace`",
+        );
+        check(
+            people,
+            &|account| drop(account.rights.insert("x".to_owned())),
+            "should not have `x`",
+        );
+        let without: Vec<Person> = people
+            .iter()
+            .filter(|person| person.id != last.id)
+            .cloned()
+            .collect();
+        check(
+            &without,
+            &|_| {},
+            "should have no open account on `workspace`",
+        );
+        check(
+            &without,
+            &|account| account.enabled = false,
+            "should have lost `everyone` on `workspace`",
+        );
         let mut systems = good.clone();
         systems[0].1.retain(|account| account.owner != last.id);
-        assert!(compare(people, &systems).differences[0].contains("should have an account on `workspace`"));
+        assert!(
+            compare(people, &systems).differences[0]
+                .contains("should have an account on `workspace`")
+        );
     }
 }

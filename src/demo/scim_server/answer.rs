@@ -21,7 +21,11 @@ pub(super) struct Refusal {
 
 impl Refusal {
     fn new(status: StatusCode, scim_type: Option<&'static str>, detail: &str) -> Self {
-        Self { status, scim_type, detail: detail.to_owned() }
+        Self {
+            status,
+            scim_type,
+            detail: detail.to_owned(),
+        }
     }
     pub(super) fn invalid_syntax(detail: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, Some("invalidSyntax"), detail)
@@ -48,19 +52,39 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, Some("tooMany"), detail)
     }
     pub(super) fn not_found(what: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, None, &format!("`{what}` does not exist"))
+        Self::new(
+            StatusCode::NOT_FOUND,
+            None,
+            &format!("`{what}` does not exist"),
+        )
     }
     pub(super) fn changed() -> Self {
-        Self::new(StatusCode::PRECONDITION_FAILED, None, "the resource has another version now")
+        Self::new(
+            StatusCode::PRECONDITION_FAILED,
+            None,
+            "the resource has another version now",
+        )
     }
     pub(super) fn not_implemented(what: &str) -> Self {
-        Self::new(StatusCode::NOT_IMPLEMENTED, None, &format!("{what} is not offered here"))
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            None,
+            &format!("{what} is not offered here"),
+        )
     }
     pub(super) fn internal(error: &sqlx::Error) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, None, &format!("storage failed: {error}"))
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            None,
+            &format!("storage failed: {error}"),
+        )
     }
     pub(super) fn unauthorised() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, None, "a valid bearer token is needed")
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            None,
+            "a valid bearer token is needed",
+        )
     }
 }
 
@@ -76,7 +100,9 @@ impl IntoResponse for Refusal {
         }
         let mut response = plain(self.status, &body);
         if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }
@@ -84,15 +110,26 @@ impl IntoResponse for Refusal {
 
 /// An answer with a JSON body.
 pub(super) fn plain(status: StatusCode, body: &Value) -> Response {
-    (status, [(header::CONTENT_TYPE, SCIM_JSON)], body.to_string()).into_response()
+    (
+        status,
+        [(header::CONTENT_TYPE, SCIM_JSON)],
+        body.to_string(),
+    )
+        .into_response()
 }
 
 /// One resource, with its version and address in the headers.
 pub(super) fn resource(status: StatusCode, body: &Value) -> Response {
     let mut response = plain(status, body);
-    let meta = |name: &str| body.get("meta").and_then(|meta| meta.get(name)).and_then(Value::as_str);
-    let headers: [(HeaderName, Option<&str>); 2] =
-        [(header::ETAG, meta("version")), (header::LOCATION, meta("location"))];
+    let meta = |name: &str| {
+        body.get("meta")
+            .and_then(|meta| meta.get(name))
+            .and_then(Value::as_str)
+    };
+    let headers: [(HeaderName, Option<&str>); 2] = [
+        (header::ETAG, meta("version")),
+        (header::LOCATION, meta("location")),
+    ];
     for (name, value) in headers {
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
             response.headers_mut().insert(name, value);
@@ -121,7 +158,11 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    pub(super) fn parse(kind: Kind, only: Option<&str>, without: Option<&str>) -> Result<Self, Refusal> {
+    pub(super) fn parse(
+        kind: Kind,
+        only: Option<&str>,
+        without: Option<&str>,
+    ) -> Result<Self, Refusal> {
         let paths = |list: Option<&str>| -> Result<Vec<AttributePath>, Refusal> {
             list.unwrap_or_default()
                 .split(',')
@@ -132,9 +173,16 @@ impl Selection {
                 .map(Ok)
                 .collect()
         };
-        let selection = Self { only: paths(only)?, without: paths(without)? };
-        if only.is_some_and(|it| !it.trim().is_empty()) && without.is_some_and(|it| !it.trim().is_empty()) {
-            return Err(Refusal::invalid_syntax("give `attributes` or `excludedAttributes`, not both"));
+        let selection = Self {
+            only: paths(only)?,
+            without: paths(without)?,
+        };
+        if only.is_some_and(|it| !it.trim().is_empty())
+            && without.is_some_and(|it| !it.trim().is_empty())
+        {
+            return Err(Refusal::invalid_syntax(
+                "give `attributes` or `excludedAttributes`, not both",
+            ));
         }
         Ok(selection)
     }
@@ -143,7 +191,10 @@ impl Selection {
     pub(super) fn shows(&self, name: &str) -> bool {
         let named = |path: &AttributePath| path.schema.is_none() && path.attribute.name == name;
         if self.only.is_empty() {
-            !self.without.iter().any(|path| named(path) && path.sub.is_none())
+            !self
+                .without
+                .iter()
+                .any(|path| named(path) && path.sub.is_none())
         } else {
             self.only.iter().any(named)
         }
@@ -151,7 +202,9 @@ impl Selection {
 
     /// Cuts a whole resource. `id` and `schemas` are always shown.
     pub(super) fn cut(&self, whole: Value) -> Value {
-        let Value::Object(mut fields) = whole else { return whole };
+        let Value::Object(mut fields) = whole else {
+            return whole;
+        };
         if !self.only.is_empty() {
             let mut kept = Map::new();
             for always in ["schemas", "id"] {

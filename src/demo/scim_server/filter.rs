@@ -30,7 +30,11 @@ impl AttributePath {
     /// Reads `name`, `name.sub`, `urn:...:name` or `urn:...:name.sub`.
     pub(super) fn parse(kind: Kind, text: &str) -> Result<Self, String> {
         let core = kind.schema();
-        let urns = kind.extensions().iter().map(|urn| (Some(*urn), *urn)).chain([(None, core)]);
+        let urns = kind
+            .extensions()
+            .iter()
+            .map(|urn| (Some(*urn), *urn))
+            .chain([(None, core)]);
         let (schema, rest) = urns
             .into_iter()
             .find_map(|(schema, urn)| {
@@ -43,12 +47,22 @@ impl AttributePath {
             Some((name, sub)) => (name, Some(sub)),
             None => (rest, None),
         };
-        let attribute = kind.attribute(schema, name).ok_or_else(|| format!("there is no attribute `{text}`"))?;
+        let attribute = kind
+            .attribute(schema, name)
+            .ok_or_else(|| format!("there is no attribute `{text}`"))?;
         let sub = match sub {
-            Some(sub) => Some(attribute.sub(sub).ok_or_else(|| format!("there is no attribute `{text}`"))?),
+            Some(sub) => Some(
+                attribute
+                    .sub(sub)
+                    .ok_or_else(|| format!("there is no attribute `{text}`"))?,
+            ),
             None => None,
         };
-        Ok(Self { schema, attribute, sub })
+        Ok(Self {
+            schema,
+            attribute,
+            sub,
+        })
     }
 
     fn place<'a>(&self, fields: &'a Map<String, Value>) -> Option<&'a Value> {
@@ -67,14 +81,21 @@ impl AttributePath {
             None => Vec::new(),
         };
         match self.leaf() {
-            Some(sub) => items.into_iter().filter_map(|item| item.get(sub.name)).collect(),
+            Some(sub) => items
+                .into_iter()
+                .filter_map(|item| item.get(sub.name))
+                .collect(),
             None => items,
         }
     }
 
     /// What a comparison of this path compares: a list of objects is compared by its `value`.
     fn leaf(&self) -> Option<&'static Attribute> {
-        self.sub.or_else(|| (self.attribute.of == Type::Complex).then(|| self.attribute.sub("value")).flatten())
+        self.sub.or_else(|| {
+            (self.attribute.of == Type::Complex)
+                .then(|| self.attribute.sub("value"))
+                .flatten()
+        })
     }
 
     fn compared(&self) -> &'static Attribute {
@@ -83,7 +104,9 @@ impl AttributePath {
 
     /// Copies what stands here into `kept`.
     pub(super) fn copy(&self, fields: &Map<String, Value>, kept: &mut Map<String, Value>) {
-        let Some(found) = self.place(fields) else { return };
+        let Some(found) = self.place(fields) else {
+            return;
+        };
         let target = match self.schema {
             None => kept,
             Some(urn) => {
@@ -102,7 +125,9 @@ impl AttributePath {
             Value::Object(parts) => {
                 let part = parts.get(sub.name).cloned();
                 if let (Value::Object(into), Some(part)) = (
-                    target.entry(self.attribute.name).or_insert_with(|| Value::Object(Map::new())),
+                    target
+                        .entry(self.attribute.name)
+                        .or_insert_with(|| Value::Object(Map::new())),
                     part,
                 ) {
                     into.insert(sub.name.to_owned(), part);
@@ -110,7 +135,8 @@ impl AttributePath {
             }
             Value::Array(items) => {
                 let empty = || Value::Array(vec![Value::Object(Map::new()); items.len()]);
-                if let Value::Array(into) = target.entry(self.attribute.name).or_insert_with(empty) {
+                if let Value::Array(into) = target.entry(self.attribute.name).or_insert_with(empty)
+                {
                     for (into, item) in into.iter_mut().zip(items) {
                         if let (Value::Object(into), Some(part)) = (into, item.get(sub.name)) {
                             into.insert(sub.name.to_owned(), part.clone());
@@ -176,11 +202,20 @@ impl Filter {
     }
 
     /// A filter on the elements of `list`, as it stands in brackets.
-    pub(super) fn parse_within(kind: Kind, list: Option<AttributePath>, text: &str) -> Result<Self, Refusal> {
+    pub(super) fn parse_within(
+        kind: Kind,
+        list: Option<AttributePath>,
+        text: &str,
+    ) -> Result<Self, Refusal> {
         if text.len() > FILTER_BYTES_MAX {
             return Err(Refusal::invalid_filter("the filter is too long"));
         }
-        let mut parser = Parser { kind, within: list, rest: text, depth: 0 };
+        let mut parser = Parser {
+            kind,
+            within: list,
+            rest: text,
+            depth: 0,
+        };
         let filter = parser.any()?;
         if parser.rest.trim().is_empty() {
             Ok(filter)
@@ -201,13 +236,18 @@ impl Filter {
                 let holds = |value: &&Value| compares(value, *comparison, wanted, exact);
                 match comparison {
                     // "Not equal" is the opposite of "equal", also for a list or no value at all.
-                    Comparison::NotEqual => !values.iter().any(|it| compares(it, Comparison::Equal, wanted, exact)),
+                    Comparison::NotEqual => !values
+                        .iter()
+                        .any(|it| compares(it, Comparison::Equal, wanted, exact)),
                     Comparison::Equal if wanted.is_null() => values.is_empty(),
                     _ => values.iter().any(holds),
                 }
             }
             Self::Element(path, inner) => match path.place(fields) {
-                Some(Value::Array(items)) => items.iter().filter_map(Value::as_object).any(|item| inner.matches(item)),
+                Some(Value::Array(items)) => items
+                    .iter()
+                    .filter_map(Value::as_object)
+                    .any(|item| inner.matches(item)),
                 Some(Value::Object(item)) => inner.matches(item),
                 _ => false,
             },
@@ -241,7 +281,13 @@ impl Filter {
 fn compares(value: &Value, comparison: Comparison, wanted: &Value, exact: bool) -> bool {
     match (value, wanted) {
         (Value::String(value), Value::String(wanted)) => {
-            let fold = |text: &str| if exact { text.to_owned() } else { text.to_lowercase() };
+            let fold = |text: &str| {
+                if exact {
+                    text.to_owned()
+                } else {
+                    text.to_lowercase()
+                }
+            };
             let (value, wanted) = (fold(value), fold(wanted));
             match comparison {
                 Comparison::Equal => value == wanted,
@@ -316,11 +362,16 @@ impl<'a> Parser<'a> {
 
     fn closed(&mut self) -> Result<Filter, Refusal> {
         let inner = self.any()?;
-        if self.symbol(')') { Ok(inner) } else { Err(self.wrong("`)`")) }
+        if self.symbol(')') {
+            Ok(inner)
+        } else {
+            Err(self.wrong("`)`"))
+        }
     }
 
     fn test(&mut self) -> Result<Filter, Refusal> {
-        let name = self.take(|c| c.is_ascii_alphanumeric() || matches!(c, ':' | '.' | '_' | '-' | '$'));
+        let name =
+            self.take(|c| c.is_ascii_alphanumeric() || matches!(c, ':' | '.' | '_' | '-' | '$'));
         if name.is_empty() {
             return Err(self.wrong("an attribute name"));
         }
@@ -358,13 +409,22 @@ impl<'a> Parser<'a> {
 
     fn path(&self, name: &str) -> Result<AttributePath, Refusal> {
         match self.within {
-            None => AttributePath::parse(self.kind, name).map_err(|why| Refusal::invalid_filter(&why)),
+            None => {
+                AttributePath::parse(self.kind, name).map_err(|why| Refusal::invalid_filter(&why))
+            }
             Some(list) => {
                 let sub = list.attribute.sub(name).ok_or_else(|| {
-                    Refusal::invalid_filter(&format!("`{}` has no attribute `{name}`", list.attribute.name))
+                    Refusal::invalid_filter(&format!(
+                        "`{}` has no attribute `{name}`",
+                        list.attribute.name
+                    ))
                 })?;
                 // Elements are looked at as if they were resources of their own.
-                Ok(AttributePath { schema: None, attribute: sub, sub: None })
+                Ok(AttributePath {
+                    schema: None,
+                    attribute: sub,
+                    sub: None,
+                })
             }
         }
     }
@@ -373,8 +433,14 @@ impl<'a> Parser<'a> {
         self.rest = self.rest.trim_start();
         let mut stream = serde_json::Deserializer::from_str(self.rest).into_iter::<Value>();
         let value = match stream.next() {
-            Some(Ok(value @ (Value::String(_) | Value::Bool(_) | Value::Number(_) | Value::Null))) => value,
-            _ => return Err(self.wrong("a value: a text in double quotes, a number, true, false or null")),
+            Some(Ok(
+                value @ (Value::String(_) | Value::Bool(_) | Value::Number(_) | Value::Null),
+            )) => value,
+            _ => {
+                return Err(
+                    self.wrong("a value: a text in double quotes, a number, true, false or null")
+                );
+            }
         };
         let used = stream.byte_offset();
         self.rest = self.rest.get(used..).unwrap_or_default();
@@ -383,8 +449,13 @@ impl<'a> Parser<'a> {
 
     fn word(&mut self, word: &str) -> bool {
         let rest = self.rest.trim_start();
-        let Some((head, tail)) = rest.split_at_checked(word.len()) else { return false };
-        let ends = tail.chars().next().is_none_or(|c| c.is_whitespace() || c == '(');
+        let Some((head, tail)) = rest.split_at_checked(word.len()) else {
+            return false;
+        };
+        let ends = tail
+            .chars()
+            .next()
+            .is_none_or(|c| c.is_whitespace() || c == '(');
         if head.eq_ignore_ascii_case(word) && ends {
             self.rest = tail;
             return true;
@@ -418,7 +489,13 @@ impl<'a> Parser<'a> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "tests"
+    )]
     use serde_json::json;
 
     use super::*;
@@ -432,7 +509,9 @@ mod tests {
             "emails": [{ "value": "ada@example.org", "type": "work" }, { "value": "a@home.example", "type": "home" }],
             "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User": { "department": "Lab" },
         });
-        Filter::parse(Kind::User, filter).unwrap().matches(user.as_object().unwrap())
+        Filter::parse(Kind::User, filter)
+            .unwrap()
+            .matches(user.as_object().unwrap())
     }
 
     #[test]
@@ -446,11 +525,20 @@ mod tests {
             (r#"not (userName eq "ada")"#, false),
             (r#"emails co "home""#, true),
             (r#"emails[type eq "work" and value co "home"]"#, false),
-            (r#"emails[type eq "home" and value co "home"] and (title pr or active eq true)"#, true),
+            (
+                r#"emails[type eq "home" and value co "home"] and (title pr or active eq true)"#,
+                true,
+            ),
             (r#"title pr"#, false),
             (r#"title ne "x""#, true),
-            (r#"urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:department eq "lab""#, true),
-            (r#"urn:ietf:params:scim:schemas:core:2.0:User:userName ew "DA""#, true),
+            (
+                r#"urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:department eq "lab""#,
+                true,
+            ),
+            (
+                r#"urn:ietf:params:scim:schemas:core:2.0:User:userName ew "DA""#,
+                true,
+            ),
             (r#"userName gt "a" and userName lt "b""#, true),
             (r#"userName eq "a\"b""#, false),
         ] {
@@ -462,8 +550,18 @@ mod tests {
     fn a_broken_filter_is_refused() {
         let deep = format!("{}userName pr{}", "(".repeat(40), ")".repeat(40));
         for filter in [
-            "", "userName", "userName eq", "userName is \"x\"", "nothing eq \"x\"", "userName eq \"x\" and", "(userName pr",
-            "emails[type eq \"work\"", "userName eq x", "userName pr extra", deep.as_str(), "userName eq [1]",
+            "",
+            "userName",
+            "userName eq",
+            "userName is \"x\"",
+            "nothing eq \"x\"",
+            "userName eq \"x\" and",
+            "(userName pr",
+            "emails[type eq \"work\"",
+            "userName eq x",
+            "userName pr extra",
+            deep.as_str(),
+            "userName eq [1]",
         ] {
             assert!(Filter::parse(Kind::User, filter).is_err(), "{filter}");
         }

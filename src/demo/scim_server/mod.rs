@@ -64,7 +64,12 @@ impl ScimServer {
         let stopped = stop.clone().cancelled_owned();
         let serve = axum::serve(listener, router(server)).with_graceful_shutdown(stopped);
         let task = tokio::spawn(async move { serve.await });
-        Ok(Self { address, stop, task, storage })
+        Ok(Self {
+            address,
+            stop,
+            task,
+            storage,
+        })
     }
 
     #[must_use]
@@ -111,25 +116,43 @@ type Shared = State<Arc<Server>>;
 fn router(server: Arc<Server>) -> Router {
     let collection = |kind: Kind| {
         get(move |state: Shared, query: Query<ListQuery>| find(kind, state, query.0)).post(
-            move |state: Shared, query: Query<ViewQuery>, body: Body| create(kind, state, query.0, body),
+            move |state: Shared, query: Query<ViewQuery>, body: Body| {
+                create(kind, state, query.0, body)
+            },
         )
     };
     let one = |kind: Kind| {
-        get(move |state: Shared, id: UrlPath<String>, query: Query<ViewQuery>, headers: HeaderMap| {
-            show(kind, state, id.0, query.0, headers)
-        })
-        .put(move |state: Shared, id: UrlPath<String>, query: Query<ViewQuery>, headers: HeaderMap, body: Body| {
-            replace(kind, state, id.0, query.0, headers, body)
-        })
-        .patch(move |state: Shared, id: UrlPath<String>, query: Query<ViewQuery>, headers: HeaderMap, body: Body| {
-            change(kind, state, id.0, query.0, headers, body)
-        })
-        .delete(move |state: Shared, id: UrlPath<String>, headers: HeaderMap| delete(kind, state, id.0, headers))
+        get(
+            move |state: Shared,
+                  id: UrlPath<String>,
+                  query: Query<ViewQuery>,
+                  headers: HeaderMap| { show(kind, state, id.0, query.0, headers) },
+        )
+        .put(
+            move |state: Shared,
+                  id: UrlPath<String>,
+                  query: Query<ViewQuery>,
+                  headers: HeaderMap,
+                  body: Body| { replace(kind, state, id.0, query.0, headers, body) },
+        )
+        .patch(
+            move |state: Shared,
+                  id: UrlPath<String>,
+                  query: Query<ViewQuery>,
+                  headers: HeaderMap,
+                  body: Body| { change(kind, state, id.0, query.0, headers, body) },
+        )
+        .delete(
+            move |state: Shared, id: UrlPath<String>, headers: HeaderMap| {
+                delete(kind, state, id.0, headers)
+            },
+        )
     };
     let search = |kind: Kind| {
         axum::routing::post(move |state: Shared, body: Body| async move {
-            let query: ListQuery = serde_json::from_value(body.0?)
-                .map_err(|error| Refusal::invalid_syntax(&format!("not a search request: {error}")))?;
+            let query: ListQuery = serde_json::from_value(body.0?).map_err(|error| {
+                Refusal::invalid_syntax(&format!("not a search request: {error}"))
+            })?;
             find(kind, state, query).await
         })
     };
@@ -150,13 +173,20 @@ fn router(server: Arc<Server>) -> Router {
     Router::new()
         .nest("/v2", routes)
         .fallback(|| async { Refusal::not_found("the address") })
-        .layer(middleware::from_fn_with_state(Arc::clone(&server), authenticate))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&server),
+            authenticate,
+        ))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(server)
 }
 
 async fn authenticate(State(server): Shared, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).map(axum::http::HeaderValue::as_bytes).unwrap_or_default();
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .map(axum::http::HeaderValue::as_bytes)
+        .unwrap_or_default();
     let wanted = format!("Bearer {}", server.token);
     if bool::from(given.ct_eq(wanted.as_bytes())) {
         next.run(request).await
@@ -173,9 +203,9 @@ impl<S: Send + Sync> axum::extract::FromRequest<S> for Body {
     async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
         let bytes = axum::body::Bytes::from_request(request, state).await;
         Ok(Self(match bytes {
-            Ok(bytes) => {
-                Json::<Value>::from_bytes(&bytes).map(|it| it.0).map_err(|error| Refusal::invalid_syntax(&error.body_text()))
-            }
+            Ok(bytes) => Json::<Value>::from_bytes(&bytes)
+                .map(|it| it.0)
+                .map_err(|error| Refusal::invalid_syntax(&error.body_text())),
             Err(error) => Err(Refusal::invalid_syntax(&error.body_text())),
         }))
     }
@@ -216,25 +246,56 @@ impl Names {
     }
 }
 
-fn selection(kind: Kind, only: Option<Names>, without: Option<Names>) -> Result<Selection, Refusal> {
-    Selection::parse(kind, only.map(Names::text).as_deref(), without.map(Names::text).as_deref())
+fn selection(
+    kind: Kind,
+    only: Option<Names>,
+    without: Option<Names>,
+) -> Result<Selection, Refusal> {
+    Selection::parse(
+        kind,
+        only.map(Names::text).as_deref(),
+        without.map(Names::text).as_deref(),
+    )
 }
 
 fn if_match(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok())
+    headers
+        .get(header::IF_MATCH)
+        .and_then(|value| value.to_str().ok())
 }
 
 async fn find(kind: Kind, State(server): Shared, query: ListQuery) -> Result<Response, Refusal> {
     let selection = selection(kind, query.attributes, query.excluded_attributes)?;
-    let filter = query.filter.as_deref().map(|text| Filter::parse(kind, text)).transpose()?;
-    let start = u64::try_from(query.start_index.unwrap_or(1)).unwrap_or(1).max(1);
-    let count = query.count.map_or(PAGE_DEFAULT, |count| u64::try_from(count).unwrap_or(0)).min(PAGE_MAX);
+    let filter = query
+        .filter
+        .as_deref()
+        .map(|text| Filter::parse(kind, text))
+        .transpose()?;
+    let start = u64::try_from(query.start_index.unwrap_or(1))
+        .unwrap_or(1)
+        .max(1);
+    let count = query
+        .count
+        .map_or(PAGE_DEFAULT, |count| u64::try_from(count).unwrap_or(0))
+        .min(PAGE_MAX);
     let (wanted, rest) = indexed(kind, filter);
     let mut shown = Vec::new();
     let total = if rest.is_empty() {
-        let found = server.storage.find(kind, &wanted, Some((start - 1, count))).await?;
+        let found = server
+            .storage
+            .find(kind, &wanted, Some((start - 1, count)))
+            .await?;
         for row in found.rows {
-            shown.push(server.whole(kind, row, selection.shows("members"), selection.shows("groups")).await?);
+            shown.push(
+                server
+                    .whole(
+                        kind,
+                        row,
+                        selection.shows("members"),
+                        selection.shows("groups"),
+                    )
+                    .await?,
+            );
         }
         found.total
     } else {
@@ -243,8 +304,13 @@ async fn find(kind: Kind, State(server): Shared, query: ListQuery) -> Result<Res
         let mut total: u64 = 0;
         for row in server.storage.find(kind, &wanted, None).await?.rows {
             let show_members = members || selection.shows("members");
-            let whole = server.whole(kind, row, show_members, groups || selection.shows("groups")).await?;
-            if !whole.as_object().is_some_and(|fields| rest.iter().all(|part| part.matches(fields))) {
+            let whole = server
+                .whole(kind, row, show_members, groups || selection.shows("groups"))
+                .await?;
+            if !whole
+                .as_object()
+                .is_some_and(|fields| rest.iter().all(|part| part.matches(fields)))
+            {
                 continue;
             }
             total += 1;
@@ -254,7 +320,10 @@ async fn find(kind: Kind, State(server): Shared, query: ListQuery) -> Result<Res
         }
         total
     };
-    let shown = shown.into_iter().map(|whole| selection.cut(whole)).collect();
+    let shown = shown
+        .into_iter()
+        .map(|whole| selection.cut(whole))
+        .collect();
     Ok(list(shown, total, start))
 }
 
@@ -264,7 +333,9 @@ fn indexed(kind: Kind, filter: Option<Filter>) -> (Wanted, Vec<Filter>) {
     let mut rest = Vec::new();
     for part in filter.into_iter().flat_map(Filter::conjuncts) {
         let slot = match &part {
-            Filter::Compare(path, Comparison::Equal, Value::String(text)) if path.schema.is_none() => {
+            Filter::Compare(path, Comparison::Equal, Value::String(text))
+                if path.schema.is_none() =>
+            {
                 let sub = path.sub.map(|sub| sub.name);
                 match (kind, path.attribute.name, sub) {
                     (_, "id", None) => Some((&mut wanted.id, text.clone())),
@@ -272,7 +343,9 @@ fn indexed(kind: Kind, filter: Option<Filter>) -> (Wanted, Vec<Filter>) {
                     (Kind::User, "userName", None) | (Kind::Group, "displayName", None) => {
                         Some((&mut wanted.name_key, name_key(text)))
                     }
-                    (Kind::Group, "members", None | Some("value")) => Some((&mut wanted.member, text.clone())),
+                    (Kind::Group, "members", None | Some("value")) => {
+                        Some((&mut wanted.member, text.clone()))
+                    }
                     _ => None,
                 }
             }
@@ -286,7 +359,12 @@ fn indexed(kind: Kind, filter: Option<Filter>) -> (Wanted, Vec<Filter>) {
     (wanted, rest)
 }
 
-async fn create(kind: Kind, State(server): Shared, query: ViewQuery, body: Body) -> Result<Response, Refusal> {
+async fn create(
+    kind: Kind,
+    State(server): Shared,
+    query: ViewQuery,
+    body: Body,
+) -> Result<Response, Refusal> {
     let selection = selection(kind, query.attributes, query.excluded_attributes)?;
     let mut accepted = kind.accept(&body.0?)?;
     kind.check_required(&accepted)?;
@@ -294,7 +372,9 @@ async fn create(kind: Kind, State(server): Shared, query: ViewQuery, body: Body)
         accepted.entry("active").or_insert(Value::Bool(true));
     }
     let row = server.storage.insert(kind, accepted).await?;
-    server.answer(StatusCode::CREATED, kind, row, &selection).await
+    server
+        .answer(StatusCode::CREATED, kind, row, &selection)
+        .await
 }
 
 async fn show(
@@ -305,10 +385,20 @@ async fn show(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let selection = selection(kind, query.attributes, query.excluded_attributes)?;
-    let row = server.storage.get(kind, &id).await?.ok_or_else(|| Refusal::not_found(&id))?;
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let row = server
+        .storage
+        .get(kind, &id)
+        .await?
+        .ok_or_else(|| Refusal::not_found(&id))?;
+    let known = headers
+        .get(header::IF_NONE_MATCH)
+        .and_then(|value| value.to_str().ok());
     if known.is_some_and(|known| known == etag(row.version)) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(row.version))]).into_response());
+        return Ok((
+            StatusCode::NOT_MODIFIED,
+            [(header::ETAG, etag(row.version))],
+        )
+            .into_response());
     }
     server.answer(StatusCode::OK, kind, row, &selection).await
 }
@@ -331,7 +421,10 @@ async fn replace(
         }
         Ok(accepted)
     };
-    let row = server.storage.update(kind, &id, if_match(&headers), change).await?;
+    let row = server
+        .storage
+        .update(kind, &id, if_match(&headers), change)
+        .await?;
     server.answer(StatusCode::OK, kind, row, &selection).await
 }
 
@@ -346,20 +439,44 @@ async fn change(
     let selection = selection(kind, query.attributes, query.excluded_attributes)?;
     let request = body.0?;
     let change = |before: &Map<String, Value>| patch::apply(kind, before, &request);
-    let row = server.storage.update(kind, &id, if_match(&headers), change).await?;
+    let row = server
+        .storage
+        .update(kind, &id, if_match(&headers), change)
+        .await?;
     server.answer(StatusCode::OK, kind, row, &selection).await
 }
 
-async fn delete(kind: Kind, State(server): Shared, id: String, headers: HeaderMap) -> Result<StatusCode, Refusal> {
+async fn delete(
+    kind: Kind,
+    State(server): Shared,
+    id: String,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refusal> {
     server.storage.delete(kind, &id, if_match(&headers)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 impl Server {
-    async fn answer(&self, status: StatusCode, kind: Kind, row: Row, selection: &Selection) -> Result<Response, Refusal> {
+    async fn answer(
+        &self,
+        status: StatusCode,
+        kind: Kind,
+        row: Row,
+        selection: &Selection,
+    ) -> Result<Response, Refusal> {
         let version = etag(row.version);
-        let whole = self.whole(kind, row, selection.shows("members"), selection.shows("groups")).await?;
-        let location = whole.pointer("/meta/location").and_then(Value::as_str).map(str::to_owned);
+        let whole = self
+            .whole(
+                kind,
+                row,
+                selection.shows("members"),
+                selection.shows("groups"),
+            )
+            .await?;
+        let location = whole
+            .pointer("/meta/location")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
         let mut response = resource(status, &selection.cut(whole));
         // The headers stay even when `meta` was cut from the body.
         let headers = [(header::ETAG, Some(version)), (header::LOCATION, location)];
@@ -372,10 +489,20 @@ impl Server {
     }
 
     /// The resource with everything that is computed.
-    async fn whole(&self, kind: Kind, row: Row, members: bool, groups: bool) -> Result<Value, Refusal> {
+    async fn whole(
+        &self,
+        kind: Kind,
+        row: Row,
+        members: bool,
+        groups: bool,
+    ) -> Result<Value, Refusal> {
         let mut fields = row.body;
         let mut schemas = vec![kind.schema()];
-        schemas.extend(kind.extensions().iter().filter(|urn| fields.contains_key(**urn)));
+        schemas.extend(
+            kind.extensions()
+                .iter()
+                .filter(|urn| fields.contains_key(**urn)),
+        );
         fields.insert("schemas".to_owned(), json!(schemas));
         fields.insert("id".to_owned(), json!(row.id));
         fields.insert(
@@ -389,8 +516,18 @@ impl Server {
             }),
         );
         let (name, found, endpoint, of) = match kind {
-            Kind::Group if members => ("members", self.storage.members(&row.id).await?, "Users", "User"),
-            Kind::User if groups => ("groups", self.storage.groups_of(&row.id).await?, "Groups", "direct"),
+            Kind::Group if members => (
+                "members",
+                self.storage.members(&row.id).await?,
+                "Users",
+                "User",
+            ),
+            Kind::User if groups => (
+                "groups",
+                self.storage.groups_of(&row.id).await?,
+                "Groups",
+                "direct",
+            ),
             _ => return Ok(Value::Object(fields)),
         };
         if !found.is_empty() {
@@ -446,21 +583,48 @@ async fn service_provider_config(State(server): Shared) -> Response {
 }
 
 async fn schemas(State(server): Shared, Query(query): Query<ListQuery>) -> Response {
-    discovery(&query, SCHEMAS.iter().map(|it| schema::document(it, &server.base)).collect())
+    discovery(
+        &query,
+        SCHEMAS
+            .iter()
+            .map(|it| schema::document(it, &server.base))
+            .collect(),
+    )
 }
 
-async fn one_schema(State(server): Shared, UrlPath(id): UrlPath<String>) -> Result<Response, Refusal> {
-    let found = SCHEMAS.iter().find(|schema| schema.urn.eq_ignore_ascii_case(&id));
+async fn one_schema(
+    State(server): Shared,
+    UrlPath(id): UrlPath<String>,
+) -> Result<Response, Refusal> {
+    let found = SCHEMAS
+        .iter()
+        .find(|schema| schema.urn.eq_ignore_ascii_case(&id));
     let found = found.ok_or_else(|| Refusal::not_found(&id))?;
-    Ok(plain(StatusCode::OK, &schema::document(found, &server.base)))
+    Ok(plain(
+        StatusCode::OK,
+        &schema::document(found, &server.base),
+    ))
 }
 
 async fn resource_types(State(server): Shared, Query(query): Query<ListQuery>) -> Response {
-    discovery(&query, [Kind::User, Kind::Group].map(|kind| schema::resource_type(kind, &server.base)).to_vec())
+    discovery(
+        &query,
+        [Kind::User, Kind::Group]
+            .map(|kind| schema::resource_type(kind, &server.base))
+            .to_vec(),
+    )
 }
 
-async fn one_resource_type(State(server): Shared, UrlPath(id): UrlPath<String>) -> Result<Response, Refusal> {
-    let found = [Kind::User, Kind::Group].into_iter().find(|kind| kind.name().eq_ignore_ascii_case(&id));
+async fn one_resource_type(
+    State(server): Shared,
+    UrlPath(id): UrlPath<String>,
+) -> Result<Response, Refusal> {
+    let found = [Kind::User, Kind::Group]
+        .into_iter()
+        .find(|kind| kind.name().eq_ignore_ascii_case(&id));
     let found = found.ok_or_else(|| Refusal::not_found(&id))?;
-    Ok(plain(StatusCode::OK, &schema::resource_type(found, &server.base)))
+    Ok(plain(
+        StatusCode::OK,
+        &schema::resource_type(found, &server.base),
+    ))
 }

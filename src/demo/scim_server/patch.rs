@@ -19,33 +19,57 @@ enum Op {
 
 /// What a path points at.
 enum Target {
-    Attribute { path: AttributePath, elements: Option<Filter> },
+    Attribute {
+        path: AttributePath,
+        elements: Option<Filter>,
+    },
     Extension(&'static str),
 }
 
 /// Applies all operations of a request, or none.
-pub(super) fn apply(kind: Kind, resource: &Map<String, Value>, request: &Value) -> Result<Map<String, Value>, Refusal> {
+pub(super) fn apply(
+    kind: Kind,
+    resource: &Map<String, Value>,
+    request: &Value,
+) -> Result<Map<String, Value>, Refusal> {
     let field = |value: &Value, name: &str| -> Option<Value> {
         let fields = value.as_object()?;
-        fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone())
+        fields
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.clone())
     };
     let schemas = field(request, "schemas").unwrap_or_default();
-    if !schemas.as_array().is_some_and(|urns| urns.iter().any(|urn| urn == PATCH_OP)) {
-        return Err(Refusal::invalid_syntax(&format!("`schemas` must hold `{PATCH_OP}`")));
+    if !schemas
+        .as_array()
+        .is_some_and(|urns| urns.iter().any(|urn| urn == PATCH_OP))
+    {
+        return Err(Refusal::invalid_syntax(&format!(
+            "`schemas` must hold `{PATCH_OP}`"
+        )));
     }
     let Some(Value::Array(operations)) = field(request, "Operations") else {
         return Err(Refusal::invalid_syntax("`Operations` must be a list"));
     };
     if operations.is_empty() || operations.len() > OPERATIONS_MAX {
-        return Err(Refusal::too_many(&format!("give 1 to {OPERATIONS_MAX} operations")));
+        return Err(Refusal::too_many(&format!(
+            "give 1 to {OPERATIONS_MAX} operations"
+        )));
     }
     let mut patched = resource.clone();
     for operation in &operations {
-        let op = match field(operation, "op").and_then(|op| op.as_str().map(str::to_ascii_lowercase)).as_deref() {
+        let op = match field(operation, "op")
+            .and_then(|op| op.as_str().map(str::to_ascii_lowercase))
+            .as_deref()
+        {
             Some("add") => Op::Add,
             Some("replace") => Op::Replace,
             Some("remove") => Op::Remove,
-            _ => return Err(Refusal::invalid_syntax("`op` must be add, replace or remove")),
+            _ => {
+                return Err(Refusal::invalid_syntax(
+                    "`op` must be add, replace or remove",
+                ));
+            }
         };
         let value = field(operation, "value");
         match field(operation, "path") {
@@ -64,15 +88,25 @@ pub(super) fn apply(kind: Kind, resource: &Map<String, Value>, request: &Value) 
 impl Target {
     fn parse(kind: Kind, text: &str) -> Result<Self, Refusal> {
         let text = text.trim();
-        if let Some(urn) = kind.extensions().iter().find(|urn| urn.eq_ignore_ascii_case(text)) {
+        if let Some(urn) = kind
+            .extensions()
+            .iter()
+            .find(|urn| urn.eq_ignore_ascii_case(text))
+        {
             return Ok(Self::Extension(urn));
         }
-        let parse = |name: &str| AttributePath::parse(kind, name).map_err(|why| Refusal::invalid_path(&why));
-        let Some((name, rest)) = text.split_once('[') else {
-            return Ok(Self::Attribute { path: parse(text)?, elements: None });
+        let parse = |name: &str| {
+            AttributePath::parse(kind, name).map_err(|why| Refusal::invalid_path(&why))
         };
-        let (inner, tail) =
-            rest.rsplit_once(']').ok_or_else(|| Refusal::invalid_path("the bracket in the path is not closed"))?;
+        let Some((name, rest)) = text.split_once('[') else {
+            return Ok(Self::Attribute {
+                path: parse(text)?,
+                elements: None,
+            });
+        };
+        let (inner, tail) = rest
+            .rsplit_once(']')
+            .ok_or_else(|| Refusal::invalid_path("the bracket in the path is not closed"))?;
         let mut path = parse(name)?;
         if !path.attribute.many || path.sub.is_some() {
             return Err(Refusal::invalid_path(&format!("`{name}` is not a list")));
@@ -80,27 +114,47 @@ impl Target {
         let elements = Filter::parse_within(kind, Some(path), inner)?;
         if let Some(sub) = tail.strip_prefix('.') {
             let found = path.attribute.sub(sub);
-            path.sub = Some(found.ok_or_else(|| Refusal::invalid_path(&format!("there is no attribute `{text}`")))?);
+            path.sub = Some(found.ok_or_else(|| {
+                Refusal::invalid_path(&format!("there is no attribute `{text}`"))
+            })?);
         } else if !tail.is_empty() {
-            return Err(Refusal::invalid_path(&format!("`{tail}` after the bracket is not a sub-attribute")));
+            return Err(Refusal::invalid_path(&format!(
+                "`{tail}` after the bracket is not a sub-attribute"
+            )));
         }
-        Ok(Self::Attribute { path, elements: Some(elements) })
+        Ok(Self::Attribute {
+            path,
+            elements: Some(elements),
+        })
     }
 }
 
 /// Without a path the value holds the attributes, by name or by path.
-fn without_path(kind: Kind, resource: &mut Map<String, Value>, op: Op, value: Option<Value>) -> Result<(), Refusal> {
+fn without_path(
+    kind: Kind,
+    resource: &mut Map<String, Value>,
+    op: Op,
+    value: Option<Value>,
+) -> Result<(), Refusal> {
     if op == Op::Remove {
         return Err(Refusal::no_target("`remove` needs a `path`"));
     }
     let Some(Value::Object(fields)) = value else {
-        return Err(Refusal::invalid_value("without `path`, `value` must be an object of attributes"));
+        return Err(Refusal::invalid_value(
+            "without `path`, `value` must be an object of attributes",
+        ));
     };
     for (name, value) in fields {
         if name.eq_ignore_ascii_case("schemas") {
             continue;
         }
-        at_path(kind, resource, op, &Target::parse(kind, &name)?, Some(value))?;
+        at_path(
+            kind,
+            resource,
+            op,
+            &Target::parse(kind, &name)?,
+            Some(value),
+        )?;
     }
     Ok(())
 }
@@ -117,8 +171,13 @@ fn at_path(
         Target::Attribute { path, elements } => (path, elements.as_ref()),
     };
     let touched = path.sub.unwrap_or(path.attribute);
-    if path.attribute.mutability == Mutability::ReadOnly || touched.mutability == Mutability::ReadOnly {
-        return Err(Refusal::mutability(&format!("`{}` is set by the server", touched.name)));
+    if path.attribute.mutability == Mutability::ReadOnly
+        || touched.mutability == Mutability::ReadOnly
+    {
+        return Err(Refusal::mutability(&format!(
+            "`{}` is set by the server",
+            touched.name
+        )));
     }
     let value = match (op, value) {
         (Op::Remove, value) => value,
@@ -127,7 +186,10 @@ fn at_path(
     };
     let fields = match path.schema {
         None => &mut *resource,
-        Some(urn) => match resource.entry(urn).or_insert_with(|| Value::Object(Map::new())) {
+        Some(urn) => match resource
+            .entry(urn)
+            .or_insert_with(|| Value::Object(Map::new()))
+        {
             Value::Object(fields) => fields,
             _ => return Err(Refusal::invalid_path("the extension is not an object")),
         },
@@ -139,7 +201,10 @@ fn at_path(
         single(fields, op, attribute, path.sub, value)?;
     }
     if let Some(urn) = path.schema
-        && resource.get(urn).and_then(Value::as_object).is_some_and(Map::is_empty)
+        && resource
+            .get(urn)
+            .and_then(Value::as_object)
+            .is_some_and(Map::is_empty)
     {
         resource.remove(urn);
     }
@@ -158,10 +223,18 @@ fn extension(
         return Ok(());
     }
     let Some(Value::Object(fields)) = value else {
-        return Err(Refusal::invalid_value(&format!("`{urn}` must be an object")));
+        return Err(Refusal::invalid_value(&format!(
+            "`{urn}` must be an object"
+        )));
     };
     for (name, value) in fields {
-        at_path(kind, resource, op, &Target::parse(kind, &format!("{urn}:{name}"))?, Some(value))?;
+        at_path(
+            kind,
+            resource,
+            op,
+            &Target::parse(kind, &format!("{urn}:{name}"))?,
+            Some(value),
+        )?;
     }
     Ok(())
 }
@@ -174,9 +247,14 @@ fn single(
     value: Option<Value>,
 ) -> Result<(), Refusal> {
     if let Some(sub) = sub {
-        let parts = fields.entry(attribute.name).or_insert_with(|| Value::Object(Map::new()));
+        let parts = fields
+            .entry(attribute.name)
+            .or_insert_with(|| Value::Object(Map::new()));
         let Value::Object(parts) = parts else {
-            return Err(Refusal::invalid_path(&format!("`{}` has no parts", attribute.name)));
+            return Err(Refusal::invalid_path(&format!(
+                "`{}` has no parts",
+                attribute.name
+            )));
         };
         set(parts, sub, if op == Op::Remove { None } else { value })?;
         if parts.is_empty() {
@@ -186,7 +264,10 @@ fn single(
     }
     if op == Op::Remove {
         if attribute.required {
-            return Err(Refusal::mutability(&format!("`{}` is required", attribute.name)));
+            return Err(Refusal::mutability(&format!(
+                "`{}` is required",
+                attribute.name
+            )));
         }
         fields.remove(attribute.name);
         return Ok(());
@@ -205,13 +286,23 @@ fn single(
     Ok(())
 }
 
-fn set(parts: &mut Map<String, Value>, sub: &'static Attribute, value: Option<Value>) -> Result<(), Refusal> {
+fn set(
+    parts: &mut Map<String, Value>,
+    sub: &'static Attribute,
+    value: Option<Value>,
+) -> Result<(), Refusal> {
     let accepted = match value {
         Some(value) => accept_value(sub, &value)?,
         None => None,
     };
-    if sub.mutability == Mutability::Immutable && parts.contains_key(sub.name) && parts.get(sub.name) != accepted.as_ref() {
-        return Err(Refusal::mutability(&format!("`{}` cannot be changed; replace the whole element", sub.name)));
+    if sub.mutability == Mutability::Immutable
+        && parts.contains_key(sub.name)
+        && parts.get(sub.name) != accepted.as_ref()
+    {
+        return Err(Refusal::mutability(&format!(
+            "`{}` cannot be changed; replace the whole element",
+            sub.name
+        )));
     }
     match accepted {
         Some(value) => parts.insert(sub.name.to_owned(), value),
@@ -233,23 +324,40 @@ fn list(
         Some(other) => vec![other],
         None => Vec::new(),
     };
-    let meant = |item: &Value| elements.is_none_or(|filter| item.as_object().is_some_and(|item| filter.matches(item)));
+    let meant = |item: &Value| {
+        elements.is_none_or(|filter| item.as_object().is_some_and(|item| filter.matches(item)))
+    };
     let none_meant = elements.is_some() && !items.iter().any(meant);
     match (op, sub) {
         (Op::Remove, None) => {
             let named = removed_values(attribute, value)?;
             if none_meant {
-                return Err(Refusal::no_target(&format!("no element of `{}` matches", attribute.name)));
+                return Err(Refusal::no_target(&format!(
+                    "no element of `{}` matches",
+                    attribute.name
+                )));
             }
-            items.retain(|item| !(meant(item) && named.as_ref().is_none_or(|named| named.iter().any(|it| same(it, item)))));
+            items.retain(|item| {
+                !(meant(item)
+                    && named
+                        .as_ref()
+                        .is_none_or(|named| named.iter().any(|it| same(it, item))))
+            });
         }
         (Op::Remove, Some(sub)) => {
-            for item in items.iter_mut().filter(|item| meant(item)).filter_map(Value::as_object_mut) {
+            for item in items
+                .iter_mut()
+                .filter(|item| meant(item))
+                .filter_map(Value::as_object_mut)
+            {
                 set(item, sub, None)?;
             }
         }
         (Op::Replace, _) if none_meant => {
-            return Err(Refusal::no_target(&format!("no element of `{}` matches", attribute.name)));
+            return Err(Refusal::no_target(&format!(
+                "no element of `{}` matches",
+                attribute.name
+            )));
         }
         (Op::Replace, None) if elements.is_none() => {
             items = accepted_items(attribute, value.unwrap_or_default())?;
@@ -272,13 +380,20 @@ fn list(
             }
         }
         (Op::Add, None) => {
-            let Some(Value::Object(parts)) = accept_one(attribute, &value.unwrap_or_default())? else {
-                return Err(Refusal::invalid_value("the element to add must be an object"));
+            let Some(Value::Object(parts)) = accept_one(attribute, &value.unwrap_or_default())?
+            else {
+                return Err(Refusal::invalid_value(
+                    "the element to add must be an object",
+                ));
             };
             if none_meant {
                 items.push(Value::Object(parts));
             } else {
-                for item in items.iter_mut().filter(|item| meant(item)).filter_map(Value::as_object_mut) {
+                for item in items
+                    .iter_mut()
+                    .filter(|item| meant(item))
+                    .filter_map(Value::as_object_mut)
+                {
                     item.extend(parts.clone());
                 }
             }
@@ -288,16 +403,26 @@ fn list(
                 items.push(Value::Object(Map::new()));
             }
             if none_meant {
-                return Err(Refusal::no_target(&format!("no element of `{}` matches", attribute.name)));
+                return Err(Refusal::no_target(&format!(
+                    "no element of `{}` matches",
+                    attribute.name
+                )));
             }
-            for item in items.iter_mut().filter(|item| meant(item)).filter_map(Value::as_object_mut) {
+            for item in items
+                .iter_mut()
+                .filter(|item| meant(item))
+                .filter_map(Value::as_object_mut)
+            {
                 set(item, sub, value.clone())?;
             }
         }
     }
     items.retain(|item| item.as_object().is_none_or(|item| !item.is_empty()));
     if items.iter().filter(|item| is_primary(item)).count() > 1 {
-        return Err(Refusal::invalid_value(&format!("`{}` would have more than one primary value", attribute.name)));
+        return Err(Refusal::invalid_value(&format!(
+            "`{}` would have more than one primary value",
+            attribute.name
+        )));
     }
     if !items.is_empty() {
         fields.insert(attribute.name.to_owned(), Value::Array(items));
@@ -306,7 +431,10 @@ fn list(
 }
 
 /// Elements named in the `value` of a `remove`: some clients name members there instead of in the path.
-fn removed_values(attribute: &'static Attribute, value: Option<Value>) -> Result<Option<Vec<Value>>, Refusal> {
+fn removed_values(
+    attribute: &'static Attribute,
+    value: Option<Value>,
+) -> Result<Option<Vec<Value>>, Refusal> {
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(value) => accepted_items(attribute, value).map(Some),
@@ -336,17 +464,23 @@ fn is_primary(item: &Value) -> bool {
 
 /// Elements are the same when they point at the same thing, or are equal.
 fn same(left: &Value, right: &Value) -> bool {
-    if left.get("type").is_none() || right.get("type").is_none() || left.get("$ref").is_some() {
-        if let (Some(left), Some(right)) = (left.get("value"), right.get("value")) {
-            return left == right;
-        }
+    let one_kind =
+        left.get("type").is_none() || right.get("type").is_none() || left.get("$ref").is_some();
+    if let (true, Some(left), Some(right)) = (one_kind, left.get("value"), right.get("value")) {
+        return left == right;
     }
     left == right
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "tests"
+    )]
     use serde_json::json;
 
     use super::*;
@@ -366,8 +500,14 @@ mod tests {
 
     #[test]
     fn operations_change_what_they_name() {
-        check(json!([{ "op": "Replace", "path": "active", "value": false }]), json!({ "active": false }));
-        check(json!([{ "op": "replace", "value": { "active": "False" } }]), json!({ "active": false }));
+        check(
+            json!([{ "op": "Replace", "path": "active", "value": false }]),
+            json!({ "active": false }),
+        );
+        check(
+            json!([{ "op": "replace", "value": { "active": "False" } }]),
+            json!({ "active": false }),
+        );
         check(
             json!([{ "op": "add", "path": "name.givenName", "value": "A" }]),
             json!({ "name": { "familyName": "L", "givenName": "A" } }),
@@ -409,13 +549,35 @@ mod tests {
                 .collect();
             Ok::<_, Refusal>(json!(ids))
         };
-        assert_eq!(patch(json!([{ "op": "add", "path": "members", "value": [{ "value": "2" }, { "value": "3" }] }])), Ok(json!(["1", "2", "3"])));
-        assert_eq!(patch(json!([{ "op": "remove", "path": "members[value eq \"1\"]" }])), Ok(json!(["2"])));
-        assert_eq!(patch(json!([{ "op": "remove", "path": "members", "value": [{ "value": "2" }] }])), Ok(json!(["1"])));
-        assert_eq!(patch(json!([{ "op": "remove", "path": "members" }])), Ok(json!([])));
-        assert_eq!(patch(json!([{ "op": "replace", "path": "members", "value": [{ "value": "9" }] }])), Ok(json!(["9"])));
+        assert_eq!(
+            patch(
+                json!([{ "op": "add", "path": "members", "value": [{ "value": "2" }, { "value": "3" }] }])
+            ),
+            Ok(json!(["1", "2", "3"]))
+        );
+        assert_eq!(
+            patch(json!([{ "op": "remove", "path": "members[value eq \"1\"]" }])),
+            Ok(json!(["2"]))
+        );
+        assert_eq!(
+            patch(json!([{ "op": "remove", "path": "members", "value": [{ "value": "2" }] }])),
+            Ok(json!(["1"]))
+        );
+        assert_eq!(
+            patch(json!([{ "op": "remove", "path": "members" }])),
+            Ok(json!([]))
+        );
+        assert_eq!(
+            patch(json!([{ "op": "replace", "path": "members", "value": [{ "value": "9" }] }])),
+            Ok(json!(["9"]))
+        );
         assert!(patch(json!([{ "op": "remove", "path": "members[value eq \"7\"]" }])).is_err());
-        assert!(patch(json!([{ "op": "replace", "path": "members[value eq \"1\"].value", "value": "7" }])).is_err());
+        assert!(
+            patch(
+                json!([{ "op": "replace", "path": "members[value eq \"1\"].value", "value": "7" }])
+            )
+            .is_err()
+        );
     }
 
     #[test]
@@ -433,7 +595,10 @@ mod tests {
             json!({ "op": "replace", "path": "emails[type eq \"work\"].value", "value": "x" }),
         ] {
             let request = json!({ "schemas": [PATCH_OP], "Operations": [operation] });
-            assert!(apply(Kind::User, user.as_object().unwrap(), &request).is_err(), "{request}");
+            assert!(
+                apply(Kind::User, user.as_object().unwrap(), &request).is_err(),
+                "{request}"
+            );
         }
     }
 }

@@ -67,17 +67,29 @@ impl Attribute {
     const fn text(name: &'static str, description: &'static str) -> Self {
         Self::new(name, Type::Text, description)
     }
-    const fn complex(name: &'static str, subs: &'static [Attribute], description: &'static str) -> Self {
+    const fn complex(
+        name: &'static str,
+        subs: &'static [Attribute],
+        description: &'static str,
+    ) -> Self {
         let mut attribute = Self::new(name, Type::Complex, description);
         attribute.subs = subs;
         attribute
     }
-    const fn list(name: &'static str, subs: &'static [Attribute], description: &'static str) -> Self {
+    const fn list(
+        name: &'static str,
+        subs: &'static [Attribute],
+        description: &'static str,
+    ) -> Self {
         let mut attribute = Self::complex(name, subs, description);
         attribute.many = true;
         attribute
     }
-    const fn reference(name: &'static str, to: &'static [&'static str], description: &'static str) -> Self {
+    const fn reference(
+        name: &'static str,
+        to: &'static [&'static str],
+        description: &'static str,
+    ) -> Self {
         let mut attribute = Self::new(name, Type::Reference, description);
         attribute.references = to;
         attribute.exact = true;
@@ -106,7 +118,9 @@ impl Attribute {
 
     /// The sub-attribute of this name, in any case.
     pub(super) fn sub(&self, name: &str) -> Option<&'static Attribute> {
-        self.subs.iter().find(|sub| sub.name.eq_ignore_ascii_case(name))
+        self.subs
+            .iter()
+            .find(|sub| sub.name.eq_ignore_ascii_case(name))
     }
 
     fn document(&self) -> Value {
@@ -151,9 +165,14 @@ impl Attribute {
 }
 
 const VALUE: Attribute = Attribute::text("value", "The value itself.");
-const TYPE: Attribute = Attribute::text("type", "What the value is for.").one_of(&["work", "home", "other"]);
+const TYPE: Attribute =
+    Attribute::text("type", "What the value is for.").one_of(&["work", "home", "other"]);
 const DISPLAY: Attribute = Attribute::text("display", "A name for people.");
-const PRIMARY: Attribute = Attribute::new("primary", Type::Boolean, "Whether this is the preferred value.");
+const PRIMARY: Attribute = Attribute::new(
+    "primary",
+    Type::Boolean,
+    "Whether this is the preferred value.",
+);
 
 const NAME: &[Attribute] = &[
     Attribute::text("formatted", "The whole name as it is shown."),
@@ -174,13 +193,21 @@ const ADDRESSES: &[Attribute] = &[
     TYPE,
     PRIMARY,
 ];
-const CERTIFICATES: &[Attribute] =
-    &[Attribute::new("value", Type::Binary, "The certificate, DER in base64.").exact(), DISPLAY, TYPE, PRIMARY];
+const CERTIFICATES: &[Attribute] = &[
+    Attribute::new("value", Type::Binary, "The certificate, DER in base64.").exact(),
+    DISPLAY,
+    TYPE,
+    PRIMARY,
+];
 const USER_GROUPS: &[Attribute] = &[
-    Attribute::text("value", "The group's identifier.").exact().with(Mutability::ReadOnly),
+    Attribute::text("value", "The group's identifier.")
+        .exact()
+        .with(Mutability::ReadOnly),
     Attribute::reference("$ref", &["Group"], "The group's address.").with(Mutability::ReadOnly),
     Attribute::text("display", "The group's name.").with(Mutability::ReadOnly),
-    Attribute::text("type", "How the membership came about.").one_of(&["direct"]).with(Mutability::ReadOnly),
+    Attribute::text("type", "How the membership came about.")
+        .one_of(&["direct"])
+        .with(Mutability::ReadOnly),
 ];
 const MANAGER: &[Attribute] = &[
     Attribute::text("value", "The manager's identifier.").exact(),
@@ -188,14 +215,20 @@ const MANAGER: &[Attribute] = &[
     Attribute::text("displayName", "The manager's name.").with(Mutability::ReadOnly),
 ];
 const MEMBERS: &[Attribute] = &[
-    Attribute::text("value", "The member's identifier.").exact().with(Mutability::Immutable),
+    Attribute::text("value", "The member's identifier.")
+        .exact()
+        .with(Mutability::Immutable),
     Attribute::reference("$ref", &["User"], "The member's address.").with(Mutability::Immutable),
-    Attribute::text("type", "What the member is.").one_of(&["User"]).with(Mutability::Immutable),
+    Attribute::text("type", "What the member is.")
+        .one_of(&["User"])
+        .with(Mutability::Immutable),
     Attribute::text("display", "The member's name.").with(Mutability::ReadOnly),
 ];
 
 const USER_ATTRIBUTES: &[Attribute] = &[
-    Attribute::text("userName", "The login name; unique without regard to case.").required().unique(),
+    Attribute::text("userName", "The login name; unique without regard to case.")
+        .required()
+        .unique(),
     Attribute::complex("name", NAME, "The parts of the person's name."),
     Attribute::text("displayName", "The name shown to others."),
     Attribute::text("nickName", "The name the person goes by."),
@@ -206,7 +239,9 @@ const USER_ATTRIBUTES: &[Attribute] = &[
     Attribute::text("locale", "How numbers and dates are shown."),
     Attribute::text("timezone", "IANA time zone."),
     Attribute::new("active", Type::Boolean, "Whether the user may log in."),
-    Attribute::text("password", "The password; never shown.").exact().with(Mutability::WriteOnly),
+    Attribute::text("password", "The password; never shown.")
+        .exact()
+        .with(Mutability::WriteOnly),
     Attribute::list("emails", PLAIN_LIST, "Mail addresses."),
     Attribute::list("phoneNumbers", PLAIN_LIST, "Telephone numbers."),
     Attribute::list("addresses", ADDRESSES, "Postal addresses."),
@@ -216,7 +251,10 @@ const USER_ATTRIBUTES: &[Attribute] = &[
     Attribute::list("x509Certificates", CERTIFICATES, "Certificates."),
 ];
 const ENTERPRISE_ATTRIBUTES: &[Attribute] = &[
-    Attribute::text("employeeNumber", "The number the organisation gave the person."),
+    Attribute::text(
+        "employeeNumber",
+        "The number the organisation gave the person.",
+    ),
     Attribute::text("costCenter", "Who pays."),
     Attribute::text("organization", "The organisation."),
     Attribute::text("division", "The division."),
@@ -224,21 +262,33 @@ const ENTERPRISE_ATTRIBUTES: &[Attribute] = &[
     Attribute::complex("manager", MANAGER, "The manager."),
 ];
 const GROUP_ATTRIBUTES: &[Attribute] = &[
-    Attribute::text("displayName", "The group's name; unique without regard to case.").required().unique(),
+    Attribute::text(
+        "displayName",
+        "The group's name; unique without regard to case.",
+    )
+    .required()
+    .unique(),
     Attribute::list("members", MEMBERS, "Who is in the group."),
 ];
 
 /// The attribute every resource may carry (RFC 7643, 3.1).
-static EXTERNAL_ID: Attribute = Attribute::text("externalId", "The client's own identifier.").exact();
-static ID: Attribute = Attribute::text("id", "The identifier given by this server.").exact().with(Mutability::ReadOnly);
+static EXTERNAL_ID: Attribute =
+    Attribute::text("externalId", "The client's own identifier.").exact();
+static ID: Attribute = Attribute::text("id", "The identifier given by this server.")
+    .exact()
+    .with(Mutability::ReadOnly);
 static META: Attribute = Attribute::complex(
     "meta",
     &[
-        Attribute::text("resourceType", "User or Group.").exact().with(Mutability::ReadOnly),
+        Attribute::text("resourceType", "User or Group.")
+            .exact()
+            .with(Mutability::ReadOnly),
         Attribute::text("created", "When it was made.").with(Mutability::ReadOnly),
         Attribute::text("lastModified", "When it was changed last.").with(Mutability::ReadOnly),
         Attribute::reference("location", &["uri"], "Its address.").with(Mutability::ReadOnly),
-        Attribute::text("version", "Its ETag.").exact().with(Mutability::ReadOnly),
+        Attribute::text("version", "Its ETag.")
+            .exact()
+            .with(Mutability::ReadOnly),
     ],
     "About the resource.",
 )
@@ -252,9 +302,21 @@ pub(super) struct Schema {
 }
 
 pub(super) static SCHEMAS: [Schema; 3] = [
-    Schema { urn: USER, name: "User", attributes: USER_ATTRIBUTES },
-    Schema { urn: ENTERPRISE, name: "EnterpriseUser", attributes: ENTERPRISE_ATTRIBUTES },
-    Schema { urn: GROUP, name: "Group", attributes: GROUP_ATTRIBUTES },
+    Schema {
+        urn: USER,
+        name: "User",
+        attributes: USER_ATTRIBUTES,
+    },
+    Schema {
+        urn: ENTERPRISE,
+        name: "EnterpriseUser",
+        attributes: ENTERPRISE_ATTRIBUTES,
+    },
+    Schema {
+        urn: GROUP,
+        name: "Group",
+        attributes: GROUP_ATTRIBUTES,
+    },
 ];
 
 /// The two kinds of resource.
@@ -301,7 +363,10 @@ impl Kind {
         let attributes = match schema {
             None => {
                 let common = [&EXTERNAL_ID, &ID, &META].into_iter();
-                if let Some(found) = common.into_iter().find(|it| it.name.eq_ignore_ascii_case(name)) {
+                if let Some(found) = common
+                    .into_iter()
+                    .find(|it| it.name.eq_ignore_ascii_case(name))
+                {
                     return Some(found);
                 }
                 self.core()
@@ -309,7 +374,9 @@ impl Kind {
             Some(ENTERPRISE) if self == Self::User => ENTERPRISE_ATTRIBUTES,
             Some(_) => return None,
         };
-        attributes.iter().find(|attribute| attribute.name.eq_ignore_ascii_case(name))
+        attributes
+            .iter()
+            .find(|attribute| attribute.name.eq_ignore_ascii_case(name))
     }
 
     /// Checks a whole resource and writes it with canonical names. What only the server sets is left out.
@@ -321,9 +388,15 @@ impl Kind {
         for (name, value) in fields {
             if name.eq_ignore_ascii_case("schemas") {
                 self.check_schemas(value)?;
-            } else if let Some(urn) = self.extensions().iter().find(|urn| urn.eq_ignore_ascii_case(name)) {
+            } else if let Some(urn) = self
+                .extensions()
+                .iter()
+                .find(|urn| urn.eq_ignore_ascii_case(name))
+            {
                 let Value::Object(extension) = value else {
-                    return Err(Refusal::invalid_value(&format!("`{urn}` must be an object")));
+                    return Err(Refusal::invalid_value(&format!(
+                        "`{urn}` must be an object"
+                    )));
                 };
                 let part = self.accept_fields(Some(urn), extension)?;
                 if !part.is_empty() {
@@ -333,7 +406,9 @@ impl Kind {
                 let one = Map::from_iter([(name.clone(), value.clone())]);
                 for (name, value) in self.accept_fields(None, &one)? {
                     if accepted.insert(name.clone(), value).is_some() {
-                        return Err(Refusal::invalid_syntax(&format!("`{name}` stands there twice")));
+                        return Err(Refusal::invalid_syntax(&format!(
+                            "`{name}` stands there twice"
+                        )));
                     }
                 }
             }
@@ -344,34 +419,62 @@ impl Kind {
     /// Refuses a resource that lacks what it must have.
     pub(super) fn check_required(self, resource: &Map<String, Value>) -> Result<(), Refusal> {
         for attribute in self.core().iter().filter(|attribute| attribute.required) {
-            let text = resource.get(attribute.name).and_then(Value::as_str).unwrap_or_default();
+            let text = resource
+                .get(attribute.name)
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             if text.trim().is_empty() {
-                return Err(Refusal::invalid_value(&format!("`{}` is required", attribute.name)));
+                return Err(Refusal::invalid_value(&format!(
+                    "`{}` is required",
+                    attribute.name
+                )));
             }
         }
         Ok(())
     }
 
     fn check_schemas(self, value: &Value) -> Result<(), Refusal> {
-        let urns: Vec<&str> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        if !urns.iter().any(|urn| urn.eq_ignore_ascii_case(self.schema())) {
-            return Err(Refusal::invalid_syntax(&format!("`schemas` must hold `{}`", self.schema())));
+        let urns: Vec<&str> = value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        if !urns
+            .iter()
+            .any(|urn| urn.eq_ignore_ascii_case(self.schema()))
+        {
+            return Err(Refusal::invalid_syntax(&format!(
+                "`schemas` must hold `{}`",
+                self.schema()
+            )));
         }
         let known = |urn: &&str| {
-            urn.eq_ignore_ascii_case(self.schema()) || self.extensions().iter().any(|it| it.eq_ignore_ascii_case(urn))
+            urn.eq_ignore_ascii_case(self.schema())
+                || self
+                    .extensions()
+                    .iter()
+                    .any(|it| it.eq_ignore_ascii_case(urn))
         };
         match urns.iter().find(|urn| !known(urn)) {
-            Some(urn) => Err(Refusal::invalid_value(&format!("schema `{urn}` is not known for {}", self.endpoint()))),
+            Some(urn) => Err(Refusal::invalid_value(&format!(
+                "schema `{urn}` is not known for {}",
+                self.endpoint()
+            ))),
             None => Ok(()),
         }
     }
 
-    fn accept_fields(self, schema: Option<&str>, fields: &Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
+    fn accept_fields(
+        self,
+        schema: Option<&str>,
+        fields: &Map<String, Value>,
+    ) -> Result<Map<String, Value>, Refusal> {
         let mut accepted = Map::new();
         for (name, value) in fields {
-            let attribute = self
-                .attribute(schema, name)
-                .ok_or_else(|| Refusal::invalid_value(&format!("{} have no attribute `{name}`", self.endpoint())))?;
+            let attribute = self.attribute(schema, name).ok_or_else(|| {
+                Refusal::invalid_value(&format!("{} have no attribute `{name}`", self.endpoint()))
+            })?;
             if attribute.mutability == Mutability::ReadOnly {
                 continue;
             }
@@ -389,7 +492,10 @@ pub(super) fn accept_value(attribute: &Attribute, value: &Value) -> Result<Optio
         Value::Null => Ok(None),
         Value::Array(items) if attribute.many => {
             if items.len() > ELEMENTS_MAX && attribute.name != "members" {
-                return Err(Refusal::invalid_value(&format!("`{}` has more than {ELEMENTS_MAX} values", attribute.name)));
+                return Err(Refusal::invalid_value(&format!(
+                    "`{}` has more than {ELEMENTS_MAX} values",
+                    attribute.name
+                )));
             }
             let mut accepted = Vec::new();
             for item in items {
@@ -401,24 +507,34 @@ pub(super) fn accept_value(attribute: &Attribute, value: &Value) -> Result<Optio
             }
             let primary = |item: &&Value| item.get("primary") == Some(&Value::Bool(true));
             if accepted.iter().filter(primary).count() > 1 {
-                return Err(Refusal::invalid_value(&format!("`{}` has more than one primary value", attribute.name)));
+                return Err(Refusal::invalid_value(&format!(
+                    "`{}` has more than one primary value",
+                    attribute.name
+                )));
             }
             Ok((!accepted.is_empty()).then_some(Value::Array(accepted)))
         }
-        one if attribute.many => Ok(accept_one(attribute, one)?.map(|item| Value::Array(vec![item]))),
+        one if attribute.many => {
+            Ok(accept_one(attribute, one)?.map(|item| Value::Array(vec![item])))
+        }
         one => accept_one(attribute, one),
     }
 }
 
 /// Checks one element.
 pub(super) fn accept_one(attribute: &Attribute, value: &Value) -> Result<Option<Value>, Refusal> {
-    let wrong = |wanted: &str| Refusal::invalid_value(&format!("`{}` must be {wanted}", attribute.name));
+    let wrong =
+        |wanted: &str| Refusal::invalid_value(&format!("`{}` must be {wanted}", attribute.name));
     match (attribute.of, value) {
         (_, Value::Null) => Ok(None),
         (Type::Boolean, Value::Bool(_)) => Ok(Some(value.clone())),
         // Widely used clients send the word (RFC 7643 has no such form, but refusing helps nobody).
-        (Type::Boolean, Value::String(text)) if text.eq_ignore_ascii_case("true") => Ok(Some(Value::Bool(true))),
-        (Type::Boolean, Value::String(text)) if text.eq_ignore_ascii_case("false") => Ok(Some(Value::Bool(false))),
+        (Type::Boolean, Value::String(text)) if text.eq_ignore_ascii_case("true") => {
+            Ok(Some(Value::Bool(true)))
+        }
+        (Type::Boolean, Value::String(text)) if text.eq_ignore_ascii_case("false") => {
+            Ok(Some(Value::Bool(false)))
+        }
         (Type::Boolean, _) => Err(wrong("true or false")),
         (Type::Text | Type::Reference | Type::Binary, Value::String(text)) => {
             if text.len() > TEXT_BYTES_MAX {
@@ -431,7 +547,10 @@ pub(super) fn accept_one(attribute: &Attribute, value: &Value) -> Result<Option<
             let mut accepted = Map::new();
             for (name, field) in fields {
                 let sub = attribute.sub(name).ok_or_else(|| {
-                    Refusal::invalid_value(&format!("`{}` has no sub-attribute `{name}`", attribute.name))
+                    Refusal::invalid_value(&format!(
+                        "`{}` has no sub-attribute `{name}`",
+                        attribute.name
+                    ))
                 })?;
                 if sub.mutability == Mutability::ReadOnly {
                     continue;
@@ -468,8 +587,11 @@ pub(super) fn document(schema: &Schema, base: &str) -> Value {
 
 /// The document of one resource type.
 pub(super) fn resource_type(kind: Kind, base: &str) -> Value {
-    let extensions: Vec<Value> =
-        kind.extensions().iter().map(|urn| json!({ "schema": urn, "required": false })).collect();
+    let extensions: Vec<Value> = kind
+        .extensions()
+        .iter()
+        .map(|urn| json!({ "schema": urn, "required": false }))
+        .collect();
     let mut document = json!({
         "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ResourceType"],
         "id": kind.name(),

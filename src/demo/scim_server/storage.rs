@@ -90,8 +90,14 @@ impl Storage {
             .synchronous(SqliteSynchronous::Normal);
         let mut writer = SqliteConnection::connect_with(&options).await?;
         sqlx::raw_sql(SCHEMA).execute(&mut writer).await?;
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
-        Ok(Self { readers, writer: Mutex::new(writer) })
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(options.read_only(true))
+            .await?;
+        Ok(Self {
+            readers,
+            writer: Mutex::new(writer),
+        })
     }
 
     pub(super) async fn close(&self) {
@@ -99,19 +105,30 @@ impl Storage {
     }
 
     pub(super) async fn get(&self, kind: Kind, id: &str) -> Result<Option<Row>, Refusal> {
-        let wanted = Wanted { id: Some(id.to_owned()), ..Wanted::default() };
+        let wanted = Wanted {
+            id: Some(id.to_owned()),
+            ..Wanted::default()
+        };
         Ok(self.find(kind, &wanted, None).await?.rows.pop())
     }
 
     /// Rows in the order they were made; `page` is (offset, most rows).
-    pub(super) async fn find(&self, kind: Kind, wanted: &Wanted, page: Option<(u64, u64)>) -> Result<Found, Refusal> {
+    pub(super) async fn find(
+        &self,
+        kind: Kind,
+        wanted: &Wanted,
+        page: Option<(u64, u64)>,
+    ) -> Result<Found, Refusal> {
         let mut clauses = String::from("FROM resource WHERE kind = ?");
         let mut values = vec![kind.name().to_owned()];
         let conditions = [
             (&wanted.id, " AND id = ?"),
             (&wanted.name_key, " AND name_key = ?"),
             (&wanted.external_id, " AND external_id = ?"),
-            (&wanted.member, " AND id IN (SELECT group_id FROM membership WHERE user_id = ?)"),
+            (
+                &wanted.member,
+                " AND id IN (SELECT group_id FROM membership WHERE user_id = ?)",
+            ),
         ];
         for (value, condition) in conditions {
             if let Some(value) = value {
@@ -127,16 +144,23 @@ impl Storage {
         for value in &values {
             query = query.bind(value);
         }
-        let rows = query.fetch_all(&self.readers).await.map_err(|error| Refusal::internal(&error))?;
+        let rows = query
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| Refusal::internal(&error))?;
         let rows = rows.iter().map(row).collect::<Result<Vec<_>, _>>()?;
         let total = if page.is_none() {
             u64::try_from(rows.len()).unwrap_or(u64::MAX)
         } else {
-            let mut query = sqlx::query_scalar::<_, i64>(AssertSqlSafe(format!("SELECT count(*) {clauses}")));
+            let mut query =
+                sqlx::query_scalar::<_, i64>(AssertSqlSafe(format!("SELECT count(*) {clauses}")));
             for value in &values {
                 query = query.bind(value);
             }
-            let total = query.fetch_one(&self.readers).await.map_err(|error| Refusal::internal(&error))?;
+            let total = query
+                .fetch_one(&self.readers)
+                .await
+                .map_err(|error| Refusal::internal(&error))?;
             u64::try_from(total).unwrap_or(0)
         };
         Ok(Found { rows, total })
@@ -169,9 +193,16 @@ impl Storage {
     }
 
     /// Stores a new resource.
-    pub(super) async fn insert(&self, kind: Kind, body: Map<String, Value>) -> Result<Row, Refusal> {
+    pub(super) async fn insert(
+        &self,
+        kind: Kind,
+        body: Map<String, Value>,
+    ) -> Result<Row, Refusal> {
         let mut writer = self.writer.lock().await;
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| Refusal::internal(&error))?;
+        let mut transaction = writer
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(|error| Refusal::internal(&error))?;
         let id = Uuid::new_v4().to_string();
         let at = now();
         let parts = Parts::of(kind, &id, body);
@@ -194,8 +225,17 @@ impl Storage {
         if let Some(members) = &parts.members {
             set_members(&mut transaction, &at, &id, members).await?;
         }
-        transaction.commit().await.map_err(|error| Refusal::internal(&error))?;
-        Ok(Row { id, body: parts.body, version: 1, created: at.clone(), modified: at })
+        transaction
+            .commit()
+            .await
+            .map_err(|error| Refusal::internal(&error))?;
+        Ok(Row {
+            id,
+            body: parts.body,
+            version: 1,
+            created: at.clone(),
+            modified: at,
+        })
     }
 
     /// Changes a resource: `change` gets it with its members and returns what it shall be.
@@ -207,13 +247,18 @@ impl Storage {
         change: impl FnOnce(&Map<String, Value>) -> Result<Map<String, Value>, Refusal>,
     ) -> Result<Row, Refusal> {
         let mut writer = self.writer.lock().await;
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| Refusal::internal(&error))?;
+        let mut transaction = writer
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(|error| Refusal::internal(&error))?;
         let before = locked(&mut transaction, kind, id).await?;
         check_version(if_match, before.version)?;
         let mut whole = before.body.clone();
         if kind == Kind::Group {
             let members = current_members(&mut transaction, id).await?;
-            let members = members.into_iter().map(|id| serde_json::json!({ "value": id }));
+            let members = members
+                .into_iter()
+                .map(|id| serde_json::json!({ "value": id }));
             whole.insert("members".to_owned(), Value::Array(members.collect()));
         }
         let wanted = change(&whole)?;
@@ -240,28 +285,56 @@ impl Storage {
         .execute(&mut *transaction)
         .await
         .map_err(|error| taken(kind, &error))?;
-        let active = |body: &Map<String, Value>| body.get("active").and_then(Value::as_bool).unwrap_or(true);
+        let active =
+            |body: &Map<String, Value>| body.get("active").and_then(Value::as_bool).unwrap_or(true);
         if kind == Kind::User && active(&before.body) != active(&parts.body) {
-            let what = if active(&parts.body) { "enabled" } else { "disabled" };
+            let what = if active(&parts.body) {
+                "enabled"
+            } else {
+                "disabled"
+            };
             record(&mut transaction, &at, what, id, &parts.name_key).await?;
         }
-        transaction.commit().await.map_err(|error| Refusal::internal(&error))?;
-        Ok(Row { version: before.version + 1, body: parts.body, modified: at, ..before })
+        transaction
+            .commit()
+            .await
+            .map_err(|error| Refusal::internal(&error))?;
+        Ok(Row {
+            version: before.version + 1,
+            body: parts.body,
+            modified: at,
+            ..before
+        })
     }
 
-    pub(super) async fn delete(&self, kind: Kind, id: &str, if_match: Option<&str>) -> Result<(), Refusal> {
+    pub(super) async fn delete(
+        &self,
+        kind: Kind,
+        id: &str,
+        if_match: Option<&str>,
+    ) -> Result<(), Refusal> {
         let mut writer = self.writer.lock().await;
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| Refusal::internal(&error))?;
+        let mut transaction = writer
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(|error| Refusal::internal(&error))?;
         let before = locked(&mut transaction, kind, id).await?;
         check_version(if_match, before.version)?;
-        for statement in
-            ["DELETE FROM membership WHERE group_id = ?1 OR user_id = ?1", "DELETE FROM resource WHERE id = ?1"]
-        {
-            let done = sqlx::query(statement).bind(id).execute(&mut *transaction).await;
+        for statement in [
+            "DELETE FROM membership WHERE group_id = ?1 OR user_id = ?1",
+            "DELETE FROM resource WHERE id = ?1",
+        ] {
+            let done = sqlx::query(statement)
+                .bind(id)
+                .execute(&mut *transaction)
+                .await;
             done.map_err(|error| Refusal::internal(&error))?;
         }
         record(&mut transaction, &now(), "deleted", id, "").await?;
-        transaction.commit().await.map_err(|error| Refusal::internal(&error))
+        transaction
+            .commit()
+            .await
+            .map_err(|error| Refusal::internal(&error))
     }
 }
 
@@ -282,11 +355,16 @@ impl Parts {
         };
         let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
         let members = body.remove("members").map(|members| {
-            let values = members.as_array().into_iter().flatten().filter_map(|member| text(member.get("value")));
+            let values = members
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|member| text(member.get("value")));
             values.collect()
         });
         let password = text(body.remove("password").as_ref());
-        let password_digest = password.map(|it| Sha256::digest(format!("{id}\n{it}").as_bytes()).to_vec());
+        let password_digest =
+            password.map(|it| Sha256::digest(format!("{id}\n{it}").as_bytes()).to_vec());
         Self {
             name_key: name_key(body.get(name).and_then(Value::as_str).unwrap_or_default()),
             external_id: text(body.get("externalId")),
@@ -308,11 +386,17 @@ pub(super) fn etag(version: i64) -> String {
 }
 
 fn check_version(if_match: Option<&str>, version: i64) -> Result<(), Refusal> {
-    let Some(wanted) = if_match else { return Ok(()) };
+    let Some(wanted) = if_match else {
+        return Ok(());
+    };
     let holds = wanted.split(',').map(str::trim).any(|tag| {
         tag == "*" || tag.trim_start_matches("W/").trim_matches('"') == version.to_string()
     });
-    if holds { Ok(()) } else { Err(Refusal::changed()) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Refusal::changed())
+    }
 }
 
 fn now() -> String {
@@ -322,7 +406,8 @@ fn now() -> String {
 fn row(row: &sqlx::sqlite::SqliteRow) -> Result<Row, Refusal> {
     let decode = || -> Result<Row, sqlx::Error> {
         let body: String = row.try_get(1)?;
-        let body = serde_json::from_str(&body).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        let body =
+            serde_json::from_str(&body).map_err(|error| sqlx::Error::Decode(error.into()))?;
         Ok(Row {
             id: row.try_get(0)?,
             body,
@@ -334,24 +419,34 @@ fn row(row: &sqlx::sqlite::SqliteRow) -> Result<Row, Refusal> {
     decode().map_err(|error| Refusal::internal(&error))
 }
 
-fn pairs(rows: Result<Vec<sqlx::sqlite::SqliteRow>, sqlx::Error>) -> Result<Vec<(String, String)>, Refusal> {
+fn pairs(
+    rows: Result<Vec<sqlx::sqlite::SqliteRow>, sqlx::Error>,
+) -> Result<Vec<(String, String)>, Refusal> {
     let decode = || -> Result<Vec<_>, sqlx::Error> {
-        rows?.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+        rows?
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+            .collect()
     };
     decode().map_err(|error| Refusal::internal(&error))
 }
 
 async fn locked(connection: &mut SqliteConnection, kind: Kind, id: &str) -> Result<Row, Refusal> {
-    let found = sqlx::query("SELECT id, body, version, created, modified FROM resource WHERE kind = ? AND id = ?")
-        .bind(kind.name())
-        .bind(id)
-        .fetch_optional(connection)
-        .await
-        .map_err(|error| Refusal::internal(&error))?;
+    let found = sqlx::query(
+        "SELECT id, body, version, created, modified FROM resource WHERE kind = ? AND id = ?",
+    )
+    .bind(kind.name())
+    .bind(id)
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Refusal::internal(&error))?;
     found.map_or_else(|| Err(Refusal::not_found(id)), |found| row(&found))
 }
 
-async fn current_members(connection: &mut SqliteConnection, group: &str) -> Result<Vec<String>, Refusal> {
+async fn current_members(
+    connection: &mut SqliteConnection,
+    group: &str,
+) -> Result<Vec<String>, Refusal> {
     sqlx::query_scalar("SELECT user_id FROM membership WHERE group_id = ?")
         .bind(group)
         .fetch_all(connection)
@@ -366,7 +461,10 @@ async fn set_members(
     group: &str,
     wanted: &BTreeSet<String>,
 ) -> Result<bool, Refusal> {
-    let before: BTreeSet<String> = current_members(connection, group).await?.into_iter().collect();
+    let before: BTreeSet<String> = current_members(connection, group)
+        .await?
+        .into_iter()
+        .collect();
     let internal = |error| Refusal::internal(&error);
     for user in wanted.difference(&before) {
         let added = sqlx::query(
@@ -378,7 +476,9 @@ async fn set_members(
         .await
         .map_err(internal)?;
         if added.rows_affected() == 0 {
-            return Err(Refusal::invalid_value(&format!("there is no user `{user}` who could be a member")));
+            return Err(Refusal::invalid_value(&format!(
+                "there is no user `{user}` who could be a member"
+            )));
         }
         record(connection, at, "member_added", user, group).await?;
     }
@@ -413,7 +513,9 @@ async fn record(
 }
 
 fn taken(kind: Kind, error: &sqlx::Error) -> Refusal {
-    let unique = error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation);
+    let unique = error
+        .as_database_error()
+        .is_some_and(sqlx::error::DatabaseError::is_unique_violation);
     if unique {
         Refusal::uniqueness(&format!("another of the {} has this name", kind.endpoint()))
     } else {
@@ -423,7 +525,9 @@ fn taken(kind: Kind, error: &sqlx::Error) -> Refusal {
 
 /// How often each kind of change took effect, by the server's own record.
 pub(super) async fn changes(storage: &Storage) -> Result<BTreeMap<String, u64>, sqlx::Error> {
-    let rows = sqlx::query("SELECT what, count(*) FROM change GROUP BY what").fetch_all(&storage.readers).await?;
+    let rows = sqlx::query("SELECT what, count(*) FROM change GROUP BY what")
+        .fetch_all(&storage.readers)
+        .await?;
     rows.iter()
         .map(|row| {
             let count: i64 = row.try_get(1)?;

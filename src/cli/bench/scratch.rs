@@ -1,0 +1,173 @@
+//! A database that is made for one run and removed after it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use engine::store::postgres::{PostgresOptions, PostgresStore};
+use engine::store::sqlite::SqliteStore;
+use engine::store::{MIGRATIONS, SHARDS_DEFAULT, Store};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
+use uuid::Uuid;
+
+use super::{Database, Engine};
+
+/// The database of one run.
+pub(super) enum Scratch {
+    Sqlite {
+        store: Arc<SqliteStore>,
+        folder: PathBuf,
+    },
+    Postgres {
+        store: Arc<PostgresStore>,
+        server: String,
+        name: String,
+        url: String,
+    },
+}
+
+/// A connection beside the engine's.
+pub(super) enum Beside {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+impl Scratch {
+    pub(super) async fn make(options: &Engine) -> anyhow::Result<Self> {
+        let name = format!("tenure_bench_{}", Uuid::new_v4().simple());
+        let scratch = match options.store {
+            Database::Sqlite => {
+                if options.url.is_some() {
+                    bail!(
+                        "`--url` goes with `--store postgres`; on SQLite the run makes its own file"
+                    );
+                }
+                let folder = std::env::temp_dir().join(name);
+                std::fs::create_dir(&folder)
+                    .with_context(|| format!("cannot make `{}`", folder.display()))?;
+                let store = Arc::new(SqliteStore::open(&folder.join("bench.db")).await?);
+                Self::Sqlite { store, folder }
+            }
+            Database::Postgres => {
+                let Some(server) = options.url.clone() else {
+                    bail!(
+                        "`--store postgres` needs `--url postgres://...`, a server where a scratch database can be made"
+                    );
+                };
+                let mut connection = PgConnection::connect(&server)
+                    .await
+                    .context("cannot connect to `--url`")?;
+                sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+                    .execute(&mut connection)
+                    .await
+                    .context(
+                        "cannot make a scratch database; the user of `--url` needs CREATEDB",
+                    )?;
+                let url = with_database(&server, &name)?;
+                let store =
+                    Arc::new(PostgresStore::connect(&url, PostgresOptions::default()).await?);
+                Self::Postgres {
+                    store,
+                    server,
+                    name,
+                    url,
+                }
+            }
+        };
+        scratch.store().migrate(MIGRATIONS, SHARDS_DEFAULT).await?;
+        Ok(scratch)
+    }
+
+    pub(super) fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Sqlite { store, .. } => Arc::clone(store) as Arc<dyn Store>,
+            Self::Postgres { store, .. } => Arc::clone(store) as Arc<dyn Store>,
+        }
+    }
+
+    pub(super) async fn beside(&self) -> anyhow::Result<Beside> {
+        Ok(match self {
+            Self::Sqlite { store, .. } => {
+                use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+                // The same promises about durability as the engine's own connection.
+                let options = SqliteConnectOptions::new()
+                    .filename(store.path())
+                    .journal_mode(SqliteJournalMode::Wal)
+                    .synchronous(SqliteSynchronous::Full)
+                    .pragma("cache_size", "-65536")
+                    .pragma("wal_autocheckpoint", "8000");
+                Beside::Sqlite(SqliteConnection::connect_with(&options).await?)
+            }
+            Self::Postgres { url, .. } => Beside::Postgres(PgConnection::connect(url).await?),
+        })
+    }
+
+    /// Closes and removes it.
+    pub(super) async fn remove(self) -> anyhow::Result<()> {
+        match self {
+            Self::Sqlite { store, folder } => {
+                store.close().await;
+                std::fs::remove_dir_all(&folder)
+                    .with_context(|| format!("cannot remove `{}`", folder.display()))
+            }
+            Self::Postgres {
+                store,
+                server,
+                name,
+                ..
+            } => {
+                store.close().await;
+                let mut connection = PgConnection::connect(&server).await?;
+                sqlx::raw_sql(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)")))
+                    .execute(&mut connection)
+                    .await
+                    .with_context(|| format!("cannot remove the scratch database `{name}`"))?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The same server, another database.
+fn with_database(url: &str, name: &str) -> anyhow::Result<String> {
+    let (base, query) = match url.split_once('?') {
+        Some((base, query)) => (base, Some(query)),
+        None => (url, None),
+    };
+    let Some((scheme, rest)) = base.split_once("://") else {
+        bail!("`--url` is not an address; write `postgres://user@host/database`");
+    };
+    let host = rest.split_once('/').map_or(rest, |(host, _)| host);
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    Ok(format!("{scheme}://{host}/{name}{query}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "tests"
+    )]
+    use super::*;
+
+    #[test]
+    fn the_scratch_database_lies_beside_the_one_named() {
+        for (url, expected) in [
+            (
+                "postgres://a@h:5/x?host=/tmp",
+                "postgres://a@h:5/b?host=/tmp",
+            ),
+            ("postgres://h", "postgres://h/b"),
+            (
+                "postgresql:///x?host=/run/pg",
+                "postgresql:///b?host=/run/pg",
+            ),
+        ] {
+            assert_eq!(with_database(url, "b").unwrap(), expected);
+        }
+        assert!(with_database("localhost/x", "b").is_err());
+    }
+}

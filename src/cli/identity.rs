@@ -1,0 +1,338 @@
+//! `tenure identity`: who is known and what they hold.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::Value;
+use workflows::directory::{
+    AccountStatus, GrantStatus, IdentityDetail, IdentityFilter, IdentityRow, IdentityStatus,
+};
+
+use super::format::{Listing, Tone, counted, paint, plain, shortened, time};
+use super::{Context, Exit};
+use crate::shell::{case_view, now};
+
+/// Look at people and what they hold
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  tenure identity list --status leaving
+  tenure identity show E10023")]
+pub struct IdentityCommand {
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    List(List),
+    Show(Show),
+}
+
+/// List people in the order of their keys
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  tenure identity list --search okafor
+  tenure identity list --status departed --json")]
+struct List {
+    /// Only people who stand here
+    #[arg(long, value_name = "STATUS", value_parser = status)]
+    status: Option<IdentityStatus>,
+    /// Part of the key or the name
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
+    /// Go on after this key
+    #[arg(long, value_name = "KEY")]
+    after: Option<String>,
+    /// How many at most
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    limit: u32,
+}
+
+fn status(text: &str) -> Result<IdentityStatus, String> {
+    IdentityStatus::parse(text).ok_or_else(|| {
+        let known: Vec<&str> = IdentityStatus::ALL
+            .iter()
+            .map(|status| status.as_str())
+            .collect();
+        format!("known are {}", known.join(", "))
+    })
+}
+
+/// Show one person: accounts, rights with the reason for each, and what the sources said
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  tenure identity show E10023
+  tenure identity show E10023 --json | jq '.grants[] | {system, entitlement, status}'")]
+struct Show {
+    /// The person's key
+    key: String,
+}
+
+/// Runs one of the commands on people.
+///
+/// # Errors
+/// When the person is not known, or the database cannot be reached.
+pub async fn run(context: &Context, command: IdentityCommand) -> anyhow::Result<Exit> {
+    match command.command {
+        Sub::List(list) => list_people(context, list).await,
+        Sub::Show(show) => show_person(context, &show.key).await,
+    }
+}
+
+#[derive(Serialize)]
+struct Found {
+    counts: BTreeMap<&'static str, u64>,
+    identities: Vec<IdentityRow>,
+    /// What `--after` takes to go on.
+    next: Option<String>,
+}
+
+async fn list_people(context: &Context, list: List) -> anyhow::Result<Exit> {
+    let database = context.database().await?;
+    let filter = IdentityFilter {
+        status: list.status,
+        search: list.search,
+    };
+    let identities = database
+        .directory
+        .identities(&filter, list.after.as_deref(), list.limit)
+        .await?;
+    let full = identities.len() >= usize::try_from(list.limit)?;
+    let found = Found {
+        counts: database
+            .directory
+            .identity_counts()
+            .await?
+            .into_iter()
+            .map(|(status, count)| (status.as_str(), count))
+            .collect(),
+        next: identities
+            .last()
+            .filter(|_| full)
+            .map(|row| row.identity_key.clone()),
+        identities,
+    };
+    context.output.result(&found, |found| {
+        if found.identities.is_empty() {
+            return "nobody".to_owned();
+        }
+        let now = now();
+        let mut listing =
+            Listing::new(&["KEY", "NAME", "TYPE", "STATUS", "CHANGED"]).narrow(&[0, 2, 3, 4]);
+        for row in &found.identities {
+            listing.row([
+                (plain(&row.identity_key), Tone::Code),
+                (shortened(&row.display_name, 40), Tone::Strong),
+                (plain(&row.identity_type), Tone::Dim),
+                (row.status.as_str().to_owned(), status_tone(row.status)),
+                (time::relative(row.changed_at, now), Tone::Dim),
+            ]);
+        }
+        let mut text = listing.to_string();
+        if let Some(next) = &found.next {
+            let _ = write!(
+                text,
+                "\n{}",
+                paint(
+                    format!("more: tenure identity list --after {}", plain(next)),
+                    Tone::Dim
+                )
+            );
+        }
+        text
+    })?;
+    Ok(Exit::Good)
+}
+
+fn status_tone(status: IdentityStatus) -> Tone {
+    match status {
+        IdentityStatus::Expected => Tone::Busy,
+        IdentityStatus::Active => Tone::Good,
+        IdentityStatus::Leaving => Tone::Warn,
+        IdentityStatus::Departed => Tone::Dim,
+    }
+}
+
+async fn show_person(context: &Context, key: &str) -> anyhow::Result<Exit> {
+    let database = context.database().await?;
+    let found = database.directory.identity(key).await?;
+    let detail = found.with_context(|| {
+        format!("nobody with the key `{key}` is known; see `tenure identity list --search`")
+    })?;
+    context.output.result(&detail, describe)?;
+    Ok(Exit::Good)
+}
+
+fn describe(detail: &IdentityDetail) -> String {
+    let now = now();
+    let identity = &detail.identity;
+    let mut text = format!(
+        "{}  {}  {}\n{}\n",
+        paint(plain(&identity.identity_key), Tone::Code),
+        paint(plain(&identity.display_name), Tone::Strong),
+        paint(identity.status.as_str(), status_tone(identity.status)),
+        paint(
+            format!(
+                "{} from source {} · known since {} · generation {}",
+                plain(&identity.identity_type),
+                plain(&identity.source),
+                time::clock(identity.first_seen_at, now),
+                identity.generation
+            ),
+            Tone::Dim
+        )
+    );
+    for (name, value) in &identity.attributes {
+        let value = match value {
+            Value::String(text) => plain(text),
+            Value::Null => continue,
+            other => plain(&other.to_string()),
+        };
+        if !value.is_empty() {
+            let _ = writeln!(
+                text,
+                "  {}  {value}",
+                paint(format!("{:<16}", plain(name)), Tone::Dim)
+            );
+        }
+    }
+    let _ = write!(
+        text,
+        "\n{}\n{}",
+        paint("Accounts", Tone::Strong),
+        accounts(detail)
+    );
+    let _ = write!(
+        text,
+        "\n\n{}\n{}",
+        paint("Rights", Tone::Strong),
+        grants(detail)
+    );
+    let _ = write!(
+        text,
+        "\n\n{}\n{}",
+        paint("What the sources said", Tone::Strong),
+        events(detail)
+    );
+    text
+}
+
+fn proof(
+    verified: Option<chrono::DateTime<chrono::Utc>>,
+    unverified: Option<&str>,
+) -> (String, Tone) {
+    match (verified, unverified) {
+        (_, Some(why)) => (format!("unverified: {}", shortened(why, 60)), Tone::Warn),
+        (Some(at), None) => (
+            format!("verified {}", time::relative(at, now())),
+            Tone::Good,
+        ),
+        (None, None) => (String::new(), Tone::Dim),
+    }
+}
+
+fn accounts(detail: &IdentityDetail) -> String {
+    if detail.accounts.is_empty() {
+        return paint("none", Tone::Dim);
+    }
+    let mut listing =
+        Listing::new(&["SYSTEM", "ACCOUNT", "STATUS", "PROOF", "CASE"]).narrow(&[0, 2, 4]);
+    for row in &detail.accounts {
+        let (status, tone) = match row.status {
+            AccountStatus::Planned => ("planned", Tone::Busy),
+            AccountStatus::Active => ("active", Tone::Good),
+            AccountStatus::Disabled => ("disabled", Tone::Dim),
+            AccountStatus::Deleted => ("deleted", Tone::Dim),
+            AccountStatus::Uncertain => ("uncertain", Tone::Bad),
+        };
+        listing.row([
+            (plain(&row.system), Tone::Strong),
+            (shortened(&row.name, 40), Tone::Plain),
+            (status.to_owned(), tone),
+            proof(row.verified_at, row.unverified.as_deref()),
+            (case_view::short(&row.case_id).to_owned(), Tone::Code),
+        ]);
+    }
+    listing.to_string()
+}
+
+fn grants(detail: &IdentityDetail) -> String {
+    if detail.grants.is_empty() {
+        return paint("none", Tone::Dim);
+    }
+    let mut listing = Listing::new(&["SYSTEM", "RIGHT", "STATUS", "BECAUSE OF", "PROOF", "CASE"])
+        .narrow(&[0, 2, 5]);
+    for row in &detail.grants {
+        let (status, tone) = match row.status {
+            GrantStatus::Planned => ("planned", Tone::Busy),
+            GrantStatus::Active => ("active", Tone::Good),
+            GrantStatus::Revoked => ("revoked", Tone::Dim),
+            GrantStatus::Uncertain => ("uncertain", Tone::Bad),
+        };
+        let reasons: Vec<String> = row
+            .reasons
+            .iter()
+            .map(|reason| {
+                let way: Vec<String> = reason.via.iter().map(|role| plain(role)).collect();
+                if way.is_empty() {
+                    plain(&reason.role)
+                } else {
+                    format!("{} via {}", plain(&reason.role), way.join(", "))
+                }
+            })
+            .collect();
+        listing.row([
+            (plain(&row.system), Tone::Strong),
+            (shortened(&row.entitlement, 40), Tone::Plain),
+            (status.to_owned(), tone),
+            (reasons.join("; "), Tone::Plain),
+            proof(row.verified_at, row.unverified.as_deref()),
+            (case_view::short(&row.case_id).to_owned(), Tone::Code),
+        ]);
+    }
+    listing.to_string()
+}
+
+fn events(detail: &IdentityDetail) -> String {
+    if detail.events.is_empty() {
+        return paint("nothing", Tone::Dim);
+    }
+    let now = now();
+    let mut listing =
+        Listing::new(&["EFFECTIVE", "EVENT", "SOURCE", "STATUS", "CASES"]).narrow(&[0, 1, 3]);
+    for row in &detail.events {
+        let status = serde_json::to_value(row.status)
+            .ok()
+            .and_then(|it| it.as_str().map(str::to_owned))
+            .unwrap_or_default();
+        let cases: Vec<&str> = row
+            .cases
+            .iter()
+            .map(|case| case_view::short(case))
+            .collect();
+        listing.row([
+            (time::clock(row.effective_at, now), Tone::Dim),
+            (row.event_type.to_string(), Tone::Strong),
+            (plain(&row.source), Tone::Plain),
+            (status, Tone::Plain),
+            (cases.join(" "), Tone::Code),
+        ]);
+    }
+    let total = u64::try_from(detail.events.len()).unwrap_or(u64::MAX);
+    if detail.events.len() >= workflows::directory::EVENTS_SHOWN_MAX {
+        return format!(
+            "{listing}\n{}",
+            paint(
+                format!("the newest {}", counted(total, "event", "events")),
+                Tone::Dim
+            )
+        );
+    }
+    listing.to_string()
+}

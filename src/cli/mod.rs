@@ -1,0 +1,266 @@
+//! The command line: one file a command.
+
+mod bench;
+mod case;
+mod check;
+mod connector;
+mod demo;
+mod explain;
+pub mod format;
+mod identity;
+mod import;
+mod init;
+mod migrate;
+mod output;
+mod policy;
+mod serve;
+mod token;
+mod work;
+mod workflow;
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use workflows::config::{Configuration, Settings, StoreAddress};
+
+use crate::shell::{Database, database};
+
+pub use output::Output;
+
+/// Keeps access in step with employment, and proves when it ended
+#[derive(Debug, Parser)]
+#[command(
+    name = "tenure",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Start with `tenure demo`, then `tenure init`. Each command's `--help` has examples.",
+    after_long_help = "\
+Exit codes:
+  0  done
+  1  failed, or something that was checked is not good
+  2  the command line was wrong
+  3  waits for a person: the guard stopped an import, and it has to be approved or rejected
+
+Environment:
+  NO_COLOR        no colour, whatever --color says to terminals
+  TENURE_CONFIG   as --config
+  TENURE_STORE    as --store"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+struct Globals {
+    /// Print one JSON document instead of text
+    #[arg(long, global = true, help_heading = "Global options")]
+    json: bool,
+    /// The configuration folder
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "TENURE_CONFIG",
+        default_value = "tenure",
+        help_heading = "Global options"
+    )]
+    config: PathBuf,
+    /// The database, instead of the one the configuration names: `sqlite:FILE` or `postgres://...`
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "TENURE_STORE",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
+    store: Option<String>,
+    /// When to use colour
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Colour::Auto, help_heading = "Global options")]
+    color: Colour,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Colour {
+    /// On a terminal
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    /// The plugin that `tenure demo` starts
+    #[command(hide = true)]
+    DemoPlugin,
+    Init(init::Init),
+    Check(check::Check),
+    Serve(serve::Serve),
+    Import(import::Import),
+    Case(case::CaseCommand),
+    Identity(identity::IdentityCommand),
+    Explain(explain::Explain),
+    Workflow(workflow::WorkflowCommand),
+    Policy(policy::PolicyCommand),
+    Connector(connector::ConnectorCommand),
+    Token(token::TokenCommand),
+    Migrate(migrate::Migrate),
+    Bench(bench::Bench),
+    Completions(Completions),
+}
+
+/// Print a shell's completion script
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  tenure completions bash > /etc/bash_completion.d/tenure
+  tenure completions zsh > ~/.zfunc/_tenure
+  tenure completions fish > ~/.config/fish/completions/tenure.fish")]
+struct Completions {
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
+}
+
+/// How a command ended, when it did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Good,
+    /// It ran, and what it found is not good.
+    Bad,
+    /// A person has to decide.
+    Waiting,
+}
+
+impl Exit {
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Good => 0,
+            Self::Bad => 1,
+            Self::Waiting => 3,
+        }
+    }
+}
+
+/// What every command gets.
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub output: Output,
+    pub config: PathBuf,
+    pub store: Option<String>,
+}
+
+impl Context {
+    /// The whole configuration.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn configuration(&self) -> anyhow::Result<Configuration> {
+        self.require_folder()?;
+        Ok(Configuration::load(&self.config)?)
+    }
+
+    /// `tenure.yaml` alone.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        if self.store.is_none() {
+            self.require_folder()?;
+        }
+        Ok(Configuration::load_settings(&self.config)?)
+    }
+
+    fn require_folder(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.config.is_dir(),
+            "there is no configuration folder `{}`; `tenure init` writes one, or name another with `--config`",
+            self.config.display()
+        );
+        Ok(())
+    }
+
+    /// Where the store is.
+    ///
+    /// # Errors
+    /// When the configuration does not say.
+    pub fn address(&self) -> anyhow::Result<StoreAddress> {
+        database::address(&self.config, &self.settings()?, self.store.as_deref())
+    }
+
+    /// The database, which must exist.
+    ///
+    /// # Errors
+    /// When it does not, or cannot be reached.
+    pub async fn database(&self) -> anyhow::Result<Database> {
+        Database::existing(&self.address()?).await
+    }
+}
+
+/// Who a person at this command line is, in evidence.
+#[must_use]
+pub fn actor() -> engine::core::id::Actor {
+    let user = ["TENURE_USER", "SUDO_USER", "USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
+        .unwrap_or_else(|| "unknown".to_owned());
+    engine::core::id::Actor(format!("cli:{user}"))
+}
+
+/// Runs what the command line says.
+///
+/// # Errors
+/// Why the command failed.
+pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
+    match cli.globals.color {
+        Colour::Auto => {}
+        Colour::Always => anstream::ColorChoice::Always.write_global(),
+        Colour::Never => anstream::ColorChoice::Never.write_global(),
+    }
+    let context = Context {
+        output: Output {
+            json: cli.globals.json,
+        },
+        config: cli.globals.config,
+        store: cli.globals.store,
+    };
+    match cli.command {
+        Command::Demo(command) => demo::run(&context, command).await,
+        Command::DemoPlugin => demo::plugin().await,
+        Command::Init(command) => init::run(&context, command),
+        Command::Check(command) => check::run(&context, command).await,
+        Command::Serve(command) => serve::run(&context, command).await,
+        Command::Import(command) => import::run(&context, command).await,
+        Command::Case(command) => case::run(&context, command).await,
+        Command::Identity(command) => identity::run(&context, command).await,
+        Command::Explain(command) => explain::run(&context, command).await,
+        Command::Workflow(command) => workflow::run(&context, command),
+        Command::Policy(command) => policy::run(&context, &command),
+        Command::Connector(command) => connector::run(&context, command).await,
+        Command::Token(command) => token::run(&context, command).await,
+        Command::Migrate(command) => migrate::run(&context, command).await,
+        Command::Bench(command) => bench::run(&context, command).await,
+        Command::Completions(command) => {
+            let mut script = Vec::new();
+            clap_complete::generate(command.shell, &mut Cli::command(), "tenure", &mut script);
+            context.output.raw(&String::from_utf8_lossy(&script))?;
+            Ok(Exit::Good)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_makes_sense() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,156 @@
+//! `tenure serve`: a node and the API, until told to stop.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use engine::runner::SystemClock;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::format::{Tone, paint};
+use super::{Context, Exit};
+use crate::api;
+use crate::shell::{Database, Running, database};
+use crate::telemetry::{self, Metrics};
+
+/// Run a node and the API until told to stop
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Brings the database up to date, starts to work on the cases, and listens where `api.listen` of tenure.yaml says: only
+this machine can reach the default. Prints one line when it is ready.
+
+SIGTERM or SIGINT (Ctrl-C): takes nothing new, lets what is in flight come back, at most as long as `node.drain`
+says, gives its work back. A second signal ends it at once; what was in flight is read back at the next start.
+
+The log goes to the standard error; TENURE_LOG says how much (`info`, `tenure=debug`).
+
+Examples:
+  tenure serve
+  tenure serve --listen 127.0.0.1:0
+  tenure serve --no-api --store postgres://tenure@db.internal/tenure")]
+pub struct Serve {
+    /// Where to listen, instead of `api.listen`; port 0 takes any free one
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "no_api")]
+    listen: Option<String>,
+    /// Only the node, no API
+    #[arg(long)]
+    no_api: bool,
+}
+
+/// Serves until a signal.
+///
+/// # Errors
+/// When the configuration is wrong, the port is taken, or the database cannot be used.
+pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<Exit> {
+    // First, so that a signal during a slow start counts.
+    let mut stop = Stop::new()?;
+    let _ = telemetry::start();
+    let configuration = Arc::new(context.configuration()?);
+    let address = context.address()?;
+    let listener = if serve.no_api {
+        None
+    } else {
+        Some(listen(&configuration, serve.listen.as_deref()).await?)
+    };
+    let database = Database::prepare(&address).await?;
+    let metrics = Metrics::new();
+    let running = Running::start(Arc::clone(&configuration), database.clone(), &metrics).await?;
+    let api_stop = CancellationToken::new();
+    let (api, place) = match listener {
+        Some(listener) => {
+            let place = format!("http://{}", listener.local_addr()?);
+            let router = api::router(parts(&running, metrics));
+            (
+                Some(tokio::spawn(api::server::serve(
+                    listener,
+                    router,
+                    api_stop.clone(),
+                ))),
+                place,
+            )
+        }
+        None => (None, "no API".to_owned()),
+    };
+    let ready = serde_json::json!({ "listening": place, "store": database::shown(&address), "pid": std::process::id() });
+    if context.output.json {
+        context.output.raw(&ready.to_string())?;
+    } else {
+        context.output.line(format!(
+            "tenure is ready on {}, store {}",
+            paint(&place, Tone::Strong),
+            database::shown(&address)
+        ))?;
+    }
+    stop.wait().await;
+    context
+        .output
+        .note("stopping; a second signal ends at once")?;
+    let limit = configuration.settings.node.drain.std();
+    let drained = async {
+        api_stop.cancel();
+        if let Some(api) = api {
+            let _ = tokio::time::timeout(limit, api).await;
+        }
+        running.drain(limit).await
+    };
+    tokio::select! {
+        drained = drained => {
+            drained?;
+            Ok(Exit::Good)
+        }
+        () = stop.wait() => {
+            context.output.note("ended at once; what was in flight is read back at the next start")?;
+            Ok(Exit::Bad)
+        }
+    }
+}
+
+async fn listen(
+    configuration: &workflows::config::Configuration,
+    given: Option<&str>,
+) -> anyhow::Result<TcpListener> {
+    let settings = &configuration.settings.api;
+    api::server::bind(given.unwrap_or(&settings.listen), settings.allow_remote).await
+}
+
+fn parts(running: &Running, metrics: Metrics) -> api::Parts {
+    let (nudge, event_nudge, node) = running.handles();
+    let configuration = &running.configuration;
+    api::Parts {
+        database: running.database.clone(),
+        intake: running.intake.clone(),
+        definitions: Arc::clone(&running.definitions),
+        sources: configuration.sources.clone(),
+        systems: Arc::clone(&configuration.systems),
+        policy: Arc::clone(&configuration.policy),
+        clock: Arc::new(SystemClock),
+        nudge,
+        event_nudge,
+        node,
+        metrics,
+    }
+}
+
+/// The signals that mean stop.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

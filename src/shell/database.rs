@@ -1,0 +1,351 @@
+//! The database of an installation, by its address.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use engine::core::case::Case;
+use engine::core::definition::Definition;
+use engine::core::id::CaseId;
+use engine::store::postgres::{PostgresOptions, PostgresStore};
+use engine::store::sqlite::SqliteStore;
+use engine::store::{MIGRATIONS, Migration, SHARDS_DEFAULT, Store, StoreError, assemble};
+use secrecy::ExposeSecret as _;
+use uuid::Uuid;
+use workflows::actions::FACT_ROOTS;
+use workflows::config::{Settings, StoreAddress};
+use workflows::directory::{self, Directory};
+
+use super::case_view::Surroundings;
+use super::now;
+
+/// How many cases are looked through for one whose identifier begins as given.
+const PREFIX_CASES_MAX: usize = 100_000;
+/// The shortest beginning of an identifier that is looked for.
+const PREFIX_CHARS_MIN: usize = 4;
+
+/// Every schema step of the program, oldest first.
+#[must_use]
+pub fn migrations() -> Vec<Migration> {
+    [MIGRATIONS, directory::MIGRATIONS, crate::api::MIGRATIONS].concat()
+}
+
+/// Where the store is: `--store` if given, else what the settings say.
+///
+/// # Errors
+/// When it is no address, or the place that keeps it cannot be read.
+pub fn address(
+    root: &Path,
+    settings: &Settings,
+    given: Option<&str>,
+) -> anyhow::Result<StoreAddress> {
+    let Some(given) = given else {
+        return settings
+            .store
+            .address(root)
+            .map_err(|problem| anyhow::anyhow!("{problem}"));
+    };
+    if let Some(path) = given
+        .strip_prefix("sqlite:")
+        .filter(|path| !path.is_empty())
+    {
+        // Typed on the command line: relative to where the person stands.
+        return Ok(StoreAddress::Sqlite(
+            path.strip_prefix("//").unwrap_or(path).into(),
+        ));
+    }
+    if given.starts_with("postgres://") || given.starts_with("postgresql://") {
+        return Ok(StoreAddress::Postgres(given.to_owned().into()));
+    }
+    bail!(
+        "`--store` is no address of a store; write `sqlite:FILE` or `postgres://user@host/database`"
+    )
+}
+
+/// The address for people: never with a password.
+#[must_use]
+pub fn shown(address: &StoreAddress) -> String {
+    match address {
+        StoreAddress::Sqlite(path) => format!("sqlite:{}", path.display()),
+        StoreAddress::Postgres(url) => {
+            let url = url.expose_secret();
+            let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
+            let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
+            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+            format!("{scheme}://{host}")
+        }
+    }
+}
+
+/// An open database.
+#[derive(Clone)]
+pub struct Database {
+    pub store: Arc<dyn Store>,
+    pub directory: Directory,
+    opened: Opened,
+}
+
+/// Read-only access, for questions the store's trait does not have.
+pub enum Readers<'a> {
+    Sqlite(&'a sqlx::SqlitePool),
+    Postgres(&'a sqlx::PgPool),
+}
+
+#[derive(Clone)]
+enum Opened {
+    Sqlite(Arc<SqliteStore>),
+    Postgres(Arc<PostgresStore>),
+}
+
+impl Opened {
+    async fn open(address: &StoreAddress) -> anyhow::Result<Self> {
+        let name = shown(address);
+        Ok(match address {
+            StoreAddress::Sqlite(path) => {
+                if let Some(folder) = path
+                    .parent()
+                    .filter(|folder| !folder.as_os_str().is_empty())
+                {
+                    std::fs::create_dir_all(folder)
+                        .with_context(|| format!("cannot make `{}`", folder.display()))?;
+                }
+                let store = SqliteStore::open(path)
+                    .await
+                    .with_context(|| format!("cannot open `{name}`"))?;
+                Self::Sqlite(Arc::new(store))
+            }
+            StoreAddress::Postgres(url) => {
+                let store = PostgresStore::connect(url.expose_secret(), PostgresOptions::default())
+                    .await
+                    .with_context(|| format!("cannot connect to `{name}`"))?;
+                Self::Postgres(Arc::new(store))
+            }
+        })
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Sqlite(store) => Arc::clone(store) as Arc<dyn Store>,
+            Self::Postgres(store) => Arc::clone(store) as Arc<dyn Store>,
+        }
+    }
+
+    async fn into_database(self) -> Result<Database, StoreError> {
+        let directory = match &self {
+            Self::Sqlite(store) => Directory::on_sqlite(Arc::clone(store)).await?,
+            Self::Postgres(store) => Directory::on_postgres(Arc::clone(store)).await?,
+        };
+        Ok(Database {
+            store: self.store(),
+            directory,
+            opened: self,
+        })
+    }
+}
+
+impl Database {
+    /// Opens a database and brings its schema up to date; makes it when it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or was written by a newer program.
+    pub async fn prepare(address: &StoreAddress) -> anyhow::Result<Self> {
+        let opened = Opened::open(address).await?;
+        opened
+            .store()
+            .migrate(&migrations(), SHARDS_DEFAULT)
+            .await
+            .with_context(|| format!("cannot prepare `{}`", shown(address)))?;
+        Ok(opened.into_database().await?)
+    }
+
+    /// Opens a database that exists, to look into it.
+    ///
+    /// # Errors
+    /// When there is none, it cannot be reached, or its schema is not this program's.
+    pub async fn existing(address: &StoreAddress) -> anyhow::Result<Self> {
+        let name = shown(address);
+        if let StoreAddress::Sqlite(path) = address
+            && !path.exists()
+        {
+            bail!(
+                "there is no database at `{name}` yet; `tenure import` and `tenure serve` make it, or give another with `--store`"
+            );
+        }
+        let opened = Opened::open(address).await?;
+        let migrated = opened.store().migrate(&migrations(), SHARDS_DEFAULT).await;
+        migrated.with_context(|| format!("cannot bring `{name}` up to date"))?;
+        Ok(opened.into_database().await?)
+    }
+
+    #[must_use]
+    pub fn readers(&self) -> Readers<'_> {
+        match &self.opened {
+            Opened::Sqlite(store) => Readers::Sqlite(store.readers()),
+            Opened::Postgres(store) => Readers::Postgres(store.readers()),
+        }
+    }
+
+    /// Ends every connection; what is in flight is finished first.
+    pub async fn close(&self) {
+        match &self.opened {
+            Opened::Sqlite(store) => store.close().await,
+            Opened::Postgres(store) => store.close().await,
+        }
+    }
+
+    /// Whether some node holds shards on a lease that has not run out.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn node_alive(&self) -> anyhow::Result<bool> {
+        let now = now();
+        let shards = self.store.shards().await?;
+        Ok(shards.iter().any(|shard| {
+            shard.owner.is_some() && shard.lease_until.is_some_and(|until| until > now)
+        }))
+    }
+
+    /// The case that a person means: by identifier, by its beginning, or the newest of a subject.
+    ///
+    /// # Errors
+    /// When there is none, or more than one begins that way.
+    pub async fn find_case(&self, meant: &str) -> anyhow::Result<CaseId> {
+        if let Ok(id) = Uuid::parse_str(meant) {
+            return Ok(CaseId(id));
+        }
+        let mut found: Option<CaseId> = None;
+        let looks_like_id = meant.len() >= PREFIX_CHARS_MIN
+            && meant.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+        let filter = engine::store::CaseFilter::default();
+        let mut after = None;
+        let mut seen = 0;
+        while looks_like_id && seen < PREFIX_CASES_MAX {
+            let page = self
+                .store
+                .list(&filter, after, engine::store::PAGE_ROWS_MAX)
+                .await?;
+            let Some(last) = page.last() else { break };
+            after = Some(engine::store::CaseCursor {
+                created_at: last.head.created_at,
+                case: last.head.case,
+            });
+            seen += page.len();
+            for summary in &page {
+                if summary
+                    .head
+                    .case
+                    .to_string()
+                    .starts_with(&meant.to_ascii_lowercase())
+                    && let Some(other) = found.replace(summary.head.case)
+                {
+                    bail!(
+                        "`{meant}` is the beginning of more than one case: `{other}` and `{}`",
+                        summary.head.case
+                    );
+                }
+            }
+        }
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let subject = engine::core::id::Subject(meant.to_owned());
+        let filter = engine::store::CaseFilter {
+            subject: Some(subject),
+            ..filter
+        };
+        match self.store.list(&filter, None, 1).await?.first() {
+            Some(summary) => Ok(summary.head.case),
+            None => bail!(
+                "there is no case `{meant}`, and nobody of that key has one; see `tenure case list`"
+            ),
+        }
+    }
+
+    /// A case with its own version of the workflow.
+    ///
+    /// # Errors
+    /// When it does not exist or cannot be read.
+    pub async fn case(&self, id: CaseId) -> anyhow::Result<Case> {
+        let missing = || format!("there is no case `{id}`");
+        let shard = self.store.locate(id).await?.with_context(missing)?;
+        let stored = self.store.load(shard, id).await?.with_context(missing)?;
+        let hash = stored.head.definition.clone();
+        let text = self.store.definition(&hash).await?;
+        let text = text.with_context(|| {
+            format!(
+                "workflow version `{}` of case `{id}` is not stored",
+                hash.short()
+            )
+        })?;
+        // Read for showing: a version of before may use actions this program has no more.
+        let definition = Definition::parse(&stored.head.workflow, &text, FACT_ROOTS, &|_| true)
+            .with_context(|| {
+                format!(
+                    "workflow version `{}` of case `{id}` cannot be read",
+                    hash.short()
+                )
+            })?;
+        Ok(assemble(Arc::new(definition), stored)?)
+    }
+
+    /// What stands around a case.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn surroundings(&self, case: &Case) -> anyhow::Result<Surroundings> {
+        let mut ahead = Vec::new();
+        if !case.state.is_closed() {
+            let open = self
+                .store
+                .open_cases(&[(case.shard, case.subject.clone())])
+                .await?;
+            ahead = open
+                .into_iter()
+                .filter(|(_, other)| other.id != case.id && other.created_at <= case.created_at)
+                .map(|(_, other)| {
+                    (
+                        other.id.to_string(),
+                        other.workflow,
+                        other.state.as_str().to_owned(),
+                    )
+                })
+                .collect();
+        }
+        Ok(Surroundings {
+            ahead,
+            systems: self.directory.system_states().await?,
+            node_alive: self.node_alive().await?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "tests"
+    )]
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        let root = Path::new("/etc/tenure");
+        for (given, expected) in [
+            ("sqlite:/var/lib/t.db", "sqlite:/var/lib/t.db"),
+            (
+                "postgres://me:hunter2@db:5432/tenure?password=x",
+                "postgres://db:5432/tenure",
+            ),
+            ("postgresql://db/tenure", "postgresql://db/tenure"),
+        ] {
+            let address = address(root, &Settings::default(), Some(given)).unwrap();
+            assert_eq!(shown(&address), expected);
+        }
+        assert!(address(root, &Settings::default(), Some("mysql://x")).is_err());
+        let default = address(root, &Settings::default(), None).unwrap();
+        assert_eq!(shown(&default), "sqlite:/etc/tenure/tenure.db");
+    }
+}

@@ -1,0 +1,17 @@
+//! From a configuration folder to a running node.
+
+pub mod case_view;
+pub mod database;
+pub mod node;
+
+use chrono::{DateTime, Utc};
+use engine::runner::{Clock as _, SystemClock};
+
+pub use database::Database;
+pub use node::Running;
+
+/// The machine's clock, in whole microseconds: what both databases keep.
+#[must_use]
+pub fn now() -> DateTime<Utc> {
+    SystemClock.now()
+}

@@ -1,0 +1,305 @@
+//! A node on a configuration: the engine's node, and what has to run beside it.
+//!
+//! Beside the engine's own loop three small ones run: one starts what waited for its time, one for each system
+//! tells the directory whether it takes calls and looks after it while it does not, and one looks for older
+//! versions of workflows that open cases still run, once, at the start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use connectors::layer::Availability;
+use engine::core::definition::Definition;
+use engine::core::id::DefinitionHash;
+use engine::runner::{Clock, Definitions, Node, NodeConfig, NodeHandle, NodeStatus, SystemClock};
+use engine::store::{CaseCursor, CaseFilter, PAGE_ROWS_MAX};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use workflows::actions::{FACT_ROOTS, IdentityActions};
+use workflows::config::Configuration;
+use workflows::directory::{DirectoryProjection, SystemState, SystemStateRow};
+use workflows::intake::Intake;
+use workflows::systems::System;
+
+use super::{Database, now};
+use crate::telemetry::{Metrics, ObservedActions, ObservedStore};
+
+/// The longest pause between two looks for what waited for its time: events from other processes come unannounced.
+const DUE_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The pause after a look that failed.
+const FAILED_PAUSE: Duration = Duration::from_secs(2);
+/// How long the loops beside the node may take to end.
+const SIDE_LIMIT: Duration = Duration::from_secs(5);
+
+/// A running node with everything that belongs to it.
+pub struct Running {
+    pub database: Database,
+    pub configuration: Arc<Configuration>,
+    pub definitions: Arc<Definitions>,
+    pub intake: Intake,
+    node: NodeHandle,
+    due: Arc<Notify>,
+    stop: CancellationToken,
+    side: TaskTracker,
+}
+
+impl Running {
+    /// Starts to work on `database`, whose schema is up to date.
+    ///
+    /// # Errors
+    /// When the database cannot be used, or holds a version of a workflow that cannot be read.
+    pub async fn start(
+        configuration: Arc<Configuration>,
+        database: Database,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
+        let definitions = Arc::new(Definitions::new());
+        for definition in &configuration.definitions {
+            definitions.add(definition.clone());
+        }
+        keep_older_versions(&database, &definitions).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let actions = IdentityActions::new(
+            database.directory.clone(),
+            Arc::clone(&configuration.systems),
+            Arc::clone(&configuration.policy),
+            Arc::clone(&clock),
+        );
+        let actions = Arc::new(ObservedActions::new(Arc::new(actions), metrics.clone()));
+        let store = Arc::new(ObservedStore::new(
+            Arc::clone(&database.store),
+            metrics.clone(),
+        ));
+        let settings = &configuration.settings.node;
+        let config = NodeConfig {
+            name: settings.name.clone(),
+            lease_ms: u32::try_from(settings.lease.ms()).unwrap_or(u32::MAX),
+        };
+        let projection = Arc::new(DirectoryProjection);
+        let node = Node::start(
+            config,
+            store,
+            actions,
+            projection,
+            Arc::clone(&definitions),
+            clock,
+        )
+        .await
+        .context("cannot start a node")?;
+        let running = Self {
+            intake: Intake::new(database.directory.clone(), Arc::clone(&definitions)),
+            database,
+            configuration,
+            definitions,
+            node,
+            due: Arc::new(Notify::new()),
+            stop: CancellationToken::new(),
+            side: TaskTracker::new(),
+        };
+        running.start_side_loops();
+        Ok(running)
+    }
+
+    /// Says that something new came in: messages to cases, or events that wait for their time.
+    pub fn nudge(&self) {
+        self.node.nudge();
+        self.due.notify_one();
+    }
+
+    /// What the API needs of a node beside its intake.
+    #[must_use]
+    pub fn handles(&self) -> (Arc<Notify>, Arc<Notify>, watch::Receiver<NodeStatus>) {
+        (
+            self.node.nudger(),
+            Arc::clone(&self.due),
+            self.node.watcher(),
+        )
+    }
+
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        self.node.status()
+    }
+
+    /// Waits until nothing is in flight, queued or unread: false only if the node ended meanwhile.
+    pub async fn idle(&self) -> bool {
+        self.node.idle().await
+    }
+
+    /// Takes nothing new in, lets what has left come back, gives the shards back.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`; the node is ended all the same.
+    pub async fn drain(self, limit: Duration) -> anyhow::Result<()> {
+        self.stop.cancel();
+        self.side.close();
+        let drained = self.node.drain(limit).await;
+        // They only read, or say what the next start says again.
+        let _ = tokio::time::timeout(SIDE_LIMIT, self.side.wait()).await;
+        self.database.close().await;
+        Ok(drained?)
+    }
+
+    fn start_side_loops(&self) {
+        let (stop, intake) = (self.stop.clone(), self.intake.clone());
+        let (due, node) = (Arc::clone(&self.due), self.node.nudger());
+        self.side.spawn(async move {
+            let _ = stop
+                .run_until_cancelled(keep_starting_due(&intake, &due, &node))
+                .await;
+        });
+        for system in self.configuration.systems.iter() {
+            let (stop, system, database) =
+                (self.stop.clone(), Arc::clone(system), self.database.clone());
+            let name = self.configuration.settings.node.name.clone();
+            self.side.spawn(async move {
+                let _ = stop
+                    .run_until_cancelled(keep_telling(&system, &database, &name))
+                    .await;
+            });
+        }
+    }
+}
+
+/// Cases keep the version they started with, so the node has to know every version that an open case runs.
+async fn keep_older_versions(database: &Database, definitions: &Definitions) -> anyhow::Result<()> {
+    let filter = CaseFilter {
+        open_only: true,
+        ..CaseFilter::default()
+    };
+    let mut after = None;
+    loop {
+        let page = database.store.list(&filter, after, PAGE_ROWS_MAX).await?;
+        for summary in &page {
+            keep_version(
+                database,
+                definitions,
+                &summary.head.workflow,
+                &summary.head.definition,
+            )
+            .await?;
+        }
+        match page.last() {
+            Some(last) => {
+                after = Some(CaseCursor {
+                    created_at: last.head.created_at,
+                    case: last.head.case,
+                })
+            }
+            None => return Ok(()),
+        }
+    }
+}
+
+async fn keep_version(
+    database: &Database,
+    definitions: &Definitions,
+    workflow: &str,
+    hash: &DefinitionHash,
+) -> anyhow::Result<()> {
+    if definitions.by_hash(hash).is_some() {
+        return Ok(());
+    }
+    let text = database.store.definition(hash).await?;
+    let text = text.with_context(|| {
+        format!(
+            "version `{}` of workflow `{workflow}` is not stored",
+            hash.short()
+        )
+    })?;
+    let definition =
+        Definition::parse(workflow, &text, FACT_ROOTS, &|_| true).with_context(|| {
+            format!(
+                "version `{}` of workflow `{workflow}` cannot be read",
+                hash.short()
+            )
+        })?;
+    definitions.keep(definition);
+    Ok(())
+}
+
+async fn keep_starting_due(intake: &Intake, changed: &Notify, node: &Notify) {
+    loop {
+        let pause = match intake.start_due(now()).await {
+            Ok(due) => {
+                if !due.cases.is_empty() {
+                    node.notify_one();
+                }
+                let until = due.next.and_then(|next| (next - now()).to_std().ok());
+                until
+                    .unwrap_or(if due.next.is_some() {
+                        Duration::ZERO
+                    } else {
+                        DUE_PAUSE_MAX
+                    })
+                    .min(DUE_PAUSE_MAX)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for events that are due");
+                FAILED_PAUSE
+            }
+        };
+        let _ = tokio::time::timeout(pause, changed.notified()).await;
+    }
+}
+
+/// Writes every change of a system's availability into the directory, and looks after the system while it is held.
+async fn keep_telling(system: &System, database: &Database, node: &str) {
+    let connector = system.connector();
+    let mut availability = connector.watch();
+    loop {
+        let current = availability.borrow_and_update().clone();
+        let row = state_row(system.name(), node, &current);
+        if let Err(error) = database.directory.put_system_state(row).await {
+            tracing::warn!(system = system.name(), %error, "cannot store whether the system takes calls");
+        }
+        let wake = match &current {
+            Availability::Ready => None,
+            Availability::HeldUntil { until, .. } => {
+                Some(Instant::now() + (*until - now()).to_std().unwrap_or_default() + PROBE_SLACK)
+            }
+        };
+        tokio::select! {
+            changed = availability.changed() => if changed.is_err() { return },
+            () = at(wake) => { connector.probe().await; }
+        }
+    }
+}
+
+/// A look just after the moment named, not just before it.
+const PROBE_SLACK: Duration = Duration::from_millis(20);
+
+async fn at(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn state_row(system: &str, node: &str, availability: &Availability) -> SystemStateRow {
+    let (state, since, until, reason) = match availability {
+        Availability::Ready => (SystemState::Ready, None, None, None),
+        Availability::HeldUntil {
+            until,
+            since,
+            reason,
+        } => (
+            SystemState::Held,
+            Some(*since),
+            Some(*until),
+            Some(reason.clone()),
+        ),
+    };
+    SystemStateRow {
+        shard_id: 0,
+        system: system.to_owned(),
+        node: node.to_owned(),
+        state,
+        since,
+        until,
+        reason,
+        changed_at: now(),
+    }
+}
