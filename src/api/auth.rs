@@ -1,0 +1,116 @@
+//! Who calls, and what they may do.
+//!
+//! Every path but the open ones takes a token, also paths that do not exist: without one nobody learns which do.
+//! With one, everything can be read; there is nothing to hide from a caller who may read.
+
+use std::collections::BTreeSet;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::header;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
+use engine::core::id::Actor;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Api;
+use super::problem::ApiError;
+
+/// Paths that take no token.
+const OPEN: [&str; 3] = ["/healthz", "/readyz", "/openapi.json"];
+
+/// What a token allows. Each of the others includes `read`; `admin` includes all.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Look at everything.
+    Read,
+    /// Send events and files; retry, skip, cancel and signal cases; finish tasks.
+    Operate,
+    /// Answer approvals; approve or reject imports that the guard stopped.
+    Approve,
+    /// Make and revoke tokens.
+    Admin,
+}
+
+impl Role {
+    pub const ALL: [Self; 4] = [Self::Read, Self::Operate, Self::Approve, Self::Admin];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Operate => "operate",
+            Self::Approve => "approve",
+            Self::Admin => "admin",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == name)
+    }
+}
+
+/// Whoever presented a good token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The name in the evidence.
+    pub actor: Actor,
+    pub roles: BTreeSet<Role>,
+}
+
+impl Caller {
+    /// # Errors
+    /// [`ApiError::Forbidden`] when no role of the caller includes `needs`.
+    pub fn require(&self, needs: Role) -> Result<&Actor, ApiError> {
+        let included = needs == Role::Read && !self.roles.is_empty();
+        if included || self.roles.contains(&needs) || self.roles.contains(&Role::Admin) {
+            Ok(&self.actor)
+        } else {
+            Err(ApiError::Forbidden { needs })
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or(ApiError::Unauthenticated)
+    }
+}
+
+/// Lets nobody past without a good token.
+pub(super) async fn authenticate(
+    State(api): State<Api>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    if OPEN.contains(&request.uri().path()) {
+        return Ok(next.run(request).await);
+    }
+    let presented = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .ok_or(ApiError::Unauthenticated)?;
+    let caller = api
+        .tokens
+        .authenticate(presented, api.clock.now())
+        .await?
+        .ok_or(ApiError::Unauthenticated)?;
+    tracing::Span::current().record("actor", caller.actor.0.as_str());
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}

@@ -1,0 +1,443 @@
+//! `POST /v1/events`: business events as CloudEvents 1.0 in JSON, one or a batch.
+//!
+//! An event is acknowledged when it is durable. Its identity is `source` and `id` together: sent again, it
+//! changes nothing and is acknowledged again. A batch is checked as a whole before any of it is taken in.
+
+use std::collections::BTreeSet;
+
+use axum::extract::{Request, State};
+use chrono::{DateTime, Datelike as _, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
+use workflows::directory::EventStatus;
+use workflows::sources::record::Key;
+use workflows::sources::{BusinessEvent, EventType};
+
+use super::Shares;
+use super::auth::{Caller, Role};
+use super::input::{self, BODY_BYTES_MAX};
+use super::problem::{ApiError, Mistake, Problem};
+
+/// The most events of one batch.
+pub const EVENTS_MAX: usize = 500;
+/// The longest `id`, `source` and `subject`, in bytes.
+const NAME_BYTES_MAX: usize = 200;
+/// The most attributes an event may carry.
+const ATTRIBUTES_MAX: usize = 200;
+/// Events are about the years in between; anything else is a mistake in a date.
+const YEARS: std::ops::RangeInclusive<i32> = 1970..=2199;
+
+/// One event: CloudEvents 1.0, structured mode.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct CloudEvent {
+    /// `1.0`
+    specversion: String,
+    /// Unique for its source.
+    id: String,
+    /// Which feed says so.
+    source: String,
+    /// A word of the vocabulary: `hire`, `transfer`, `termination.effective`, ...
+    #[serde(rename = "type")]
+    #[schema(example = "termination.effective")]
+    event_type: String,
+    /// The key of the person.
+    subject: String,
+    /// When the source stated it.
+    time: String,
+    #[serde(default)]
+    datacontenttype: Option<String>,
+    #[serde(default)]
+    #[expect(
+        dead_code,
+        reason = "allowed by the format, and nothing here depends on it"
+    )]
+    dataschema: Option<String>,
+    #[serde(default)]
+    data: Data,
+    /// Extension attributes: allowed by the format, not understood here.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    extensions: Map<String, Value>,
+}
+
+/// What an event says. Unknown fields are refused: a slip in `effective_at` must not make it "now".
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Data {
+    /// From when it holds, RFC 3339; without it from `time`.
+    effective_at: Option<String>,
+    /// The IANA zone of the person; without it UTC.
+    zone: Option<String>,
+    /// Grows with every later statement of the source; without it the second of `time`.
+    version: Option<i64>,
+    /// The `id` of the event of the same source that this one replaces.
+    supersedes: Option<String>,
+    /// All that is known of the person after the event.
+    #[schema(value_type = Option<Object>)]
+    attributes: Option<Map<String, Value>>,
+    /// What changed: `{name: {from, to}}`.
+    #[schema(value_type = Option<Object>)]
+    changes: Option<Map<String, Value>>,
+    #[schema(value_type = Option<Object>)]
+    from: Option<Value>,
+    #[schema(value_type = Option<Object>)]
+    to: Option<Value>,
+    project: Option<String>,
+    last_day: Option<String>,
+    previous_last_day: Option<String>,
+    reason: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Acknowledged {
+    /// As sent.
+    id: String,
+    source: String,
+    /// The identifier in the directory and the evidence.
+    event_id: String,
+    /// False when the same event was acknowledged before.
+    new: bool,
+    /// What became of it: `started`, `waiting`, `superseded` or `recorded`. Null when it is not new.
+    #[schema(value_type = Option<String>)]
+    status: Option<EventStatus>,
+    /// The cases it started.
+    cases: Vec<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Acknowledgement {
+    events: Vec<Acknowledged>,
+}
+
+/// Send business events
+#[utoipa::path(
+    post, path = "/v1/events", tag = "events", security(("token" = ["operate"])),
+    request_body(description = "One event (`application/cloudevents+json`) or an array of at most 500 \
+        (`application/cloudevents-batch+json`)", content((CloudEvent = "application/cloudevents+json"),
+        (Vec<CloudEvent> = "application/cloudevents-batch+json"))),
+    responses(
+        (status = 202, body = Acknowledgement, description = "All of them are durable"),
+        (status = 400, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem),
+        (status = 422, body = Problem)
+    )
+)]
+pub(super) async fn post(
+    State(api): Shares,
+    caller: Caller,
+    request: Request,
+) -> Result<(axum::http::StatusCode, axum::Json<Acknowledgement>), ApiError> {
+    let actor = caller.require(Role::Operate)?;
+    let media = input::media_type(request.headers());
+    let batch = match media.as_str() {
+        "application/cloudevents+json" | "application/json" => false,
+        "application/cloudevents-batch+json" => true,
+        _ => {
+            return Err(ApiError::UnsupportedMedia {
+                expected: "`application/cloudevents+json` or `application/cloudevents-batch+json`",
+            });
+        }
+    };
+    let (parts, raw) = request.into_parts();
+    let bytes = input::body(&parts.headers, raw, BODY_BYTES_MAX).await?;
+    let sent: Vec<CloudEvent> = if batch {
+        serde_json::from_slice(&bytes)
+    } else {
+        serde_json::from_slice(&bytes).map(|event| vec![event])
+    }
+    .map_err(|error| input::json_error(&error))?;
+    let events = understand(&sent)?;
+    let mut acknowledged = Vec::with_capacity(events.len());
+    for (index, (sent, event)) in sent.iter().zip(&events).enumerate() {
+        let report = api
+            .intake
+            .event(event, actor, api.clock.now())
+            .await
+            .map_err(|error| match ApiError::from(error) {
+                // Those before it are durable; all of them sent again is harmless.
+                ApiError::Invalid { mistakes, .. } if batch => ApiError::mistakes(
+                    mistakes
+                        .into_iter()
+                        .map(|mistake| {
+                            Mistake::new(format!("/{index}{}", mistake.at), mistake.what)
+                        })
+                        .collect(),
+                ),
+                other => other,
+            })?;
+        acknowledged.push(Acknowledged {
+            id: sent.id.clone(),
+            source: sent.source.clone(),
+            event_id: report.id,
+            new: report.new,
+            status: report.status,
+            cases: report.cases.iter().map(ToString::to_string).collect(),
+        });
+    }
+    api.nudge.notify_one();
+    api.event_nudge.notify_one();
+    Ok((
+        axum::http::StatusCode::ACCEPTED,
+        axum::Json(Acknowledgement {
+            events: acknowledged,
+        }),
+    ))
+}
+
+/// Checks all events before any is taken in.
+fn understand(sent: &[CloudEvent]) -> Result<Vec<BusinessEvent>, ApiError> {
+    if sent.is_empty() || sent.len() > EVENTS_MAX {
+        return Err(ApiError::wrong(
+            "",
+            format!("{} events; give 1 to {EVENTS_MAX}", sent.len()),
+        ));
+    }
+    let mut mistakes = Vec::new();
+    let mut events = Vec::with_capacity(sent.len());
+    let mut seen = BTreeSet::new();
+    for (index, event) in sent.iter().enumerate() {
+        let mut checking = Checking {
+            at: if sent.len() == 1 {
+                String::new()
+            } else {
+                format!("/{index}")
+            },
+            mistakes: &mut mistakes,
+        };
+        if !seen.insert((&event.source, &event.id)) {
+            checking.note(
+                "/id",
+                format!(
+                    "`{}` of `{}` is in this batch twice",
+                    event.id, event.source
+                ),
+            );
+        }
+        events.extend(checking.event(event));
+    }
+    if mistakes.is_empty() {
+        Ok(events)
+    } else {
+        Err(ApiError::mistakes(mistakes))
+    }
+}
+
+struct Checking<'a> {
+    at: String,
+    mistakes: &'a mut Vec<Mistake>,
+}
+
+impl Checking<'_> {
+    fn note(&mut self, field: &str, what: impl Into<String>) {
+        self.mistakes
+            .push(Mistake::new(format!("{}{field}", self.at), what));
+    }
+
+    fn event(&mut self, sent: &CloudEvent) -> Option<BusinessEvent> {
+        let before = self.mistakes.len();
+        if sent.specversion != "1.0" {
+            self.note(
+                "/specversion",
+                format!("is `{}`; this server speaks `1.0`", sent.specversion),
+            );
+        }
+        for (field, value) in [
+            ("/id", &sent.id),
+            ("/source", &sent.source),
+            ("/subject", &sent.subject),
+        ] {
+            if value.is_empty()
+                || value.len() > NAME_BYTES_MAX
+                || value.trim() != value
+                || value.chars().any(char::is_control)
+            {
+                self.note(field, format!("give 1 to {NAME_BYTES_MAX} bytes without control characters or blanks around"));
+            }
+        }
+        let media = sent
+            .datacontenttype
+            .as_deref()
+            .unwrap_or("application/json");
+        if !media
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .eq_ignore_ascii_case("application/json")
+        {
+            self.note(
+                "/datacontenttype",
+                format!("is `{media}`; this server takes `application/json`"),
+            );
+        }
+        let named_well = |name: &String| {
+            name.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        };
+        for name in sent
+            .extensions
+            .keys()
+            .filter(|name| !named_well(name) || *name == "data_base64")
+        {
+            self.note(
+                &format!("/{}", pointer(name)),
+                "is no attribute of CloudEvents; what it says belongs into `data`",
+            );
+        }
+        let event_type = EventType::parse(&sent.event_type);
+        if event_type.is_none() {
+            let known: Vec<&str> = EventType::ALL.iter().map(|known| known.as_str()).collect();
+            self.note(
+                "/type",
+                workflows::policy::problem::suggest(&sent.event_type, "types of event", known),
+            );
+        }
+        let occurred_at = self.time("/time", &sent.time);
+        let effective_at = match &sent.data.effective_at {
+            Some(text) => self.time("/data/effective_at", text),
+            None => occurred_at,
+        };
+        let zone = sent.data.zone.as_deref().unwrap_or("UTC");
+        if zone.parse::<chrono_tz::Tz>().is_err() {
+            self.note(
+                "/data/zone",
+                format!("`{zone}` is no IANA time zone; write one like `Europe/Zurich`"),
+            );
+        }
+        if let Some(attributes) = &sent.data.attributes {
+            self.attributes(attributes);
+        }
+        let said = sent.data.said();
+        if !input::storable(&said) {
+            self.note("/data", "holds U+0000, which cannot be stored");
+        }
+        let (Some(event_type), Some(occurred_at), Some(effective_at)) =
+            (event_type, occurred_at, effective_at)
+        else {
+            return None;
+        };
+        (self.mistakes.len() == before).then(|| BusinessEvent {
+            id: event_id(&sent.source, &sent.id),
+            source: sent.source.clone(),
+            event_type,
+            subject: Key::new(sent.subject.clone()),
+            occurred_at,
+            effective_at,
+            zone: zone.to_owned(),
+            version: sent.data.version.unwrap_or_else(|| occurred_at.timestamp()),
+            supersedes: sent
+                .data
+                .supersedes
+                .as_ref()
+                .map(|id| event_id(&sent.source, id)),
+            data: said,
+        })
+    }
+
+    fn time(&mut self, field: &str, text: &str) -> Option<DateTime<Utc>> {
+        match DateTime::parse_from_rfc3339(text) {
+            Ok(time) if YEARS.contains(&time.year()) => {
+                // Both databases keep microseconds.
+                DateTime::from_timestamp_micros(time.timestamp_micros())
+            }
+            Ok(time) => {
+                self.note(
+                    field,
+                    format!(
+                        "is in the year {}; give one from {} to {}",
+                        time.year(),
+                        YEARS.start(),
+                        YEARS.end()
+                    ),
+                );
+                None
+            }
+            Err(error) => {
+                self.note(
+                    field,
+                    format!(
+                        "`{}` is no time: {error}; write one like `2026-03-01T08:00:00Z`",
+                        shown(text)
+                    ),
+                );
+                None
+            }
+        }
+    }
+
+    fn attributes(&mut self, attributes: &Map<String, Value>) {
+        if attributes.len() > ATTRIBUTES_MAX {
+            self.note(
+                "/data/attributes",
+                format!(
+                    "has {} attributes; at most {ATTRIBUTES_MAX} are taken",
+                    attributes.len()
+                ),
+            );
+        }
+        for (name, value) in attributes {
+            let scalar = |value: &Value| !value.is_array() && !value.is_object();
+            let flat = match value {
+                Value::Array(values) => values.iter().all(scalar),
+                value => scalar(value),
+            };
+            if !flat {
+                self.note(
+                    &format!("/data/attributes/{}", pointer(name)),
+                    "is nested; give text, a number, true or false, or a list of these",
+                );
+            }
+        }
+    }
+}
+
+impl Data {
+    /// What the directory keeps of it: the fields that are there.
+    fn said(&self) -> Value {
+        let all = json!({
+            "attributes": self.attributes,
+            "changes": self.changes,
+            "from": self.from,
+            "to": self.to,
+            "project": self.project,
+            "last_day": self.last_day,
+            "previous_last_day": self.previous_last_day,
+            "reason": self.reason,
+        });
+        match all {
+            Value::Object(fields) => Value::Object(
+                fields
+                    .into_iter()
+                    .filter(|(_, value)| !value.is_null())
+                    .collect(),
+            ),
+            other => other,
+        }
+    }
+}
+
+/// The directory's identifier for an event of a source: two sources may use the same `id`.
+fn event_id(source: &str, id: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update((source.len() as u64).to_be_bytes());
+    hash.update(source);
+    hash.update(id);
+    let hex: String = hash
+        .finalize()
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("evt_{hex}")
+}
+
+/// A name inside a JSON pointer.
+fn pointer(name: &str) -> String {
+    shown(name).replace('~', "~0").replace('/', "~1")
+}
+
+/// The beginning of a text, for messages.
+fn shown(text: &str) -> String {
+    text.chars().take(60).collect()
+}

@@ -1,0 +1,224 @@
+//! Counts what was committed: cases made and closed, access lag, and the commits themselves. Counted only once
+//! the database has it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use engine::core::Timestamp;
+use engine::core::admission::OpenCase;
+use engine::core::case::{CaseState, Verification};
+use engine::core::id::{CaseId, DefinitionHash, ShardId, Subject};
+use engine::store::{
+    Batch, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, HistoryRow, InboxRow, Migration,
+    Outcome, OutcomeKind, Projection, ReplyRow, ShardLease, ShardRow, StepEnding, Store,
+    StoreError, StoredCase, TimerRow, Work,
+};
+use tokio::time::Instant;
+use uuid::Uuid;
+use workflows::actions::name;
+use workflows::directory::LagKind;
+
+use super::Metrics;
+use super::actions::system_of;
+
+/// A store whose commits are counted. Give it to the node; everything else may use the store itself.
+pub struct ObservedStore {
+    inner: Arc<dyn Store>,
+    metrics: Metrics,
+}
+
+impl ObservedStore {
+    #[must_use]
+    pub fn new(inner: Arc<dyn Store>, metrics: Metrics) -> Self {
+        Self { inner, metrics }
+    }
+
+    fn count(&self, batch: &Batch) {
+        for head in &batch.heads {
+            self.metrics.case_started(&head.workflow);
+        }
+        for outcome in &batch.outcomes {
+            if let OutcomeKind::Closed { state } = outcome.kind {
+                self.metrics.case_closed(&outcome.workflow, state);
+            }
+            if let Some((system, kind, seconds)) = lag(outcome) {
+                self.metrics.lag(system, kind, seconds);
+            }
+        }
+    }
+}
+
+/// How long a verified change of access took: from the moment it was effective *and* known.
+fn lag(outcome: &Outcome) -> Option<(&str, LagKind, f64)> {
+    let OutcomeKind::Step {
+        uses,
+        ending: StepEnding::Done,
+        item,
+        with,
+        output,
+        verification,
+        ..
+    } = &outcome.kind
+    else {
+        return None;
+    };
+    let kind = match uses.as_str() {
+        name::ACCOUNT_CREATE | name::ACCOUNT_ENABLE | name::GRANT_ADD => LagKind::Grant,
+        name::ACCOUNT_DISABLE
+        | name::ACCOUNT_DELETE
+        | name::GRANT_REVOKE
+        | name::SESSIONS_REVOKE => LagKind::Removal,
+        _ => return None,
+    };
+    if *verification != Some(Verification::Verified) {
+        return None;
+    }
+    let since = outcome
+        .effective_at
+        .map_or(outcome.received_at, |effective| {
+            effective.max(outcome.received_at)
+        });
+    Some((
+        system_of([with, item, output])?,
+        kind,
+        (outcome.at - since).as_seconds_f64().max(0.0),
+    ))
+}
+
+#[async_trait]
+impl Store for ObservedStore {
+    async fn commit(&self, batch: &Batch, projection: &dyn Projection) -> Result<(), StoreError> {
+        let start = Instant::now();
+        let committed = self.inner.commit(batch, projection).await;
+        match &committed {
+            Ok(()) => {
+                self.metrics.committed(batch.history.len(), start.elapsed());
+                self.count(batch);
+            }
+            Err(_) => self.metrics.commit_failed(),
+        }
+        committed
+    }
+
+    async fn migrate(&self, migrations: &[Migration], shards: u32) -> Result<(), StoreError> {
+        self.inner.migrate(migrations, shards).await
+    }
+
+    async fn shard_count(&self) -> Result<u32, StoreError> {
+        self.inner.shard_count().await
+    }
+
+    async fn acquire(
+        &self,
+        node: &str,
+        lease_ms: u32,
+        replaces: &[String],
+    ) -> Result<Vec<ShardLease>, StoreError> {
+        self.inner.acquire(node, lease_ms, replaces).await
+    }
+
+    async fn renew(
+        &self,
+        node: &str,
+        leases: &[ShardLease],
+        lease_ms: u32,
+    ) -> Result<(), StoreError> {
+        self.inner.renew(node, leases, lease_ms).await
+    }
+
+    async fn release(&self, node: &str, leases: &[ShardLease]) -> Result<(), StoreError> {
+        self.inner.release(node, leases).await
+    }
+
+    async fn shards(&self) -> Result<Vec<ShardRow>, StoreError> {
+        self.inner.shards().await
+    }
+
+    async fn write(&self, work: &dyn Work) -> Result<(), StoreError> {
+        self.inner.write(work).await
+    }
+
+    async fn put_inbox(&self, rows: &[InboxRow]) -> Result<(), StoreError> {
+        self.inner.put_inbox(rows).await
+    }
+
+    async fn inbox(&self, shards: &[ShardId], limit: u32) -> Result<Vec<InboxRow>, StoreError> {
+        self.inner.inbox(shards, limit).await
+    }
+
+    async fn reply(&self, shard: ShardId, id: Uuid) -> Result<Option<ReplyRow>, StoreError> {
+        self.inner.reply(shard, id).await
+    }
+
+    async fn forget_replies(&self, before: Timestamp) -> Result<(), StoreError> {
+        self.inner.forget_replies(before).await
+    }
+
+    async fn load(&self, shard: ShardId, case: CaseId) -> Result<Option<StoredCase>, StoreError> {
+        self.inner.load(shard, case).await
+    }
+
+    async fn locate(&self, case: CaseId) -> Result<Option<ShardId>, StoreError> {
+        self.inner.locate(case).await
+    }
+
+    async fn restless(&self, shards: &[ShardId]) -> Result<Vec<(ShardId, CaseId)>, StoreError> {
+        self.inner.restless(shards).await
+    }
+
+    async fn existing(&self, cases: &[(ShardId, CaseId)]) -> Result<HashSet<CaseId>, StoreError> {
+        self.inner.existing(cases).await
+    }
+
+    async fn open_cases(
+        &self,
+        subjects: &[(ShardId, Subject)],
+    ) -> Result<Vec<(Subject, OpenCase)>, StoreError> {
+        self.inner.open_cases(subjects).await
+    }
+
+    async fn timers(
+        &self,
+        shards: &[ShardId],
+        until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<TimerRow>, StoreError> {
+        self.inner.timers(shards, until, limit).await
+    }
+
+    async fn put_definition(
+        &self,
+        hash: &DefinitionHash,
+        name: &str,
+        source: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.inner.put_definition(hash, name, source, now).await
+    }
+
+    async fn definition(&self, hash: &DefinitionHash) -> Result<Option<String>, StoreError> {
+        self.inner.definition(hash).await
+    }
+
+    async fn list(
+        &self,
+        filter: &CaseFilter,
+        after: Option<CaseCursor>,
+        limit: u32,
+    ) -> Result<Vec<CaseSummary>, StoreError> {
+        self.inner.list(filter, after, limit).await
+    }
+
+    async fn counts(&self) -> Result<Vec<(String, CaseState, u64)>, StoreError> {
+        self.inner.counts().await
+    }
+
+    async fn history(&self, shard: ShardId, case: CaseId) -> Result<Vec<HistoryRow>, StoreError> {
+        self.inner.history(shard, case).await
+    }
+
+    async fn evidence(&self, shard: ShardId, case: CaseId) -> Result<Vec<EvidenceRow>, StoreError> {
+        self.inner.evidence(shard, case).await
+    }
+}
