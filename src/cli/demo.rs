@@ -239,7 +239,7 @@ fn render(report: &Report, keep: bool) -> String {
     );
     let _ = writeln!(
         text,
-        "\n{}  from effective and known until it was read back",
+        "\n{}  from effective and known until read back; by hand, until attested",
         paint("Access lag", Tone::Strong)
     );
     let _ = writeln!(text, "{}", indented(&lag(report)));
@@ -405,13 +405,18 @@ fn timeline(leaver: &Leaver) -> String {
         leaver.state,
         time::length(took)
     );
+    let effective = leaver
+        .effective_at
+        .map(|at| format!(", effective {}", at.format("%Y-%m-%d")))
+        .unwrap_or_default();
     let _ = writeln!(
         text,
         "  {}",
         paint(
             format!(
-                "case {} because of {}",
+                "case {}: {}{effective}, put in force by {}",
                 short(&leaver.case),
+                plain(&leaver.why),
                 plain(&leaver.initiator)
             ),
             Tone::Dim
@@ -435,7 +440,7 @@ fn timeline(leaver: &Leaver) -> String {
             text,
             "  {since:>8} {sign} {}  {}",
             paint(
-                format!("{:<32}", shortened(&what.join(" "), 32)),
+                format!("{:<ABOUT_CHARS$}", shortened(&what.join(" "), ABOUT_CHARS)),
                 Tone::Code
             ),
             paint(
