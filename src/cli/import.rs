@@ -54,17 +54,12 @@ Exit code 3: the guard stopped it."
 pub struct Import {
     #[command(subcommand)]
     command: Option<Sub>,
-    #[command(flatten)]
-    file: Option<ImportFile>,
-}
-
-#[derive(Debug, Args)]
-struct ImportFile {
     /// The file
-    file: PathBuf,
+    #[arg(required = true)]
+    file: Option<PathBuf>,
     /// Which source it comes from
-    #[arg(long, value_name = "NAME")]
-    source: String,
+    #[arg(long, value_name = "NAME", required = true)]
+    source: Option<String>,
     /// The manifest, when it does not lie beside the file
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
@@ -72,6 +67,15 @@ struct ImportFile {
     #[arg(long, value_name = "YYYY-MM-DD")]
     as_of: Option<NaiveDate>,
     #[command(flatten)]
+    then: Then,
+}
+
+/// A file to take in, and what to do then.
+struct ImportFile {
+    file: PathBuf,
+    source: String,
+    manifest: Option<PathBuf>,
+    as_of: Option<NaiveDate>,
     then: Then,
 }
 
@@ -154,13 +158,31 @@ struct Reject {
 /// # Errors
 /// When the file is refused, or the database cannot be reached.
 pub async fn run(context: &Context, import: Import) -> anyhow::Result<Exit> {
-    match (import.command, import.file) {
-        (None, Some(file)) => take_in(context, &file).await,
-        (Some(Sub::List(list)), _) => list_files(context, list).await,
-        (Some(Sub::Show(show)), _) => show_file(context, &show.difference).await,
-        (Some(Sub::Approve(approve)), _) => approve_file(context, &approve).await,
-        (Some(Sub::Reject(reject)), _) => reject_file(context, &reject).await,
-        (None, None) => bail!("name a file and its `--source`; see `tenure import --help`"),
+    match (import.command, import.file, import.source) {
+        (None, Some(file), Some(source)) => {
+            let Import {
+                manifest,
+                as_of,
+                then,
+                ..
+            } = import;
+            take_in(
+                context,
+                &ImportFile {
+                    file,
+                    source,
+                    manifest,
+                    as_of,
+                    then,
+                },
+            )
+            .await
+        }
+        (Some(Sub::List(list)), ..) => list_files(context, list).await,
+        (Some(Sub::Show(show)), ..) => show_file(context, &show.difference).await,
+        (Some(Sub::Approve(approve)), ..) => approve_file(context, &approve).await,
+        (Some(Sub::Reject(reject)), ..) => reject_file(context, &reject).await,
+        (None, ..) => bail!("name a file and its `--source`; see `tenure import --help`"),
     }
 }
 

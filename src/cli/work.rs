@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use engine::core::case::CaseState;
+use engine::core::id::ShardId;
 use engine::store::CaseFilter;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -160,16 +161,19 @@ pub async fn work_off(
     let mut open_most = 0;
     let mut last = (Remaining::default(), Instant::now());
     loop {
+        // First the inbox, then the cases: a message leaves it in the transaction that makes its case.
+        let unread = unread(database).await?;
         let mut remaining = states(database).await?;
         let open = remaining.open();
         open_most = open_most.max(open);
         bar.set(open_most - open, open_most);
         bar.say(held(database).await?);
-        if open == 0 {
+        if open == 0 && !unread {
             bar.end();
             return Ok(remaining);
         }
         let moved = remaining.cases != last.0.cases
+            || unread
             || running.is_some_and(|running| !running.status().idle);
         if moved {
             last = (remaining.clone(), Instant::now());
@@ -189,6 +193,13 @@ pub async fn work_off(
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Whether messages wait that no node has taken yet.
+async fn unread(database: &Database) -> anyhow::Result<bool> {
+    let count = i32::try_from(database.store.shard_count().await?)?;
+    let shards: Vec<ShardId> = (0..count).map(ShardId).collect();
+    Ok(!database.store.inbox(&shards, 1).await?.is_empty())
 }
 
 /// The systems that are away, for the bar.
