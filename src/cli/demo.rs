@@ -380,7 +380,7 @@ fn guard(report: &Report) -> String {
     );
     let _ = writeln!(
         text,
-        "  until a person approved exactly {}",
+        "  until a person approved exactly\n  {}",
         paint(shortened(&guard.difference_id, 68), Tone::Code)
     );
     text

@@ -300,7 +300,7 @@ impl Story<'_> {
             let reasons = reasons.join("; ");
             (self.tell)(Told::Note(format!("the guard stopped the file: {reasons}")));
             (self.tell)(Told::Note(format!(
-                "approving exactly difference {}",
+                "approving exactly {}",
                 guard.difference_id
             )));
         } else {
