@@ -1,7 +1,7 @@
 //! Tables without lines: headings, columns two spaces apart.
 
 use comfy_table::{
-    Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width,
+    Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table,
 };
 
 use super::Tone;
@@ -34,6 +34,8 @@ impl Listing {
         };
         table.set_content_arrangement(arrangement);
         table.enforce_styling();
+        // Blanks at the end of a line must not be styled: they are cut off.
+        table.style_text_only();
         Self {
             table,
             right: Vec::new(),
@@ -94,8 +96,6 @@ impl std::fmt::Display for Listing {
             }
             if self.narrow.contains(&index) {
                 column.set_constraint(ColumnConstraint::ContentWidth);
-            } else {
-                column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(8)));
             }
         }
         for (position, line) in table.lines().enumerate() {

@@ -431,19 +431,29 @@ impl<'a> Parser<'a> {
 
     fn value(&mut self) -> Result<Value, Refusal> {
         self.rest = self.rest.trim_start();
-        let mut stream = serde_json::Deserializer::from_str(self.rest).into_iter::<Value>();
-        let value = match stream.next() {
-            Some(Ok(
-                value @ (Value::String(_) | Value::Bool(_) | Value::Number(_) | Value::Null),
-            )) => value,
+        let end = if self.rest.starts_with('"') {
+            let mut stream = serde_json::Deserializer::from_str(self.rest).into_iter::<String>();
+            match stream.next() {
+                Some(Ok(_)) => stream.byte_offset(),
+                _ => return Err(self.wrong("the closing quote of a text")),
+            }
+        } else {
+            self.rest
+                .find(|c: char| c.is_whitespace() || matches!(c, ')' | ']'))
+                .unwrap_or(self.rest.len())
+        };
+        let (text, rest) = self.rest.split_at(end);
+        let value = match serde_json::from_str(text) {
+            Ok(value @ (Value::String(_) | Value::Bool(_) | Value::Number(_) | Value::Null)) => {
+                value
+            }
             _ => {
                 return Err(
                     self.wrong("a value: a text in double quotes, a number, true, false or null")
                 );
             }
         };
-        let used = stream.byte_offset();
-        self.rest = self.rest.get(used..).unwrap_or_default();
+        self.rest = rest;
         Ok(value)
     }
 
