@@ -347,7 +347,9 @@ mod tests {
         );
         check(
             people,
-            &|account| drop(account.rights.insert("x".to_owned())),
+            &|account| {
+                account.rights.insert("x".to_owned());
+            },
             "should not have `x`",
         );
         let without: Vec<Person> = people
