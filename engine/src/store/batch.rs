@@ -98,6 +98,23 @@ impl<'a> Writes<'a> {
     }
 }
 
+impl Writes<'_> {
+    /// The cases that rows of the batch belong to, some more than once.
+    pub(super) fn cases(&self) -> impl Iterator<Item = (ShardId, CaseId)> {
+        let moved = self.moved.iter().map(|(_, row)| (row.shard, row.case));
+        let born = self.born.iter().map(|row| (row.shard, row.case));
+        let steps = [&self.steps.fresh, &self.steps.known, &self.steps.either];
+        let steps = steps.into_iter().flatten().map(|row| (row.shard, row.case));
+        let history = self.history.iter().map(|row| (row.shard, row.case));
+        let evidence = self.evidence.iter().map(|(row, _)| (row.shard, row.case));
+        moved
+            .chain(born)
+            .chain(steps)
+            .chain(history)
+            .chain(evidence)
+    }
+}
+
 impl<'a> Steps<'a> {
     /// Takes the last row for each instance and looks up the version its case has in the database.
     fn of(rows: &'a [StepRow], states: &[FoldedState<'a>]) -> Self {

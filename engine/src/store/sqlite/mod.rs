@@ -9,7 +9,9 @@ mod inbox;
 mod json;
 mod leases;
 mod migrate;
+mod numbers;
 mod read;
+mod statements;
 mod writer;
 
 use std::collections::HashSet;
@@ -31,6 +33,7 @@ use super::{
     Batch, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, HistoryRow, InboxRow, Migration,
     Projection, ReplyRow, ShardLease, ShardRow, Store, StoreError, StoredCase, TimerRow, Work,
 };
+use numbers::Numbers;
 use writer::Writer;
 
 const READERS_MAX: u32 = 4;
@@ -43,6 +46,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct SqliteStore {
     path: PathBuf,
     writer: Writer,
+    numbers: Numbers,
     readers: SqlitePool,
 }
 
@@ -75,6 +79,7 @@ impl SqliteStore {
         Ok(Self {
             path: path.to_owned(),
             writer: Writer::open(writer).await?,
+            numbers: Numbers::default(),
             readers,
         })
     }
@@ -147,7 +152,7 @@ impl Store for SqliteStore {
     }
 
     async fn commit(&self, batch: &Batch, projection: &dyn Projection) -> Result<(), StoreError> {
-        commit::commit(&self.writer, batch, projection).await
+        commit::commit(self, batch, projection).await
     }
 
     async fn write(&self, work: &dyn Work) -> Result<(), StoreError> {

@@ -49,15 +49,17 @@ SELECT ",
     summary_columns!(),
     "
   FROM case_head AS head
-  JOIN case_state AS state ON state.shard_id = head.shard_id AND state.case_id = head.case_id
+  JOIN case_state AS state ON state.case_number = head.case_number
  WHERE head.shard_id = ?1 AND head.case_id = ?2"
 );
 
 const STEPS: &str = "
-SELECT shard_id, case_id, step, instance, attempt, failures, away, changed_at, state, body
-  FROM case_step
- WHERE shard_id = ?1 AND case_id = ?2
- ORDER BY step, instance";
+SELECT head.shard_id, head.case_id, step.step, step.instance, step.attempt, step.failures, step.away,
+       step.changed_at, step.state, step.body
+  FROM case_head AS head
+  JOIN case_step AS step ON step.case_number = head.case_number
+ WHERE head.shard_id = ?1 AND head.case_id = ?2
+ ORDER BY step.step, step.instance";
 
 /// One look-up by primary key in each shard.
 const LOCATE: &str = "
@@ -70,7 +72,7 @@ const RESTLESS: &str = "
 SELECT open.shard_id, open.case_id
   FROM json_each(?1) AS wanted
   JOIN case_open AS open ON open.shard_id = wanted.value
-  JOIN case_state AS state ON state.shard_id = open.shard_id AND state.case_id = open.case_id
+  JOIN case_state AS state ON state.case_number = open.case_number
  WHERE state.in_flight > 0 OR state.state = 'queued'
  ORDER BY open.created_at, open.case_id";
 
@@ -78,7 +80,7 @@ const OPEN_CASES: &str = "
 SELECT open.shard_id, open.case_id, open.created_at, open.subject, open.workflow, open.lane, state.state
   FROM json_each(?1) AS wanted
   JOIN case_open AS open ON open.shard_id = wanted.value ->> 0 AND open.subject = wanted.value ->> 1
-  JOIN case_state AS state ON state.shard_id = open.shard_id AND state.case_id = open.case_id
+  JOIN case_state AS state ON state.case_number = open.case_number
  ORDER BY open.created_at, open.case_id";
 
 /// Walks the key in order of time and stops at the limit; `+` keeps the shards from choosing another way.
@@ -103,7 +105,7 @@ SELECT ",
     summary_columns!(),
     "
   FROM case_head AS head
-  JOIN case_state AS state ON state.shard_id = head.shard_id AND state.case_id = head.case_id
+  JOIN case_state AS state ON state.case_number = head.case_number
  WHERE ",
     list_filter!()
 );
@@ -115,8 +117,8 @@ SELECT ",
     summary_columns!(),
     "
   FROM case_open AS open
-  JOIN case_head AS head ON head.shard_id = open.shard_id AND head.case_id = open.case_id
-  JOIN case_state AS state ON state.shard_id = open.shard_id AND state.case_id = open.case_id
+  JOIN case_head AS head ON head.case_number = open.case_number
+  JOIN case_state AS state ON state.case_number = open.case_number
  WHERE ",
     list_filter!()
 );
@@ -127,7 +129,7 @@ SELECT ",
     summary_columns!(),
     "
   FROM case_head AS head
-  JOIN case_state AS state ON state.shard_id = head.shard_id AND state.case_id = head.case_id
+  JOIN case_state AS state ON state.case_number = head.case_number
  WHERE head.shard_id IN (SELECT shard.shard_id FROM shard) AND head.subject = ?7
    AND (NOT ?8 OR state.closed_at IS NULL)
    AND ",
@@ -137,21 +139,24 @@ SELECT ",
 const COUNTS: &str = "
 SELECT head.workflow, state.state, count(*) AS cases
   FROM case_head AS head
-  JOIN case_state AS state ON state.shard_id = head.shard_id AND state.case_id = head.case_id
+  JOIN case_state AS state ON state.case_number = head.case_number
  GROUP BY head.workflow, state.state
  ORDER BY head.workflow, state.state";
 
 const HISTORY: &str = "
-SELECT shard_id, case_id, version, at, input, actor, events
-  FROM case_history
- WHERE shard_id = ?1 AND case_id = ?2
- ORDER BY version";
+SELECT head.shard_id, head.case_id, history.version, history.at, history.input, history.actor,
+       history.events
+  FROM case_head AS head
+  JOIN case_history AS history ON history.case_number = head.case_number
+ WHERE head.shard_id = ?1 AND head.case_id = ?2
+ ORDER BY history.version";
 
 const EVIDENCE: &str = "
-SELECT shard_id, case_id, version, at, leaf
-  FROM evidence
- WHERE shard_id = ?1 AND case_id = ?2
- ORDER BY version";
+SELECT head.shard_id, head.case_id, evidence.version, evidence.at, evidence.leaf
+  FROM case_head AS head
+  JOIN evidence ON evidence.case_number = head.case_number
+ WHERE head.shard_id = ?1 AND head.case_id = ?2
+ ORDER BY evidence.version";
 
 /// Head, state and steps of one moment: a commit between two of the statements must not be seen by half.
 pub(super) async fn load(
