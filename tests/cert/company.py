@@ -133,17 +133,19 @@ def prepare():
          "-w", env("TENURE_LAB_OPENLDAP_PASSWORD")],
         input=entries, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
     )
+    groups = env("TENURE_LAB_SCIM_URL").rstrip("/") + "/Groups"
+    headers = {"Content-Type": "application/scim+json", "Authorization": f"Bearer {env('TENURE_LAB_SCIM_TOKEN')}"}
+    # A SCIM server may hold two groups of one name, so what is there is asked first.
+    query = urllib.request.Request(groups + "?count=1000&excludedAttributes=members", headers=headers)
+    with urllib.request.urlopen(query, timeout=60) as answer:
+        there = {group["displayName"] for group in json.load(answer).get("Resources", [])}
     for name in wanted["scim"]:
+        if name in there:
+            continue
         body = json.dumps({"schemas": ["urn:ietf:params:scim:schemas:core:2.0:Group"], "displayName": name}).encode()
-        request = urllib.request.Request(
-            env("TENURE_LAB_SCIM_URL").rstrip("/") + "/Groups", data=body, method="POST",
-            headers={"Content-Type": "application/scim+json", "Authorization": f"Bearer {env('TENURE_LAB_SCIM_TOKEN')}"},
-        )
-        try:
-            urllib.request.urlopen(request, timeout=60).read()
-        except urllib.error.HTTPError as error:
-            if error.code != 409:
-                raise
+        request = urllib.request.Request(groups, data=body, method="POST", headers=headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            answer.read()
     user = env("TENURE_LAB_POSTGRES_TARGET_USER")
     for name in wanted["database"]:
         psql(f'CREATE ROLE "{name}" NOLOGIN; GRANT "{name}" TO "{user}" WITH ADMIN OPTION;', check=False)
