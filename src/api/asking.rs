@@ -34,9 +34,10 @@ pub struct Open {
     pub approvals: Vec<String>,
 }
 
-/// Where a listing goes on: the key of the last row.
+/// Where a listing goes on: the key of the last row. `group` is what leads the key: the number of the case on
+/// SQLite, the shard on PostgreSQL.
 struct Position {
-    shard: i32,
+    group: i64,
     case: Uuid,
     step: i32,
     instance: i32,
@@ -113,7 +114,7 @@ pub(super) async fn page(
 
 impl Position {
     const BEFORE_ALL: Self = Self {
-        shard: -1,
+        group: -1,
         case: Uuid::nil(),
         step: -1,
         instance: -1,
@@ -122,14 +123,14 @@ impl Position {
     fn text(&self) -> String {
         format!(
             "{}/{}/{}/{}",
-            self.shard, self.case, self.step, self.instance
+            self.group, self.case, self.step, self.instance
         )
     }
 
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('/');
         Some(Self {
-            shard: parts.next()?.parse().ok()?,
+            group: parts.next()?.parse().ok()?,
             case: parts.next()?.parse().ok()?,
             step: parts.next()?.parse().ok()?,
             instance: parts.next()?.parse().ok()?,
@@ -143,7 +144,7 @@ async fn read(api: &Api, after: &Position, limit: usize) -> Result<Vec<Found>, A
     macro_rules! fetch {
         ($pool:expr, $sql:expr) => {
             sqlx::query($sql)
-                .bind(after.shard)
+                .bind(after.group)
                 .bind(after.case)
                 .bind(after.step)
                 .bind(after.instance)
@@ -154,7 +155,7 @@ async fn read(api: &Api, after: &Position, limit: usize) -> Result<Vec<Found>, A
                 .map(|row| {
                     Ok(Found {
                         position: Position {
-                            shard: row.try_get("shard_id")?,
+                            group: row.try_get("leading")?,
                             case: row.try_get("case_id")?,
                             step: row.try_get("step")?,
                             instance: row.try_get("instance")?,
@@ -175,14 +176,15 @@ async fn read(api: &Api, after: &Position, limit: usize) -> Result<Vec<Found>, A
 
 // Walks over the open cases, never over the closed ones: what it costs grows with what is open.
 const ASKING_SQLITE: &str = "
-    SELECT s.shard_id, s.case_id, s.step, s.instance, s.body, o.workflow, o.subject
-    FROM case_open AS o JOIN case_step AS s ON s.shard_id = o.shard_id AND s.case_id = o.case_id
+    SELECT s.case_number AS leading, o.case_id, s.step, s.instance, s.body, o.workflow, o.subject
+    FROM case_open AS o JOIN case_step AS s ON s.case_number = o.case_number
     WHERE s.state = 'asking' AND s.instance >= 0
-      AND (s.shard_id, s.case_id, s.step, s.instance) > (?1, ?2, ?3, ?4)
-    ORDER BY s.shard_id, s.case_id, s.step, s.instance LIMIT ?5";
+      -- The case's identifier, ?2, belongs to the key of the other database.
+      AND (s.case_number, s.step, s.instance) > (?1, ?3, ?4) AND ?2 IS NOT NULL
+    ORDER BY s.case_number, s.step, s.instance LIMIT ?5";
 const ASKING_POSTGRES: &str = "
-    SELECT s.shard_id, s.case_id, s.step, s.instance, s.body, o.workflow, o.subject
+    SELECT s.shard_id::bigint AS leading, s.case_id, s.step, s.instance, s.body, o.workflow, o.subject
     FROM case_open AS o JOIN case_step AS s ON s.shard_id = o.shard_id AND s.case_id = o.case_id
     WHERE s.state = 'asking' AND s.instance >= 0
-      AND (s.shard_id, s.case_id, s.step, s.instance) > ($1, $2, $3, $4)
+      AND (s.shard_id, s.case_id, s.step, s.instance) > ($1::bigint, $2, $3, $4)
     ORDER BY s.shard_id, s.case_id, s.step, s.instance LIMIT $5";

@@ -230,3 +230,59 @@ pub fn text(at: &str, given: String) -> Result<String, ApiError> {
     }
     Ok(given)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "tests"
+    )]
+    use futures_util::stream;
+
+    use super::*;
+
+    type Chunk = Result<&'static str, std::io::Error>;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_pauses_too_long_is_given_up() {
+        let start: Chunk = Ok("{");
+        let slow = stream::once(async { start }).chain(stream::pending());
+        let started = tokio::time::Instant::now();
+        let error = body(&HeaderMap::new(), Body::from_stream(slow), 10)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, ApiError::TooSlow), "{error:?}");
+        assert_eq!(started.elapsed(), BODY_PAUSE_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_body_is_measured_even_when_its_length_is_not_stated() {
+        for (chunks, good) in [
+            (vec!["12345", "67890"], true),
+            (vec!["12345", "67890", "1"], false),
+        ] {
+            let chunks = stream::iter(chunks.into_iter().map(|chunk| -> Chunk { Ok(chunk) }));
+            let read = body(&HeaderMap::new(), Body::from_stream(chunks), 10).await;
+            assert_eq!(read.is_ok(), good);
+        }
+    }
+
+    #[test]
+    fn cursors_come_back_and_others_are_refused() {
+        let number = |text: &str| text.parse::<u32>().ok();
+        assert_eq!(cursor(Some(&cursor_text("17")), number).unwrap(), Some(17));
+        assert_eq!(cursor(None, number).unwrap(), None);
+        for bad in [
+            "",
+            "!",
+            "MTc=",
+            &cursor_text("x"),
+            &"A".repeat(CURSOR_BYTES_MAX + 1),
+        ] {
+            assert!(cursor(Some(bad), number).is_err(), "{bad}");
+        }
+    }
+}

@@ -10,6 +10,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -104,7 +105,11 @@ async fn accept(
     Ok((stream, place))
 }
 
-async fn connection(stream: TcpStream, router: Router, stop: &CancellationToken) {
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    router: Router,
+    stop: &CancellationToken,
+) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -125,5 +130,75 @@ async fn connection(stream: TcpStream, router: Router, stop: &CancellationToken)
             error = &error as &dyn std::error::Error,
             "a connection ended early"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "tests"
+    )]
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    fn router() -> Router {
+        Router::new().route("/", axum::routing::get(|| async { "here" }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_never_ends_is_given_up() {
+        let (mut ours, theirs) = tokio::io::duplex(1_024);
+        let started = tokio::time::Instant::now();
+        let served = tokio::spawn(async move {
+            connection(theirs, router(), &CancellationToken::new()).await;
+        });
+        ours.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n")
+            .await
+            .unwrap();
+        served.await.unwrap();
+        assert_eq!(started.elapsed().as_secs(), HEAD_TIMEOUT.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_closed_when_the_process_stops() {
+        let (mut ours, theirs) = tokio::io::duplex(1_024);
+        let stop = CancellationToken::new();
+        let stopping = stop.clone();
+        let served = tokio::spawn(async move { connection(theirs, router(), &stopping).await });
+        ours.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = vec![0; 512];
+        let read = ours.read(&mut answer).await.unwrap();
+        assert!(String::from_utf8_lossy(&answer[..read]).starts_with("HTTP/1.1 200"));
+        let started = tokio::time::Instant::now();
+        stop.cancel();
+        served.await.unwrap();
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn only_this_machine_is_listened_to_unless_said_otherwise() {
+        for listen in ["127.0.0.1:0", "[::1]:0", "localhost:0"] {
+            // Some machines have no IPv6; then the address is refused by the system, not by us.
+            if let Err(error) = bind(listen, false).await {
+                assert!(
+                    !format!("{error:#}").contains("allow_remote"),
+                    "{listen}: {error:#}"
+                );
+            }
+        }
+        for listen in ["0.0.0.0:0", "[::]:0"] {
+            let error = bind(listen, false).await.unwrap_err().to_string();
+            assert!(error.contains("allow_remote: true"), "{error}");
+        }
+        bind("0.0.0.0:0", true).await.unwrap();
+        let error = bind("nonsense", false).await.unwrap_err().to_string();
+        assert!(error.contains("no address"), "{error}");
     }
 }
