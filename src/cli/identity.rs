@@ -223,7 +223,9 @@ fn describe(detail: &IdentityDetail) -> String {
     text
 }
 
+/// How well a row is known. `at_work` says that its change is still to come.
 fn proof(
+    at_work: bool,
     verified: Option<chrono::DateTime<chrono::Utc>>,
     unverified: Option<&str>,
 ) -> (String, Tone) {
@@ -233,7 +235,9 @@ fn proof(
             format!("verified {}", time::relative(at, now())),
             Tone::Good,
         ),
-        (None, None) => (String::new(), Tone::Dim),
+        (None, None) if at_work => (String::new(), Tone::Dim),
+        // Neither read nor refuted by a read: somebody said so.
+        (None, None) => ("attested".to_owned(), Tone::Plain),
     }
 }
 
@@ -255,7 +259,11 @@ fn accounts(detail: &IdentityDetail) -> String {
             (plain(&row.system), Tone::Strong),
             (shortened(&row.name, 40), Tone::Plain),
             (status.to_owned(), tone),
-            proof(row.verified_at, row.unverified.as_deref()),
+            proof(
+                row.status == AccountStatus::Planned,
+                row.verified_at,
+                row.unverified.as_deref(),
+            ),
             (case_view::short(&row.case_id).to_owned(), Tone::Code),
         ]);
     }
@@ -292,7 +300,11 @@ fn grants(detail: &IdentityDetail) -> String {
             (shortened(&row.entitlement, 40), Tone::Plain),
             (status.to_owned(), tone),
             (reasons.join("; "), Tone::Plain),
-            proof(row.verified_at, row.unverified.as_deref()),
+            proof(
+                row.status == GrantStatus::Planned,
+                row.verified_at,
+                row.unverified.as_deref(),
+            ),
             (case_view::short(&row.case_id).to_owned(), Tone::Code),
         ]);
     }

@@ -420,7 +420,7 @@ fn status(row: &SnapshotRow) -> (&'static str, Tone) {
 
 /// Enough of a difference's identifier to find it again.
 pub(crate) fn short(difference: &str) -> &str {
-    difference.get(..12).unwrap_or(difference)
+    difference.get(..16).unwrap_or(difference)
 }
 
 /// The file that a person means by the beginning of its difference.
@@ -704,8 +704,8 @@ pub fn describe_report(report: &ImportReport) -> String {
     if report.events_waiting > 0 {
         let _ = writeln!(
             text,
-            "{} of these wait for their time",
-            number(report.events_waiting)
+            "{} for its time",
+            counted(report.events_waiting, "event waits", "events wait")
         );
     }
     if report.missing_not_removed > 0 {

@@ -5,6 +5,7 @@ mod case;
 mod check;
 mod connector;
 mod demo;
+mod demo_scim;
 mod explain;
 pub mod format;
 mod identity;
@@ -99,6 +100,7 @@ enum Command {
     /// The plugin that `tenure demo` starts
     #[command(hide = true)]
     DemoPlugin,
+    DemoScim(demo_scim::DemoScim),
     Init(init::Init),
     Check(check::Check),
     Serve(serve::Serve),
@@ -209,8 +211,16 @@ pub fn actor() -> engine::core::id::Actor {
     let user = ["TENURE_USER", "SUDO_USER", "USER", "LOGNAME"]
         .into_iter()
         .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
+        .or_else(user_id)
         .unwrap_or_else(|| "unknown".to_owned());
     engine::core::id::Actor(format!("cli:{user}"))
+}
+
+/// The user this process runs as, by number: services have no `USER`.
+fn user_id() -> Option<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::metadata("/proc/self").ok()?;
+    Some(format!("uid-{}", metadata.uid()))
 }
 
 /// Runs what the command line says.
@@ -233,6 +243,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Demo(command) => demo::run(&context, command).await,
         Command::DemoPlugin => demo::plugin().await,
+        Command::DemoScim(command) => demo_scim::run(&context, command).await,
         Command::Init(command) => init::run(&context, command),
         Command::Check(command) => check::run(&context, command).await,
         Command::Serve(command) => serve::run(&context, command).await,

@@ -8,7 +8,12 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Context, Exit};
 
+/// Measure how fast the engine goes on this machine and this database
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  tenure bench engine --store sqlite
+  tenure bench engine --store postgres --url postgres://localhost/postgres --json")]
 pub struct Bench {
     #[command(subcommand)]
     what: What,

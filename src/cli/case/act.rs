@@ -252,7 +252,14 @@ pub(super) async fn complete_task(context: &Context, done: CompleteTask) -> anyh
         proof: done.proof,
         output,
     };
-    told(context, &database, &case, command, "is finished").await
+    told(
+        context,
+        &database,
+        &case,
+        command,
+        "goes on: the task is finished",
+    )
+    .await
 }
 
 pub(super) async fn signal(context: &Context, signal: Signal) -> anyhow::Result<Exit> {

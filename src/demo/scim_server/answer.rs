@@ -65,11 +65,11 @@ impl Refusal {
             "the resource has another version now",
         )
     }
-    pub(super) fn not_implemented(what: &str) -> Self {
+    pub(super) fn method_not_allowed() -> Self {
         Self::new(
-            StatusCode::NOT_IMPLEMENTED,
+            StatusCode::METHOD_NOT_ALLOWED,
             None,
-            &format!("{what} is not offered here"),
+            "this address does not take that method",
         )
     }
     pub(super) fn internal(error: &sqlx::Error) -> Self {

@@ -150,9 +150,7 @@ fn router(server: Arc<Server>) -> Router {
     };
     let search = |kind: Kind| {
         axum::routing::post(move |state: Shared, body: Body| async move {
-            let query: ListQuery = serde_json::from_value(body.0?).map_err(|error| {
-                Refusal::invalid_syntax(&format!("not a search request: {error}"))
-            })?;
+            let query = ListQuery::of_body(body.0?)?;
             find(kind, state, query).await
         })
     };
@@ -169,7 +167,8 @@ fn router(server: Arc<Server>) -> Router {
         .route("/Groups/.search", search(Kind::Group))
         .route("/Groups/{id}", one(Kind::Group))
         .fallback(|| async { Refusal::not_found("the address") })
-        .method_not_allowed_fallback(|| async { Refusal::not_implemented("this method") });
+        .route("/.search", axum::routing::post(find_all))
+        .method_not_allowed_fallback(|| async { Refusal::method_not_allowed() });
     Router::new()
         .nest("/v2", routes)
         .fallback(|| async { Refusal::not_found("the address") })
@@ -238,18 +237,37 @@ enum Names {
 }
 
 impl Names {
-    fn text(self) -> String {
+    fn text(&self) -> String {
         match self {
-            Self::Text(text) => text,
+            Self::Text(text) => text.clone(),
             Self::List(names) => names.join(","),
         }
     }
 }
 
+impl ListQuery {
+    fn of_body(body: Value) -> Result<Self, Refusal> {
+        serde_json::from_value(body)
+            .map_err(|error| Refusal::invalid_syntax(&format!("not a search request: {error}")))
+    }
+
+    /// The first resource wanted, counted from 1, and how many.
+    fn page(&self) -> (u64, u64) {
+        let start = self.start_index.unwrap_or(1);
+        let count = self
+            .count
+            .map_or(PAGE_DEFAULT, |count| u64::try_from(count).unwrap_or(0));
+        (
+            u64::try_from(start).unwrap_or(1).max(1),
+            count.min(PAGE_MAX),
+        )
+    }
+}
+
 fn selection(
     kind: Kind,
-    only: Option<Names>,
-    without: Option<Names>,
+    only: Option<&Names>,
+    without: Option<&Names>,
 ) -> Result<Selection, Refusal> {
     Selection::parse(
         kind,
@@ -265,19 +283,51 @@ fn if_match(headers: &HeaderMap) -> Option<&str> {
 }
 
 async fn find(kind: Kind, State(server): Shared, query: ListQuery) -> Result<Response, Refusal> {
-    let selection = selection(kind, query.attributes, query.excluded_attributes)?;
+    let (start, count) = query.page();
+    let (shown, total) = page(&server, kind, &query, start, count).await?;
+    Ok(list(shown, total, start))
+}
+
+/// A search over both kinds (RFC 7644, 3.4.3). A kind that has no such attribute has no such resource.
+async fn find_all(State(server): Shared, body: Body) -> Result<Response, Refusal> {
+    let query = ListQuery::of_body(body.0?)?;
+    let (start, count) = query.page();
+    let (mut shown, mut total, mut refused) = (Vec::new(), 0, Vec::new());
+    for kind in [Kind::User, Kind::Group] {
+        let first = start.saturating_sub(total).max(1);
+        let most = count.saturating_sub(u64::try_from(shown.len()).unwrap_or(u64::MAX));
+        match page(&server, kind, &query, first, most).await {
+            Ok((found, there)) => {
+                shown.extend(found);
+                total += there;
+            }
+            Err(refusal) => refused.push(refusal),
+        }
+    }
+    match refused.pop() {
+        Some(refusal) if !refused.is_empty() => Err(refusal),
+        _ => Ok(list(shown, total, start)),
+    }
+}
+
+/// The resources of one kind on one page, and how many there are in all.
+async fn page(
+    server: &Server,
+    kind: Kind,
+    query: &ListQuery,
+    start: u64,
+    count: u64,
+) -> Result<(Vec<Value>, u64), Refusal> {
+    let selection = selection(
+        kind,
+        query.attributes.as_ref(),
+        query.excluded_attributes.as_ref(),
+    )?;
     let filter = query
         .filter
         .as_deref()
         .map(|text| Filter::parse(kind, text))
         .transpose()?;
-    let start = u64::try_from(query.start_index.unwrap_or(1))
-        .unwrap_or(1)
-        .max(1);
-    let count = query
-        .count
-        .map_or(PAGE_DEFAULT, |count| u64::try_from(count).unwrap_or(0))
-        .min(PAGE_MAX);
     let (wanted, rest) = indexed(kind, filter);
     let mut shown = Vec::new();
     let total = if rest.is_empty() {
@@ -324,7 +374,7 @@ async fn find(kind: Kind, State(server): Shared, query: ListQuery) -> Result<Res
         .into_iter()
         .map(|whole| selection.cut(whole))
         .collect();
-    Ok(list(shown, total, start))
+    Ok((shown, total))
 }
 
 /// Splits a filter into what an index answers and what has to be looked at row by row.
@@ -365,7 +415,11 @@ async fn create(
     query: ViewQuery,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let selection = selection(kind, query.attributes, query.excluded_attributes)?;
+    let selection = selection(
+        kind,
+        query.attributes.as_ref(),
+        query.excluded_attributes.as_ref(),
+    )?;
     let mut accepted = kind.accept(&body.0?)?;
     kind.check_required(&accepted)?;
     if kind == Kind::User {
@@ -384,7 +438,11 @@ async fn show(
     query: ViewQuery,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let selection = selection(kind, query.attributes, query.excluded_attributes)?;
+    let selection = selection(
+        kind,
+        query.attributes.as_ref(),
+        query.excluded_attributes.as_ref(),
+    )?;
     let row = server
         .storage
         .get(kind, &id)
@@ -411,7 +469,11 @@ async fn replace(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let selection = selection(kind, query.attributes, query.excluded_attributes)?;
+    let selection = selection(
+        kind,
+        query.attributes.as_ref(),
+        query.excluded_attributes.as_ref(),
+    )?;
     let mut accepted = kind.accept(&body.0?)?;
     kind.check_required(&accepted)?;
     let change = move |before: &Map<String, Value>| {
@@ -436,7 +498,11 @@ async fn change(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let selection = selection(kind, query.attributes, query.excluded_attributes)?;
+    let selection = selection(
+        kind,
+        query.attributes.as_ref(),
+        query.excluded_attributes.as_ref(),
+    )?;
     let request = body.0?;
     let change = |before: &Map<String, Value>| patch::apply(kind, before, &request);
     let row = server
@@ -532,7 +598,12 @@ impl Server {
         };
         if !found.is_empty() {
             let found = found.into_iter().map(|(id, display)| {
-                json!({ "value": id, "$ref": format!("{}/{endpoint}/{id}", self.base), "display": display, "type": of })
+                let reference = format!("{}/{endpoint}/{id}", self.base);
+                let mut entry = json!({ "value": id, "$ref": reference, "type": of });
+                if let (Kind::User, Value::Object(fields)) = (kind, &mut entry) {
+                    fields.insert("display".to_owned(), json!(display));
+                }
+                entry
             });
             fields.insert(name.to_owned(), Value::Array(found.collect()));
         }

@@ -228,6 +228,9 @@ fn extension(
         )));
     };
     for (name, value) in fields {
+        if name.eq_ignore_ascii_case("schemas") {
+            continue;
+        }
         at_path(
             kind,
             resource,

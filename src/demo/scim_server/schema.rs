@@ -222,7 +222,6 @@ const MEMBERS: &[Attribute] = &[
     Attribute::text("type", "What the member is.")
         .one_of(&["User"])
         .with(Mutability::Immutable),
-    Attribute::text("display", "The member's name.").with(Mutability::ReadOnly),
 ];
 
 const USER_ATTRIBUTES: &[Attribute] = &[
@@ -472,6 +471,10 @@ impl Kind {
     ) -> Result<Map<String, Value>, Refusal> {
         let mut accepted = Map::new();
         for (name, value) in fields {
+            // Some clients send it inside an extension too.
+            if name.eq_ignore_ascii_case("schemas") {
+                continue;
+            }
             let attribute = self.attribute(schema, name).ok_or_else(|| {
                 Refusal::invalid_value(&format!("{} have no attribute `{name}`", self.endpoint()))
             })?;
@@ -546,6 +549,10 @@ pub(super) fn accept_one(attribute: &Attribute, value: &Value) -> Result<Option<
         (Type::Complex, Value::Object(fields)) => {
             let mut accepted = Map::new();
             for (name, field) in fields {
+                // Examples of the RFC give members a name; it is shown nowhere, so it is not kept.
+                if attribute.name == "members" && name.eq_ignore_ascii_case("display") {
+                    continue;
+                }
                 let sub = attribute.sub(name).ok_or_else(|| {
                     Refusal::invalid_value(&format!(
                         "`{}` has no sub-attribute `{name}`",

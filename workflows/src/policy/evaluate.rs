@@ -322,10 +322,7 @@ roles:
         let people: Vec<IdentityFacts> = (0..2_000)
             .map(|person| facts(json!({"department": format!("d{}", person % 40), "projects": []})))
             .collect();
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "this test measures real time"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "this test measures real time")]
         let start = std::time::Instant::now();
         let grants: usize = people
             .iter()
