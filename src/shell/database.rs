@@ -193,7 +193,8 @@ impl Database {
         }
     }
 
-    /// Whether some node holds shards on a lease that has not run out.
+    /// Whether some node holds shards on a lease that has not run out. A node of this machine that is certainly dead
+    /// does not count: its shards can be taken over at once.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -201,7 +202,9 @@ impl Database {
         let now = now();
         let shards = self.store.shards().await?;
         Ok(shards.iter().any(|shard| {
-            shard.owner.is_some() && shard.lease_until.is_some_and(|until| until > now)
+            let owner = shard.owner.as_deref();
+            owner.is_some_and(|owner| !engine::runner::owner_is_dead(owner))
+                && shard.lease_until.is_some_and(|until| until > now)
         }))
     }
 

@@ -25,6 +25,7 @@ mod port;
 mod tests;
 
 pub use definitions::Definitions;
+pub use identity::is_dead as owner_is_dead;
 pub use message::{Command, Message, StartCase};
 pub use node::{Node, NodeConfig, NodeError, NodeHandle, NodeStatus, QueueStatus};
 pub use port::{Actions, Attempt, Availability, Clock, Resource, SystemClock};
