@@ -1,7 +1,7 @@
 //! How fast a store commits batches of single-step transitions, beside bare batched inserts of as many rows.
 //!
 //! ```text
-//! cargo run --release -p engine --example store_bench -- sqlite:/tmp/bench.sqlite [cases] [steps] [batch]
+//! cargo run --release -p engine --example store_bench -- sqlite:bench.sqlite [cases] [steps] [batch]
 //! cargo run --release -p engine --example store_bench -- postgres://user@host/empty_database
 //! ```
 //!

@@ -37,7 +37,7 @@ At the end every system is asked directly whether it is as it should be; if not,
 Examples:
   tenure demo
   tenure demo --people 1000 --seed 7
-  tenure demo --dir /tmp/demo       keep the folder: configuration, exports, database
+  tenure demo --dir demo-files      keep the folder: configuration, exports, database
   tenure demo --once --json         for scripts: one JSON object")]
 pub struct Demo {
     /// Run to the end and clean up

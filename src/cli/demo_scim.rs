@@ -14,7 +14,7 @@ use crate::demo::scim_server::ScimServer;
     hide = true,
     after_long_help = "\
 Examples:
-  TOKEN=secret tenure demo-scim --port 8099 --token env:TOKEN --file /tmp/scim.db"
+  TOKEN=secret tenure demo-scim --port 8099 --token env:TOKEN --file scim.db"
 )]
 pub struct DemoScim {
     /// The port on 127.0.0.1; 0 takes any free one

@@ -1,4 +1,6 @@
 //! A small company for tests: an embedded store, a running node, and systems in memory that break on demand.
+//!
+//! Longer than 800 lines: the system in memory and the company around it are one fixture.
 
 #![allow(
     clippy::unwrap_used,
@@ -809,6 +811,7 @@ impl Company {
                 if shown == expected {
                     return;
                 }
+                // sleeps: between two looks at the systems
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             panic!(
@@ -883,6 +886,7 @@ impl Company {
             if closed == expected {
                 return;
             }
+            // sleeps: between two looks at the systems
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("{:#?}", self.shown().await);

@@ -33,6 +33,9 @@
 //! | failed: permanent | park -> parked; forward -> parked, others go on; undo -> failed, case undoes |
 //!
 //! A failed undo parks, always: a case that could not take everything back stays visible.
+//!
+//! Longer than 800 lines: the table above is one match over state and input, and a reader has to be able to hold
+//! the two side by side.
 
 use serde_json::{Value, json};
 

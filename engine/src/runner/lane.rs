@@ -1,4 +1,7 @@
 //! The loop that moves cases: gather, decide, write, then let effects leave.
+//!
+//! Longer than 800 lines: gathering, deciding and writing share the state of the loop, and apart they would hand
+//! it to one another.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};

@@ -196,6 +196,7 @@ impl Bench {
                 }
                 last = Some(state);
             }
+            // sleeps: between two looks at the database
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("case is {last:?}, not {wanted:?}");
@@ -270,6 +271,7 @@ async fn a_node_ended_hard_is_taken_over_and_nothing_is_done_twice() {
                 .await;
         }
         node.nudge();
+        // sleeps: the moment of the crash is the point of the test
         tokio::time::sleep(Duration::from_millis(10 * u64::try_from(round).unwrap())).await;
         drop(node);
     }

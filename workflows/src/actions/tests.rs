@@ -1,5 +1,7 @@
 //! The built-in workflows on a running node and systems in memory: each succeeds, goes on or unwinds from each
 //! failing step, and survives every step run twice.
+//!
+//! Longer than 800 lines: one story after another over the same company.
 
 #![allow(
     clippy::unwrap_used,
@@ -322,6 +324,7 @@ async fn a_system_that_goes_away_and_comes_back_is_told_in_the_directory() {
             {
                 return states;
             }
+            // sleeps: between two looks at the company
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         panic!("never {wanted:?}");
@@ -510,6 +513,7 @@ async fn a_leaver_goes_on(operation: OperationName, left: &[&str]) {
         if company.ldap.shown()[0] == "a1: off" && company.scim.shown()[0] == left[0] {
             break;
         }
+        // sleeps: between two looks at the company
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     assert_eq!(
@@ -590,6 +594,7 @@ async fn a_mover_goes_on(operation: OperationName) {
         if company.scim.shown()[0] == "a1: on" {
             break;
         }
+        // sleeps: between two looks at the company
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     assert_eq!(
@@ -646,6 +651,7 @@ async fn a_system_that_is_away_holds_nothing_up_elsewhere() {
         {
             break;
         }
+        // sleeps: between two looks at the company
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     assert_eq!(company.scim.shown().len(), 20);
@@ -750,6 +756,7 @@ async fn a_system_operated_by_hand_gives_all_its_tasks_at_once() {
     company.import("2026-01-01", &[BOB]).await;
     let node = company.node().await;
     let (joiner, asking) = loop {
+        // sleeps: between two looks at the company
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         let Some(joiner) = company.cases().await.into_iter().next() else {
             continue;
@@ -809,6 +816,7 @@ async fn a_leaver_takes_the_place_of_a_joiner_that_waits() {
         if company.scim.shown() == ["a1: on git"] {
             break;
         }
+        // sleeps: between two looks at the company
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     let revoke = BusinessEvent {
@@ -848,6 +856,7 @@ async fn a_node_that_is_killed_leaves_nothing_undone_and_nothing_done_twice() {
     company.import("2026-01-01", &people).await;
     for round in 0..8 {
         let node = company.node().await;
+        // sleeps: the moment of the crash is the point of the test
         tokio::time::sleep(std::time::Duration::from_millis(15 * round)).await;
         drop(node);
     }

@@ -187,6 +187,7 @@ fn ambiguous(answer: Result<Outcome, Error>) -> String {
 async fn is_gone(pid: &str) {
     let gone = async {
         while Path::new("/proc").join(pid).exists() {
+            // sleeps: between two looks at the process table
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -522,6 +523,7 @@ async fn one_slow_request_does_not_end_a_plugin_that_answers_others() {
     let reading = async {
         for _ in 0..40 {
             assert_eq!(plugin.read().await.unwrap(), None);
+            // sleeps: spreads the calls over the time in which the late answer comes
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
     };

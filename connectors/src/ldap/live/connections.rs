@@ -195,6 +195,7 @@ async fn a_kept_connection_that_died_is_replaced_unnoticed() {
         );
         proxy.cut();
         // The end of the stream has to arrive before it can be seen.
+        // sleeps: there is nothing to look at before the end of the stream is here
         tokio::time::sleep(Duration::from_millis(50)).await;
         let attributes = Attributes::from([("title".to_owned(), json!(format!("T{round}")))]);
         let update = Operation::UpdateAccount {
