@@ -27,6 +27,9 @@ mod patch;
 mod schema;
 mod storage;
 
+#[cfg(test)]
+mod tests;
+
 use answer::{Refusal, Selection, list, plain, resource};
 use filter::{Comparison, Filter};
 use schema::{Kind, SCHEMAS};
