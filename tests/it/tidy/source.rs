@@ -341,7 +341,7 @@ pub fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 
         .filter(move |at| {
             let before = text[..*at].chars().next_back().is_some_and(is_word);
             let after = text[at + word.len()..].chars().next().is_some_and(is_word);
-            !(open && before) && !(close && after)
+            !(open && before || close && after)
         })
 }
 
