@@ -347,6 +347,7 @@ impl Machine<'_> {
                     ),
                     class: FailureClass::Permanent,
                 })?;
+            let due = whole_us(due);
             if due > self.now {
                 return Ok(Plan::Delay(due));
             }
@@ -455,7 +456,8 @@ impl Machine<'_> {
             TimerTarget::Step(step) => {
                 let standing = self.case.step_run(step).map(|run| run.state)
                     == Some(StepState::Delayed { due });
-                if !standing || self.case.ending.is_some() {
+                let goes_on = matches!(self.case.state, CaseState::Running | CaseState::Parked);
+                if !standing || !goes_on {
                     return Err(Illegal::StaleTimer);
                 }
                 self.begin(step);
@@ -717,7 +719,7 @@ impl Machine<'_> {
                 self.wait(place, due, mode, WaitReason::SystemAway, Some(failure));
             }
             FailureClass::NotBefore(until) => {
-                let due = until.max(self.now + pause_away(1).delta());
+                let due = whole_us(until).max(self.now + pause_away(1).delta());
                 self.wait(place, due, mode, WaitReason::NotBefore, Some(failure));
             }
         }
@@ -1313,6 +1315,11 @@ enum Plan {
     Delay(Timestamp),
     Skip(String),
     Open(Vec<Planned>),
+}
+
+/// Cut to what both databases keep, so that a timer read back is the timer that stands.
+fn whole_us(time: Timestamp) -> Timestamp {
+    Timestamp::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
 }
 
 fn timer_target(event: &Event) -> Option<TimerTarget> {

@@ -233,6 +233,30 @@ fn a_failure_undoes_what_was_done_last_first() {
 }
 
 #[test]
+fn a_case_that_undoes_starts_nothing_when_a_timer_comes_due() {
+    let mut case = case_of(
+        "name: t\non_failure: undo\nsteps:\n  - {id: a, uses: x, undo: {uses: ux}}\n  - {id: later, uses: y, needs: [a], after: 1m}\n  - {id: c, uses: z, needs: [a]}\n",
+    );
+    drive(
+        &mut case,
+        vec![Input::Start, finished(0, 0, 1, succeeded())],
+    );
+    let StepState::Delayed { due } = case.steps[1].state else {
+        panic!("not delayed")
+    };
+    drive(
+        &mut case,
+        vec![finished(2, 0, 1, failed(FailureClass::Permanent))],
+    );
+    assert_eq!(case.state, CaseState::Undoing);
+    let target = TimerTarget::Step(StepIndex(1));
+    assert_eq!(
+        decide(&mut case, Input::TimerDue { target, due }, now()),
+        Err(Illegal::StaleTimer)
+    );
+}
+
+#[test]
 fn a_failed_undo_leaves_the_case_visibly_stuck() {
     let mut case = case_of(
         "name: t\non_failure: undo\nsteps:\n  - {id: a, uses: x, undo: {uses: ux}}\n  - {id: c, uses: z}\n",
