@@ -255,6 +255,45 @@ fn every_licence_is_allowed() {
     assert_eq!(refused, Vec::<String>::new());
 }
 
+/// The crates that no line of the table in ARCHITECTURE.md justifies, and the lines that justify nothing.
+fn unjustified(named: &BTreeSet<String>, document: &str) -> (Vec<String>, Vec<String>) {
+    let table = document.split("\n## Dependencies\n").nth(1).unwrap();
+    let cells = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split('|').next());
+    let listed: BTreeSet<String> = cells
+        .flat_map(|cell| cell.split(','))
+        .map(|name| name.trim().to_owned())
+        .filter(|name| name != "crate")
+        .collect();
+    (
+        named.difference(&listed).cloned().collect(),
+        listed.difference(named).cloned().collect(),
+    )
+}
+
+#[test]
+fn every_dependency_is_justified() {
+    let document = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap();
+    let named: BTreeSet<String> = packages
+        .iter()
+        .filter(|package| package["source"].is_null())
+        .flat_map(|package| package["dependencies"].as_array().unwrap())
+        .filter(|dependency| !dependency["source"].is_null())
+        .map(|dependency| text(dependency, "name").to_owned())
+        .collect();
+    let nothing = (Vec::new(), Vec::new());
+    assert_eq!(unjustified(&named, &document), nothing);
+
+    let mut more = named.clone();
+    more.insert("left-pad".to_owned());
+    more.remove("tokio");
+    let found = (vec!["left-pad".to_owned()], vec!["tokio".to_owned()]);
+    assert_eq!(unjustified(&more, &document), found);
+}
+
 #[test]
 fn a_licence_that_is_not_allowed_is_found() {
     let allowed =
