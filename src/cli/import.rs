@@ -49,7 +49,7 @@ Examples:
   tenure import list --waiting
   tenure import approve 5e1f70c2
 
-Exit code 3: the guard stopped it."
+Exit code 3: a person has to go on: the guard stopped it, or with --run and --wait, tasks and approvals are open."
 )]
 pub struct Import {
     #[command(subcommand)]
@@ -334,10 +334,11 @@ async fn then(
         let remaining = work_off(context, &database, None, limit).await?;
         worked(&database, &started, remaining).await?
     };
-    let exit = if remaining.remaining.open() == 0 {
-        Exit::Good
-    } else {
-        Exit::Bad
+    let exit = match (remaining.remaining.open(), remaining.remaining.timed_out) {
+        (0, _) => Exit::Good,
+        // Only people can go on.
+        (_, false) => Exit::Waiting,
+        (_, true) => Exit::Bad,
     };
     let imported = Imported {
         report,

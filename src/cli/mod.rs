@@ -42,7 +42,7 @@ Exit codes:
   0  done
   1  failed, or something that was checked is not good
   2  the command line was wrong
-  3  waits for a person: the guard stopped an import, and it has to be approved or rejected
+  3  waits for a person: the guard stopped an import, or the work that is left takes somebody
 
 Environment:
   NO_COLOR        no colour, whatever --color says to terminals
@@ -268,10 +268,69 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::panic, reason = "tests")]
     use super::*;
 
     #[test]
     fn the_command_line_makes_sense() {
         Cli::command().debug_assert();
+    }
+
+    /// Options of a command that share a name with a global one clash only when they are read.
+    #[test]
+    fn every_command_reads_its_line() {
+        for line in [
+            "demo --once --json",
+            "init",
+            "init /tmp/x",
+            "check --offline --system a --system b",
+            "serve --listen 127.0.0.1:0",
+            "import people.csv --source hr --as-of 2026-03-01 --run",
+            "import list --waiting",
+            "import show x",
+            "import approve x --run --timeout 5",
+            "import reject x --note why",
+            "case list --open --state parked --workflow leaver",
+            "case show E1 --all",
+            "case watch E1",
+            "case retry E1 --step s --instance 2",
+            "case skip E1 --step s --reason r",
+            "case cancel E1 --reason r",
+            "case approve E1 --note n",
+            "case reject E1",
+            "case complete-task E1 --proof p --output {}",
+            "case signal E1 name --payload {}",
+            "identity list --status leaving --search x",
+            "identity show E1",
+            "explain E1",
+            "explain E1 crm sales",
+            "workflow list",
+            "workflow show leaver",
+            "workflow schema",
+            "workflow actions",
+            "workflow graph leaver",
+            "policy check",
+            "connector test crm --fixture f.json",
+            "token create a --role read --role operate --days 3",
+            "token list",
+            "token revoke a",
+            "migrate",
+            "bench engine --store sqlite --cases 10 --steps 10 --for-each 5 --json",
+            "completions bash",
+        ] {
+            let words = ["tenure", "--store", "sqlite:x.db"]
+                .into_iter()
+                .chain(line.split(' '));
+            let words: Vec<&str> = if line.contains("--store") {
+                ["tenure"].into_iter().chain(line.split(' ')).collect()
+            } else {
+                words.collect()
+            };
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{line}: {error}");
+            }
+        }
+        assert!(Cli::try_parse_from(["tenure", "import"]).is_err());
+        assert!(Cli::try_parse_from(["tenure", "import", "people.csv"]).is_err());
     }
 }

@@ -458,6 +458,7 @@ async fn apply(database: &mut SqliteConnection, operation: Operation) -> Result<
             account,
             entitlement,
         } => {
+            badge(&mut transaction, &account).await?;
             let done = sqlx::query("DELETE FROM access WHERE account = ? AND zone = ?")
                 .bind(&account)
                 .bind(&entitlement)

@@ -314,6 +314,23 @@ fn instance_wait(
     };
     let mut since = Some(instance.changed_at);
     let (kind, why, next_at) = match &instance.state {
+        InstanceState::Running { .. } if held(instance, surroundings).is_some() => {
+            // It has not left: the queue of a system that is away lets nothing out.
+            let row = held(instance, surroundings);
+            since = row.and_then(|row| row.since).or(since);
+            let reason = row
+                .and_then(|row| row.reason.as_deref())
+                .unwrap_or("no reason given");
+            let system = row.map_or("the system", |row| row.system.as_str());
+            (
+                WaitKind::SystemAway,
+                format!(
+                    "attempt {} is held back, `{system}` is away: {reason}",
+                    instance.attempt
+                ),
+                row.and_then(|row| row.until),
+            )
+        }
         InstanceState::Running { mode } => {
             let doing = match mode {
                 Mode::Do => format!("attempt {} is in flight", instance.attempt),

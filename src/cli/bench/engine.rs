@@ -96,8 +96,9 @@ fn done() -> AttemptResult {
 }
 
 pub(super) async fn run(context: &Context, options: &Engine) -> anyhow::Result<Exit> {
-    let scratch = Scratch::make(options).await?;
-    let measured = measure(context, options, &scratch).await;
+    let database = Database::meant(context.store.as_deref())?;
+    let scratch = Scratch::make(database, options).await?;
+    let measured = measure(context, database, options, &scratch).await;
     let removed = scratch.remove().await;
     let report = measured?;
     removed?;
@@ -105,7 +106,12 @@ pub(super) async fn run(context: &Context, options: &Engine) -> anyhow::Result<E
     Ok(Exit::Good)
 }
 
-async fn measure(context: &Context, options: &Engine, scratch: &Scratch) -> anyhow::Result<Report> {
+async fn measure(
+    context: &Context,
+    database: Database,
+    options: &Engine,
+    scratch: &Scratch,
+) -> anyhow::Result<Report> {
     let store = scratch.store();
     let node = start(Arc::clone(&store), options).await?;
     let bench = Run {
@@ -172,7 +178,7 @@ async fn measure(context: &Context, options: &Engine, scratch: &Scratch) -> anyh
         microseconds(fan_took, fan_steps),
     );
     Ok(Report {
-        store: match options.store {
+        store: match database {
             Database::Sqlite => "sqlite",
             Database::Postgres => "postgres",
         },

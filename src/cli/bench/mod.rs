@@ -4,7 +4,8 @@ mod engine;
 mod limit;
 mod scratch;
 
-use clap::{Args, Subcommand, ValueEnum};
+use anyhow::bail;
+use clap::{Args, Subcommand};
 
 use super::{Context, Exit};
 
@@ -31,6 +32,8 @@ Examples:
   tenure bench engine --store sqlite --cases 2000
   tenure bench engine --store postgres --url postgres://localhost/postgres --cases 20000 --json
 
+Here --store takes `sqlite` (as without it) or `postgres`.
+
 Every run works in a database of its own, which it makes and removes: a file in the temporary folder, or a
 scratch database beside the one that --url names (its user must be allowed to create databases).
 
@@ -42,9 +45,6 @@ What is measured:
   ratio             the first over the second
   p50_ms, p99_ms    one case alone, from its message put to closed")]
 pub struct Engine {
-    /// Which database
-    #[arg(long, value_enum, default_value_t = Database::Sqlite)]
-    store: Database,
     /// A PostgreSQL server where a scratch database can be made
     #[arg(long, value_name = "URL", env = "TENURE_BENCH_URL")]
     url: Option<String>,
@@ -62,10 +62,24 @@ pub struct Engine {
     alone: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Database {
     Sqlite,
     Postgres,
+}
+
+impl Database {
+    /// What the global `--store` means here: a kind of database, never one that is in use.
+    fn meant(store: Option<&str>) -> anyhow::Result<Self> {
+        match store {
+            None | Some("sqlite") => Ok(Self::Sqlite),
+            Some("postgres") => Ok(Self::Postgres),
+            Some(other) => bail!(
+                "`bench` measures in a database of its own: give `--store sqlite` or `--store postgres`, not `{}`",
+                other.split(':').next().unwrap_or_default()
+            ),
+        }
+    }
 }
 
 /// Runs the benchmark.

@@ -33,9 +33,9 @@ pub(super) enum Beside {
 }
 
 impl Scratch {
-    pub(super) async fn make(options: &Engine) -> anyhow::Result<Self> {
+    pub(super) async fn make(database: Database, options: &Engine) -> anyhow::Result<Self> {
         let name = format!("tenure_bench_{}", Uuid::new_v4().simple());
-        let scratch = match options.store {
+        let scratch = match database {
             Database::Sqlite => {
                 if options.url.is_some() {
                     bail!(
