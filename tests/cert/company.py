@@ -79,6 +79,10 @@ def write_configuration(folder, store, small):
     shutil.copytree(HERE / "config", folder, dirs_exist_ok=True)
     systems = folder / "systems"
     systems.mkdir(exist_ok=True)
+    if "://" in store:
+        # An address with a password stands in no file.
+        os.environ["TENURE_CERT_STORE"] = store
+        store = "env:TENURE_CERT_STORE"
     (folder / "tenure.yaml").write_text(f"store: {{ url: {json.dumps(store)} }}\nnode: {{ name: cert, lease: 3s }}\n")
     ldap = {
         "url": env("TENURE_LAB_OPENLDAP_URL"),

@@ -1,16 +1,71 @@
 //! One queue for each resource, with a bound on what is out, and capacity kept for revocations.
+//!
+//! What waits here is durable already, so a queue holds only where it stands: the attempt itself is made from its
+//! case when it leaves, and a hundred thousand that wait cost a few megabytes.
+//!
+//! Who goes first: revocations before everything, on every resource and over all of them together; a part of each
+//! bound is theirs alone. Among the rest the workflows of a resource take turns, each as often as its `weight`
+//! says, and the resources take turns at what the node may have out in all. So neither a storm of one workflow nor
+//! one slow system holds up another.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
 
-use super::port::{Actions, Attempt, Availability, Resource};
+use super::port::{Actions, Availability, Resource};
 use crate::core::Timestamp;
-use crate::core::definition::Lane;
-use crate::core::id::{CaseId, Place};
+use crate::core::case::Mode;
+use crate::core::definition::{Definition, Lane};
+use crate::core::id::{CaseId, Place, ShardId, StepIndex};
 
-/// Attempts that are durable but not sent. Holds no connection and no task for those that wait.
+/// How much may be out at once over all resources, and how much of that only revocations may use.
+const OUT_MAX: usize = 1_024;
+const OUT_RESERVED: usize = 256;
+
+/// What waits for its turn.
+#[derive(Debug, Clone)]
+pub(super) struct Queued {
+    pub case: CaseId,
+    pub shard: ShardId,
+    /// The version the case runs: its name, lane and weight.
+    pub definition: Arc<Definition>,
+    pub work: Work,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Work {
+    Attempt {
+        place: Place,
+        attempt: u32,
+        mode: Mode,
+    },
+    /// Reading the facts that a step's expressions name.
+    Facts { step: StepIndex },
+}
+
+/// What names an attempt that may be aborted before it leaves.
+type Key = (CaseId, Place, u32);
+
+impl Queued {
+    pub fn lane(&self) -> Lane {
+        self.definition.lane
+    }
+
+    fn key(&self) -> Option<Key> {
+        match &self.work {
+            Work::Attempt { place, attempt, .. } => Some((self.case, *place, *attempt)),
+            Work::Facts { .. } => None,
+        }
+    }
+}
+
+/// Work that is durable but not sent. Holds no connection and no task for what waits.
 #[derive(Default)]
 pub(super) struct Gate {
     queues: BTreeMap<String, Queue>,
+    out: usize,
+    out_normal: usize,
+    /// Where the next round over the queues begins.
+    turn: usize,
 }
 
 #[derive(Default)]
@@ -19,74 +74,146 @@ struct Queue {
     reserved: usize,
     out: usize,
     out_normal: usize,
-    revocation: VecDeque<Attempt>,
-    normal: VecDeque<Attempt>,
+    revocation: VecDeque<Queued>,
+    normal: Fair,
+    /// Attempts that wait. One that is gone from here was aborted, and is passed over when its turn comes.
+    attempts: HashSet<Key>,
+    facts: usize,
     held_until: Option<Timestamp>,
 }
 
+/// The workflows of a queue, taking turns.
+#[derive(Default)]
+struct Fair {
+    flows: BTreeMap<String, Flow>,
+    /// Flows with something in them, the one whose turn it is first.
+    order: VecDeque<String>,
+    len: usize,
+}
+
+#[derive(Default)]
+struct Flow {
+    waiting: VecDeque<Queued>,
+    /// How many more it may send before the next one's turn.
+    credit: u32,
+}
+
+impl Fair {
+    fn push(&mut self, queued: Queued) {
+        let name = &queued.definition.name;
+        if !self.flows.contains_key(name) {
+            self.flows.insert(name.clone(), Flow::default());
+            self.order.push_back(name.clone());
+        }
+        if let Some(flow) = self.flows.get_mut(name) {
+            flow.waiting.push_back(queued);
+            self.len += 1;
+        }
+    }
+
+    fn pop(&mut self) -> Option<Queued> {
+        let name = self.order.front()?;
+        let flow = self.flows.get_mut(name)?;
+        let queued = flow.waiting.pop_front()?;
+        self.len -= 1;
+        if flow.credit == 0 {
+            flow.credit = queued.definition.weight;
+        }
+        flow.credit -= 1;
+        if flow.waiting.is_empty() {
+            self.flows.remove(name);
+            self.order.pop_front();
+        } else if flow.credit == 0 {
+            self.order.rotate_left(1);
+        }
+        Some(queued)
+    }
+}
+
 impl Gate {
-    pub fn push(&mut self, resource: &Resource, attempt: Attempt) {
+    pub fn push(&mut self, resource: &Resource, queued: Queued) {
         let queue = self.queues.entry(resource.name.clone()).or_default();
         queue.concurrency = resource.concurrency.max(1);
         queue.reserved = resource.reserved.min(queue.concurrency - 1);
-        match attempt.lane {
-            Lane::Revocation => queue.revocation.push_back(attempt),
-            Lane::Normal => queue.normal.push_back(attempt),
+        match queued.key() {
+            Some(key) => _ = queue.attempts.insert(key),
+            None => queue.facts += 1,
+        }
+        match queued.lane() {
+            Lane::Revocation => queue.revocation.push_back(queued),
+            Lane::Normal => queue.normal.push(queued),
         }
     }
 
     /// Takes what may leave now, revocations first.
-    pub fn take(&mut self, actions: &dyn Actions, now: Timestamp) -> Vec<(String, Attempt)> {
-        let mut leaving = Vec::new();
-        for (name, queue) in &mut self.queues {
+    pub fn take(&mut self, actions: &dyn Actions, now: Timestamp) -> Vec<(String, Queued)> {
+        for queue in self.queues.values_mut() {
             queue.held_until = None;
-            while let Some(lane) = queue.next_lane() {
-                if let Availability::HeldUntil(until) = actions.availability(name) {
-                    if until > now {
-                        queue.held_until = Some(until);
-                        break;
-                    }
-                    // The hold is over: one attempt finds out whether the system is back.
-                    if queue.out > 0 {
-                        break;
-                    }
-                }
-                let attempt = match lane {
-                    Lane::Revocation => queue.revocation.pop_front(),
-                    Lane::Normal => queue.normal.pop_front(),
-                };
-                let Some(attempt) = attempt else { break };
-                queue.out += 1;
-                queue.out_normal += usize::from(lane == Lane::Normal);
-                leaving.push((name.clone(), attempt));
-            }
         }
+        let mut leaving = Vec::new();
+        self.take_lane(Lane::Revocation, actions, now, &mut leaving);
+        self.take_lane(Lane::Normal, actions, now, &mut leaving);
         leaving
     }
 
+    /// Rounds over the queues, one from each, until nothing of this lane may leave any more.
+    fn take_lane(
+        &mut self,
+        lane: Lane,
+        actions: &dyn Actions,
+        now: Timestamp,
+        leaving: &mut Vec<(String, Queued)>,
+    ) {
+        let mut names: Vec<String> = self
+            .queues
+            .iter()
+            .filter(|(_, queue)| queue.may_send(lane))
+            .map(|(name, _)| name.clone())
+            .collect();
+        if names.is_empty() {
+            return;
+        }
+        let first = self.turn % names.len();
+        names.rotate_left(first);
+        self.turn = self.turn.wrapping_add(1);
+        while !names.is_empty() {
+            names.retain(|name| {
+                let room = match lane {
+                    Lane::Revocation => self.out < OUT_MAX,
+                    Lane::Normal => self.out < OUT_MAX && self.out_normal < OUT_MAX - OUT_RESERVED,
+                };
+                let Some(queue) = self.queues.get_mut(name).filter(|_| room) else {
+                    return false;
+                };
+                let Some(queued) = queue.next(name, lane, actions, now) else {
+                    return false;
+                };
+                self.out += 1;
+                self.out_normal += usize::from(lane == Lane::Normal);
+                leaving.push((name.clone(), queued));
+                true
+            });
+        }
+    }
+
     pub fn returned(&mut self, resource: &str, lane: Lane) {
-        if let Some(queue) = self.queues.get_mut(resource) {
-            queue.out = queue.out.saturating_sub(1);
-            if lane == Lane::Normal {
-                queue.out_normal = queue.out_normal.saturating_sub(1);
-            }
+        let Some(queue) = self.queues.get_mut(resource) else {
+            return;
+        };
+        queue.out = queue.out.saturating_sub(1);
+        self.out = self.out.saturating_sub(1);
+        if lane == Lane::Normal {
+            queue.out_normal = queue.out_normal.saturating_sub(1);
+            self.out_normal = self.out_normal.saturating_sub(1);
         }
     }
 
     /// Removes an attempt that has not left. `false` when it has.
     pub fn abort(&mut self, case: CaseId, place: Place, attempt: u32) -> bool {
-        let same = |waiting: &Attempt| {
-            waiting.case == case && waiting.place == place && waiting.attempt == attempt
-        };
-        for queue in self.queues.values_mut() {
-            for waiting in [&mut queue.revocation, &mut queue.normal] {
-                if let Some(position) = waiting.iter().position(same) {
-                    waiting.remove(position);
-                    return true;
-                }
-            }
-        }
-        false
+        let key = (case, place, attempt);
+        self.queues
+            .values_mut()
+            .any(|queue| queue.attempts.remove(&key))
     }
 
     /// The soonest moment a held queue wants to be looked at again.
@@ -96,6 +223,23 @@ impl Gate {
             .filter(|queue| queue.waiting() > 0)
             .filter_map(|queue| queue.held_until)
             .min()
+    }
+
+    /// How much waits or is out, by lane.
+    pub fn busy(&self, lane: Lane) -> usize {
+        let waiting = |queue: &Queue| match lane {
+            Lane::Revocation => queue.revocation.len(),
+            Lane::Normal => queue.normal.len,
+        };
+        let out = match lane {
+            Lane::Revocation => self.out - self.out_normal,
+            Lane::Normal => self.out_normal,
+        };
+        out + self.queues.values().map(waiting).sum::<usize>()
+    }
+
+    pub fn out(&self) -> usize {
+        self.out
     }
 
     pub fn waiting(&self) -> usize {
@@ -112,17 +256,258 @@ impl Gate {
 
 impl Queue {
     fn waiting(&self) -> usize {
-        self.revocation.len() + self.normal.len()
+        self.attempts.len() + self.facts
     }
 
-    fn next_lane(&self) -> Option<Lane> {
-        if self.out >= self.concurrency {
-            return None;
+    fn may_send(&self, lane: Lane) -> bool {
+        self.out < self.concurrency
+            && match lane {
+                Lane::Revocation => !self.revocation.is_empty(),
+                Lane::Normal => {
+                    self.normal.len > 0 && self.out_normal < self.concurrency - self.reserved
+                }
+            }
+    }
+
+    /// The next of a lane, if one may leave.
+    fn next(
+        &mut self,
+        name: &str,
+        lane: Lane,
+        actions: &dyn Actions,
+        now: Timestamp,
+    ) -> Option<Queued> {
+        while self.may_send(lane) {
+            if let Availability::HeldUntil(until) = actions.availability(name) {
+                if until > now {
+                    self.held_until = Some(until);
+                    return None;
+                }
+                // The hold is over: one attempt finds out whether the system is back.
+                if self.out > 0 {
+                    return None;
+                }
+            }
+            let queued = match lane {
+                Lane::Revocation => self.revocation.pop_front(),
+                Lane::Normal => self.normal.pop(),
+            }?;
+            match queued.key() {
+                Some(key) if !self.attempts.remove(&key) => continue,
+                Some(_) => {}
+                None => self.facts -= 1,
+            }
+            self.out += 1;
+            self.out_normal += usize::from(lane == Lane::Normal);
+            return Some(queued);
         }
-        if !self.revocation.is_empty() {
-            return Some(Lane::Revocation);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use async_trait::async_trait;
+    use serde_json::Value;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::core::case::Failure;
+    use crate::core::id::{InstanceIndex, Subject};
+    use crate::core::input::AttemptResult;
+    use crate::runner::Attempt;
+
+    /// Holds the systems it is told to.
+    #[derive(Default)]
+    struct Held(BTreeMap<String, Timestamp>);
+
+    #[async_trait]
+    impl Actions for Held {
+        fn exists(&self, _: &str) -> bool {
+            true
         }
-        let open_to_normal = self.concurrency - self.reserved;
-        (!self.normal.is_empty() && self.out_normal < open_to_normal).then_some(Lane::Normal)
+        fn fact_roots(&self) -> Vec<&'static str> {
+            Vec::new()
+        }
+        async fn facts(
+            &self,
+            _: &Subject,
+            _: &Value,
+            _: &BTreeSet<String>,
+        ) -> Result<Value, Failure> {
+            Ok(Value::Null)
+        }
+        fn resource(&self, _: &Attempt) -> Option<Resource> {
+            None
+        }
+        fn availability(&self, resource: &str) -> Availability {
+            match self.0.get(resource) {
+                Some(until) => Availability::HeldUntil(*until),
+                None => Availability::Ready,
+            }
+        }
+        async fn run(&self, _: &Attempt) -> AttemptResult {
+            AttemptResult::NotApplied
+        }
+    }
+
+    fn now() -> Timestamp {
+        "2026-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    fn definition(name: &str, lane: &str, weight: u32) -> Arc<Definition> {
+        let text = format!(
+            "name: {name}\nlane: {lane}\nweight: {weight}\nsteps:\n  - {{id: a, uses: x}}\n"
+        );
+        Arc::new(Definition::parse("x.yaml", &text, &[], &|_| true).unwrap())
+    }
+
+    fn place() -> Place {
+        Place {
+            step: StepIndex(0),
+            instance: InstanceIndex(0),
+        }
+    }
+
+    fn queued(definition: &Arc<Definition>, case: u128) -> Queued {
+        Queued {
+            case: CaseId(Uuid::from_u128(case)),
+            shard: ShardId(0),
+            definition: Arc::clone(definition),
+            work: Work::Attempt {
+                place: place(),
+                attempt: 1,
+                mode: Mode::Do,
+            },
+        }
+    }
+
+    fn system(name: &str, concurrency: usize, reserved: usize) -> Resource {
+        Resource {
+            name: name.to_owned(),
+            concurrency,
+            reserved,
+        }
+    }
+
+    /// What leaves, as `workflow` names; everything that left is back before the next look.
+    fn leave(gate: &mut Gate, actions: &Held) -> Vec<String> {
+        let left = gate.take(actions, now());
+        for (resource, queued) in &left {
+            gate.returned(resource, queued.lane());
+        }
+        left.iter()
+            .map(|(_, queued)| queued.definition.name.clone())
+            .collect()
+    }
+
+    #[test]
+    fn workflows_take_turns_by_weight() {
+        let (storm, rare) = (
+            definition("storm", "normal", 1),
+            definition("rare", "normal", 3),
+        );
+        let mut gate = Gate::default();
+        for case in 0..100 {
+            gate.push(&system("a", 8, 0), queued(&storm, case));
+        }
+        for case in 100..106 {
+            gate.push(&system("a", 8, 0), queued(&rare, case));
+        }
+        let left = leave(&mut gate, &Held::default());
+        assert_eq!(
+            left,
+            [
+                "storm", "rare", "rare", "rare", "storm", "rare", "rare", "rare"
+            ]
+        );
+        assert_eq!(gate.waiting(), 98);
+    }
+
+    #[test]
+    fn a_revocation_goes_first_and_keeps_its_slots() {
+        let (joiner, leaver) = (
+            definition("joiner", "normal", 10),
+            definition("leaver", "revocation", 10),
+        );
+        let mut gate = Gate::default();
+        for case in 0..10 {
+            gate.push(&system("a", 4, 1), queued(&joiner, case));
+        }
+        let first = gate.take(&Held::default(), now());
+        assert_eq!(first.len(), 3, "one slot is kept");
+        gate.push(&system("a", 4, 1), queued(&leaver, 50));
+        gate.push(&system("a", 4, 1), queued(&leaver, 51));
+        let second = gate.take(&Held::default(), now());
+        assert_eq!(second.len(), 1);
+        assert_eq!(second[0].1.definition.name, "leaver");
+        gate.returned("a", Lane::Normal);
+        let third = gate.take(&Held::default(), now());
+        assert_eq!(
+            third[0].1.definition.name, "leaver",
+            "before the joiners that came earlier"
+        );
+    }
+
+    #[test]
+    fn a_system_that_is_held_holds_up_no_other() {
+        let joiner = definition("joiner", "normal", 10);
+        let later = now() + chrono::TimeDelta::seconds(5);
+        let held = Held(BTreeMap::from([("away".to_owned(), later)]));
+        let mut gate = Gate::default();
+        for case in 0..2_000 {
+            gate.push(&system("away", 8, 0), queued(&joiner, case));
+        }
+        gate.push(&system("here", 8, 0), queued(&joiner, 9_999));
+        let left = gate.take(&held, now());
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].0, "here");
+        assert_eq!(gate.wake_at(), Some(later));
+    }
+
+    #[test]
+    fn all_systems_together_keep_room_for_revocations() {
+        let (joiner, leaver) = (
+            definition("joiner", "normal", 10),
+            definition("leaver", "revocation", 10),
+        );
+        let mut gate = Gate::default();
+        for number in 0..40 {
+            for case in 0..40 {
+                let resource = system(&format!("s{number}"), 40, 0);
+                gate.push(&resource, queued(&joiner, number * 100 + case));
+            }
+        }
+        assert_eq!(
+            gate.take(&Held::default(), now()).len(),
+            OUT_MAX - OUT_RESERVED
+        );
+        gate.push(&system("s39", 41, 0), queued(&leaver, 1_000_000));
+        assert_eq!(gate.take(&Held::default(), now()).len(), 1);
+    }
+
+    #[test]
+    fn an_aborted_attempt_neither_leaves_nor_counts() {
+        let joiner = definition("joiner", "normal", 10);
+        let mut gate = Gate::default();
+        for case in 0..3 {
+            gate.push(&system("a", 8, 0), queued(&joiner, case));
+        }
+        assert!(gate.abort(CaseId(Uuid::from_u128(1)), place(), 1));
+        assert!(!gate.abort(CaseId(Uuid::from_u128(1)), place(), 1), "gone");
+        assert_eq!(gate.waiting(), 2);
+        let left = gate.take(&Held::default(), now());
+        let cases: Vec<_> = left
+            .iter()
+            .map(|(_, queued)| queued.case.0.as_u128())
+            .collect();
+        assert_eq!(cases, [0, 2]);
+        assert!(
+            !gate.abort(CaseId(Uuid::from_u128(0)), place(), 1),
+            "it has left"
+        );
     }
 }

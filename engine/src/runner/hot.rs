@@ -5,46 +5,88 @@ use std::collections::HashMap;
 use crate::core::case::Case;
 use crate::core::id::CaseId;
 
-/// How many cases without an attempt in flight stay in memory.
-const IDLE_MAX: usize = 20_000;
+/// How many cases stay in memory, and how many instances of steps they may have in all. The database has them, so
+/// any of them may leave between two batches; a case that is wanted again is read again.
+const CASES_MAX: usize = 20_000;
+const INSTANCES_MAX: usize = 200_000;
 
-/// Cases that are being worked on. A case without an attempt in flight may leave at any time; the database has it.
+/// Cases that are being worked on.
 #[derive(Default)]
 pub(super) struct Hot {
-    cases: HashMap<CaseId, Case>,
+    cases: HashMap<CaseId, Entry>,
+    instances: usize,
+}
+
+struct Entry {
+    case: Case,
+    /// How many instances it had when it was last counted.
+    instances: usize,
 }
 
 impl Hot {
     pub fn get(&self, id: CaseId) -> Option<&Case> {
-        self.cases.get(&id)
+        self.cases.get(&id).map(|entry| &entry.case)
     }
 
     pub fn get_mut(&mut self, id: CaseId) -> Option<&mut Case> {
-        self.cases.get_mut(&id)
+        self.cases.get_mut(&id).map(|entry| &mut entry.case)
     }
 
     pub fn insert(&mut self, case: Case) {
-        self.cases.insert(case.id, case);
+        let (id, instances) = (case.id, count(&case));
+        self.instances += instances;
+        if let Some(old) = self.cases.insert(id, Entry { case, instances }) {
+            self.instances -= old.instances;
+        }
     }
 
     pub fn len(&self) -> usize {
         self.cases.len()
     }
 
-    /// Lets go of what a batch finished with: closed cases at once, idle ones when there are many.
-    pub fn settle(&mut self, touched: &[CaseId]) {
-        let crowded = self.cases.len() > IDLE_MAX;
-        for id in touched {
-            let leave = self
-                .cases
-                .get(id)
-                .is_some_and(|case| case.state.is_closed() || (crowded && case.in_flight == 0));
-            if leave {
-                self.cases.remove(id);
-            }
-        }
-        if self.cases.len() > IDLE_MAX * 2 {
-            self.cases.retain(|_, case| case.in_flight > 0);
+    fn remove(&mut self, id: CaseId) {
+        if let Some(entry) = self.cases.remove(&id) {
+            self.instances -= entry.instances;
         }
     }
+
+    /// Lets go of what a batch finished with: closed cases at once, others when there are many. What the next
+    /// batch has changed already (`busy`) is newer than the database and stays.
+    pub fn settle(&mut self, touched: &[CaseId], busy: impl Fn(CaseId) -> bool) {
+        for id in touched.iter().filter(|id| !busy(**id)) {
+            let Some(entry) = self.cases.get_mut(id) else {
+                continue;
+            };
+            if entry.case.state.is_closed() {
+                self.remove(*id);
+            } else {
+                let instances = count(&entry.case);
+                self.instances = self.instances - entry.instances + instances;
+                entry.instances = instances;
+            }
+        }
+        if self.cases.len() > CASES_MAX || self.instances > INSTANCES_MAX {
+            self.make_room(busy);
+        }
+    }
+
+    /// A quarter leaves, so that this is done seldom. Which ones does not matter much: those at work come back.
+    fn make_room(&mut self, busy: impl Fn(CaseId) -> bool) {
+        let mut leaving: Vec<CaseId> = self.cases.keys().copied().filter(|id| !busy(*id)).collect();
+        // In an order that is the same in every run with the same cases.
+        leaving.sort_unstable();
+        for id in leaving {
+            if self.cases.len() <= CASES_MAX / 4 * 3 && self.instances <= INSTANCES_MAX / 4 * 3 {
+                break;
+            }
+            self.remove(id);
+        }
+    }
+}
+
+fn count(case: &Case) -> usize {
+    case.steps
+        .iter()
+        .map(|step| step.instances.len().max(1))
+        .sum()
 }

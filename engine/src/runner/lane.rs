@@ -12,22 +12,22 @@ use chrono::TimeDelta;
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::attempt;
 use super::definitions::Definitions;
-use super::gate::Gate;
+use super::gate::{Gate, Queued, Work};
 use super::hot::Hot;
 use super::message::{Command, Message, StartCase};
 use super::node::{NodeStatus, QueueStatus};
 use super::pending::Pending;
-use super::port::{Actions, Attempt, Clock};
+use super::port::{Actions, Attempt, Clock, Resource};
 use crate::core::Timestamp;
 use crate::core::admission::{self, OpenCase};
-use crate::core::case::{Case, CaseState, Failure, FailureClass, NewCase};
+use crate::core::case::{Case, CaseState, Failure, FailureClass, InstanceState, NewCase};
 use crate::core::decide::{Effect, Illegal, decide};
 use crate::core::definition::{Definition, Lane as Priority};
-use crate::core::id::{Actor, CaseId, Epoch, ShardId, StepIndex, Subject};
+use crate::core::id::{Actor, CaseId, Epoch, Place, ShardId, StepIndex, Subject};
 use crate::core::input::{AttemptResult, Input, TimerTarget};
 use crate::evidence::Cause;
 use crate::store::{
@@ -38,8 +38,19 @@ use crate::store::{
 const HORIZON_MS: i64 = 60_000;
 /// How often the inbox is looked at when nobody nudges.
 const INBOX_POLL: Duration = Duration::from_millis(250);
-/// How many messages one look takes.
+/// How many messages one look takes, and how many while revocations are at work: what they wait for is written
+/// in small batches then.
 const INBOX_ROWS_MAX: u32 = 1_000;
+const INBOX_ROWS_BESIDE_REVOCATIONS: u32 = 100;
+/// How much of one batch may be the normal lane's while revocations are at work.
+const NORMAL_BESIDE_REVOCATIONS: usize = 500;
+/// How many pieces of work may wait in memory before new cases of the normal lane stay in the inbox.
+const WAITING_MAX: usize = 500_000;
+/// Work that touches no system, and reading facts, go through queues of their own: both ask the database.
+const INSIDE: &str = "(inside)";
+const FACTS: &str = "(facts)";
+const INSIDE_CONCURRENCY: usize = 32;
+const INSIDE_RESERVED: usize = 8;
 /// How many timers one look takes.
 const TIMERS_MAX: u32 = 10_000;
 /// Pauses while facts cannot be read.
@@ -57,6 +68,61 @@ struct Arrival {
     /// The queue the attempt came from, and its lane.
     from: Option<(String, Priority)>,
     input: Input,
+}
+
+/// What waits to be decided, by lane.
+#[derive(Default)]
+struct Ready {
+    revocation: VecDeque<Arrival>,
+    normal: VecDeque<Arrival>,
+}
+
+impl Ready {
+    fn push(&mut self, lane: Priority, arrival: Arrival) {
+        match lane {
+            Priority::Revocation => self.revocation.push_back(arrival),
+            Priority::Normal => self.normal.push_back(arrival),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.revocation.len() + self.normal.len()
+    }
+}
+
+/// What the next batch will write, and what follows once it is written.
+#[derive(Default)]
+struct Gathered {
+    pending: Pending,
+    /// How many inputs of the normal lane it has taken.
+    normal: usize,
+    effects: Vec<(CaseId, ShardId, Effect)>,
+    /// Subjects whose case closes with it.
+    freed: Vec<(ShardId, Subject)>,
+}
+
+impl Gathered {
+    fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.effects.is_empty()
+    }
+}
+
+/// A batch on its way to the database. Dropping it gives it up, as a crash would.
+struct Writing {
+    task: AbortOnDropHandle<Result<(), StoreError>>,
+    timers: Vec<TimerRow>,
+    touched: Vec<CaseId>,
+    effects: Vec<(CaseId, ShardId, Effect)>,
+    freed: Vec<(ShardId, Subject)>,
+}
+
+/// A write that broke off has an unknown fate, as one without an answer.
+fn flat(written: Result<Result<(), StoreError>, tokio::task::JoinError>) -> Result<(), StoreError> {
+    written.unwrap_or_else(|error| {
+        Err(StoreError::Projection(format!(
+            "the write broke off: {error}"
+        )))
+    })
 }
 
 /// Everything a lane works with.
@@ -83,14 +149,13 @@ pub(super) struct Lane {
     gate: Gate,
     arrivals: mpsc::UnboundedReceiver<Arrival>,
     arrive: mpsc::UnboundedSender<Arrival>,
-    /// Inputs made here, to be decided in the next batch.
-    ready: VecDeque<Arrival>,
+    /// Inputs to be decided in the next batch, those of revocations apart: they go first.
+    ready: Ready,
     timers: BinaryHeap<Reverse<TimerRow>>,
     horizon: Timestamp,
     inbox_empty: bool,
     /// Subjects whose case closed: the next one may start.
     freed: HashSet<(ShardId, Subject)>,
-    out: usize,
     tidied_at: Timestamp,
     batches: u64,
     transitions: u64,
@@ -116,12 +181,11 @@ impl Lane {
             gate: Gate::default(),
             arrivals,
             arrive,
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             timers: BinaryHeap::new(),
             horizon: now,
             inbox_empty: false,
             freed: HashSet::new(),
-            out: 0,
             tidied_at: now,
             batches: 0,
             transitions: 0,
@@ -134,94 +198,148 @@ impl Lane {
             if case.state == CaseState::Queued {
                 lane.freed.insert((shard, case.subject.clone()));
             }
+            let priority = case.definition.lane;
             lane.hot.insert(case);
-            lane.ready.push_back(Arrival {
-                case: id,
-                shard,
-                from: None,
-                input: Input::Recovered,
-            });
+            lane.ready.push(
+                priority,
+                Arrival {
+                    case: id,
+                    shard,
+                    from: None,
+                    input: Input::Recovered,
+                },
+            );
         }
         Ok(lane)
     }
 
     /// Runs until told to drain and nothing is out any more.
     ///
+    /// While one batch is being written the next is gathered: the processor and the disk work at the same time.
+    /// What is gathered meanwhile rests on what is being written; if that is refused, both are dropped. Whatever
+    /// asks the database which cases a subject has waits until nothing is being written, so that it sees
+    /// everything but what is pending.
+    ///
     /// # Errors
     /// Any refusal of the store: the caller starts again from the database.
     pub async fn run(&mut self) -> Result<(), StoreError> {
+        let mut next = Gathered::default();
+        let mut writing: Option<Writing> = None;
         loop {
-            self.start_next_of_freed().await?;
-            let mut pending = Pending::default();
-            let mut effects = Vec::new();
             let draining = self.parts.draining.is_cancelled();
-            if !draining {
-                self.take_inbox(&mut pending, &mut effects).await?;
-                self.take_timers().await?;
+            if writing.is_none() {
+                self.start_next_of_freed().await?;
+                if !draining {
+                    self.take_inbox(&mut next).await?;
+                    self.take_timers().await?;
+                }
             }
-            self.take_arrivals(&mut pending, &mut effects).await?;
-            if pending.is_empty() && effects.is_empty() {
-                if draining && self.out == 0 {
+            self.take_arrivals(&mut next).await?;
+            self.let_leave().await?;
+            if let Some(write) = &mut writing {
+                let full = next.pending.is_full();
+                tokio::select! {
+                    biased;
+                    written = &mut write.task => {
+                        flat(written)?;
+                        if let Some(written) = writing.take() {
+                            self.written(written, &next.pending).await?;
+                        }
+                    }
+                    arrival = self.arrivals.recv(), if !full => {
+                        if let Some(arrival) = arrival {
+                            self.came_back(arrival);
+                        }
+                    }
+                }
+                continue;
+            }
+            if next.is_empty() {
+                if draining && self.gate.out() == 0 {
                     self.publish(true);
                     return Ok(());
                 }
-                self.let_leave();
                 self.publish(self.is_idle());
                 self.wait(draining).await;
                 continue;
             }
-            let now = self.parts.clock.now();
-            self.transitions += u64::try_from(pending.transitions()).unwrap_or(0);
-            let (mut batch, touched) = pending.finish(|id| self.hot.get(id), now);
-            batch.leases = self.leases_of(&batch);
-            if !batch.leases.is_empty() {
-                self.parts
-                    .store
-                    .commit(&batch, &*self.parts.projection)
-                    .await?;
-                self.batches += 1;
-            }
-            for timer in batch.timers_set {
-                if timer.due <= self.horizon {
-                    self.timers.push(Reverse(timer));
-                }
-            }
-            for (case, shard, effect) in effects {
-                self.effect(case, shard, effect);
-            }
-            self.hot.settle(&touched);
-            self.let_leave();
-            self.tidy(now).await?;
+            writing = Some(self.write(std::mem::take(&mut next)));
         }
+    }
+
+    /// Sends a batch on its way to the database.
+    fn write(&mut self, gathered: Gathered) -> Writing {
+        let now = self.parts.clock.now();
+        self.transitions += u64::try_from(gathered.pending.transitions()).unwrap_or(0);
+        let (mut batch, touched) = gathered.pending.finish(|id| self.hot.get(id), now);
+        batch.leases = self.leases_of(&batch);
+        let timers = batch.timers_set.clone();
+        let parts = Arc::clone(&self.parts);
+        self.batches += u64::from(!batch.leases.is_empty());
+        let task = tokio::spawn(async move {
+            if batch.leases.is_empty() {
+                return Ok(());
+            }
+            parts.store.commit(&batch, &*parts.projection).await
+        });
+        Writing {
+            task: AbortOnDropHandle::new(task),
+            timers,
+            touched,
+            effects: gathered.effects,
+            freed: gathered.freed,
+        }
+    }
+
+    /// What a batch calls for, now that it is durable. `next` is what was gathered meanwhile.
+    async fn written(&mut self, written: Writing, next: &Pending) -> Result<(), StoreError> {
+        for timer in written.timers {
+            if timer.due <= self.horizon {
+                self.timers.push(Reverse(timer));
+            }
+        }
+        for (case, shard, effect) in written.effects {
+            self.effect(case, shard, effect);
+        }
+        self.freed.extend(written.freed);
+        self.hot.settle(&written.touched, |case| next.touches(case));
+        self.tidy(self.parts.clock.now()).await
     }
 
     // --- gathering ------------------------------------------------------------------------------------
 
-    async fn take_arrivals(
-        &mut self,
-        pending: &mut Pending,
-        effects: &mut Vec<(CaseId, ShardId, Effect)>,
-    ) -> Result<(), StoreError> {
-        while !pending.is_full() {
-            let Some(arrival) = self
-                .ready
-                .pop_front()
-                .or_else(|| self.arrivals.try_recv().ok())
-            else {
-                break;
-            };
-            if let Some((resource, lane)) = &arrival.from {
+    /// Notes that something which was out is back: its slot is free at once, its result is decided in turn.
+    fn came_back(&mut self, arrival: Arrival) {
+        let lane = match &arrival.from {
+            Some((resource, lane)) => {
                 self.gate.returned(resource, *lane);
-                self.out = self.out.saturating_sub(1);
+                *lane
             }
+            None => Priority::Normal,
+        };
+        self.ready.push(lane, arrival);
+    }
+
+    /// Decides over what is ready, revocations first. While there are any, the normal lane gets only a part of
+    /// the batch: a small batch is written sooner.
+    async fn take_arrivals(&mut self, next: &mut Gathered) -> Result<(), StoreError> {
+        while !next.pending.is_full() {
+            while let Ok(arrival) = self.arrivals.try_recv() {
+                self.came_back(arrival);
+            }
+            let arrival = match self.ready.revocation.pop_front() {
+                Some(arrival) => arrival,
+                None if next.normal >= NORMAL_BESIDE_REVOCATIONS && self.is_revoking() => break,
+                None => match self.ready.normal.pop_front() {
+                    Some(arrival) => {
+                        next.normal += 1;
+                        arrival
+                    }
+                    None => break,
+                },
+            };
             match self
-                .step(
-                    arrival.case,
-                    arrival.shard,
-                    arrival.input.clone(),
-                    pending,
-                    effects,
-                )
+                .step(arrival.case, arrival.shard, arrival.input.clone(), next)
                 .await?
             {
                 Ok(()) => {}
@@ -233,7 +351,7 @@ impl Lane {
                             case: arrival.case,
                             target,
                         };
-                        pending.clear_timer(row);
+                        next.pending.clear_timer(row);
                     }
                     tracing::debug!(case = %arrival.case, %refused, "an input no longer fits");
                 }
@@ -242,14 +360,18 @@ impl Lane {
         Ok(())
     }
 
+    /// Whether a revocation is being worked on.
+    fn is_revoking(&self) -> bool {
+        !self.ready.revocation.is_empty() || self.gate.busy(Priority::Revocation) > 0
+    }
+
     /// Lets the core decide over one input.
     async fn step(
         &mut self,
         id: CaseId,
         shard: ShardId,
         input: Input,
-        pending: &mut Pending,
-        effects: &mut Vec<(CaseId, ShardId, Effect)>,
+        next: &mut Gathered,
     ) -> Result<Result<(), Illegal>, StoreError> {
         if self.hot.get(id).is_none() {
             match self.fetch(shard, id).await? {
@@ -267,11 +389,12 @@ impl Lane {
             Ok(decision) => decision,
             Err(illegal) => return Ok(Err(illegal)),
         };
-        pending.transition(case, before, &decision, &cause, now)?;
+        next.pending
+            .transition(case, before, &decision, &cause, now)?;
         if case.state.is_closed() {
-            self.freed.insert((shard, case.subject.clone()));
+            next.freed.push((shard, case.subject.clone()));
         }
-        effects.extend(
+        next.effects.extend(
             decision
                 .effects
                 .into_iter()
@@ -309,25 +432,34 @@ impl Lane {
                 target: timer.target,
                 due: timer.due,
             };
-            self.ready.push_back(Arrival {
-                case: timer.case,
-                shard: timer.shard,
-                from: None,
-                input,
-            });
+            let hot = self.hot.get(timer.case);
+            let lane = hot.map_or(Priority::Normal, |case| case.definition.lane);
+            self.ready.push(
+                lane,
+                Arrival {
+                    case: timer.case,
+                    shard: timer.shard,
+                    from: None,
+                    input,
+                },
+            );
         }
         Ok(())
     }
 
-    async fn take_inbox(
-        &mut self,
-        pending: &mut Pending,
-        effects: &mut Vec<(CaseId, ShardId, Effect)>,
-    ) -> Result<(), StoreError> {
+    async fn take_inbox(&mut self, next: &mut Gathered) -> Result<(), StoreError> {
         if self.inbox_empty {
             return Ok(());
         }
-        let rows = self.parts.store.inbox(&self.shards, INBOX_ROWS_MAX).await?;
+        let rows_max = if self.is_revoking() {
+            INBOX_ROWS_BESIDE_REVOCATIONS
+        } else {
+            INBOX_ROWS_MAX
+        };
+        let crowded = self.gate.waiting() + self.ready.len() > WAITING_MAX;
+        let mut rows = self.parts.store.inbox(&self.shards, rows_max).await?;
+        // What is in the inbox is durable and costs nothing; it is looked at again at the next poll.
+        rows.retain(|row| !crowded || row.lane == Priority::Revocation);
         self.inbox_empty = rows.is_empty();
         if rows.is_empty() {
             return Ok(());
@@ -354,17 +486,14 @@ impl Lane {
             }
         }
         for (row, message) in messages {
-            pending.inbox_done(row.shard, row.id);
+            next.pending.inbox_done(row.shard, row.id);
             let verdict = match message {
                 // The same cause sent again: its case is there already.
                 Ok(Message::Start(start)) if known.contains(&start.case) => Ok(()),
-                Ok(Message::Start(start)) => {
-                    self.start_case(&row, start, &mut open, pending, effects)
-                        .await?
-                }
+                Ok(Message::Start(start)) => self.start_case(&row, start, &mut open, next).await?,
                 Ok(Message::Command { case, command }) => {
                     let input = command_input(command);
-                    self.step(case, row.shard, input, pending, effects)
+                    self.step(case, row.shard, input, next)
                         .await?
                         .map_err(|illegal| illegal.to_string())
                 }
@@ -378,7 +507,7 @@ impl Lane {
                 tracing::warn!(message = %row.id, reason = %message, "a message was refused");
             }
             let at = self.parts.clock.now();
-            pending.reply(ReplyRow {
+            next.pending.reply(ReplyRow {
                 shard: row.shard,
                 id: row.id,
                 at,
@@ -394,8 +523,7 @@ impl Lane {
         row: &InboxRow,
         start: StartCase,
         open: &mut HashMap<Subject, Vec<OpenCase>>,
-        pending: &mut Pending,
-        effects: &mut Vec<(CaseId, ShardId, Effect)>,
+        next: &mut Gathered,
     ) -> Result<Result<(), String>, StoreError> {
         let shard = start.subject.shard(self.shard_count);
         if shard != row.shard {
@@ -434,16 +562,16 @@ impl Lane {
             lane: definition.lane,
             created_at: now,
         });
-        pending.created(&case);
+        next.pending.created(&case);
         self.hot.insert(case);
         if admission.start_now
-            && let Err(illegal) = self.step(id, shard, Input::Start, pending, effects).await?
+            && let Err(illegal) = self.step(id, shard, Input::Start, next).await?
         {
             return Ok(Err(illegal.to_string()));
         }
         for other in admission.preempt {
             if let Err(illegal) = self
-                .step(other, shard, Input::Preempt { by: id }, pending, effects)
+                .step(other, shard, Input::Preempt { by: id }, next)
                 .await?
             {
                 tracing::debug!(case = %other, %illegal, "a case cannot be pre-empted now");
@@ -468,12 +596,19 @@ impl Lane {
         }
         for (subject, cases) in open {
             if let (Some(next), Some(shard)) = (admission::next(&cases), shard_of.get(&subject)) {
-                self.ready.push_back(Arrival {
-                    case: next,
-                    shard: *shard,
-                    from: None,
-                    input: Input::Start,
-                });
+                let lane = cases
+                    .iter()
+                    .find(|case| case.id == next)
+                    .map_or(Priority::Normal, |case| case.lane);
+                self.ready.push(
+                    lane,
+                    Arrival {
+                        case: next,
+                        shard: *shard,
+                        from: None,
+                        input: Input::Start,
+                    },
+                );
             }
         }
         Ok(())
@@ -528,50 +663,49 @@ impl Lane {
     // --- effects, after the commit --------------------------------------------------------------------
 
     fn effect(&mut self, id: CaseId, shard: ShardId, effect: Effect) {
+        let Some(case) = self.hot.get(id) else { return };
+        let queued = |work| Queued {
+            case: id,
+            shard,
+            definition: Arc::clone(&case.definition),
+            work,
+        };
         match effect {
             Effect::Attempt {
                 place,
                 attempt,
                 mode,
             } => {
-                let Some(case) = self.hot.get(id) else { return };
-                let epoch = self.epochs.get(&shard).copied().unwrap_or(Epoch(0));
-                match attempt::build(case, place, attempt, mode, epoch) {
-                    Ok(attempt) => self.send(attempt),
+                let epoch = self.epoch(shard);
+                let built = match attempt::build(case, place, attempt, mode.clone(), epoch) {
+                    Ok(built) => built,
                     Err(failure) => {
-                        let result = Box::new(AttemptResult::Failed {
+                        let result = AttemptResult::Failed {
                             failure,
                             proof: Default::default(),
-                        });
-                        let input = Input::AttemptFinished {
-                            place,
-                            attempt,
-                            result,
                         };
-                        self.ready.push_back(Arrival {
-                            case: id,
-                            shard,
-                            from: None,
-                            input,
-                        });
+                        return self.answer(id, shard, place, attempt, result);
                     }
+                };
+                if let Some(result) = self.parts.actions.at_once(&built) {
+                    return self.answer(id, shard, place, attempt, result);
                 }
+                let resource = self.parts.actions.resource(&built);
+                let queued = queued(Work::Attempt {
+                    place,
+                    attempt,
+                    mode,
+                });
+                self.gate
+                    .push(&resource.unwrap_or_else(|| inside(INSIDE)), queued);
             }
-            Effect::Facts { step } => self.fetch_facts(id, shard, step),
+            Effect::Facts { step } => {
+                let queued = queued(Work::Facts { step });
+                self.gate.push(&inside(FACTS), queued);
+            }
             Effect::Abort { place, attempt } => {
                 if self.gate.abort(id, place, attempt) {
-                    let result = Box::new(AttemptResult::NotSent);
-                    let input = Input::AttemptFinished {
-                        place,
-                        attempt,
-                        result,
-                    };
-                    self.ready.push_back(Arrival {
-                        case: id,
-                        shard,
-                        from: None,
-                        input,
-                    });
+                    self.answer(id, shard, place, attempt, AttemptResult::NotSent);
                 }
             }
             Effect::Escalate { to, reason } => {
@@ -581,40 +715,93 @@ impl Lane {
         }
     }
 
-    fn send(&mut self, attempt: Attempt) {
-        if let Some(result) = self.parts.actions.at_once(&attempt) {
-            let input = Input::AttemptFinished {
-                place: attempt.place,
-                attempt: attempt.attempt,
-                result: Box::new(result),
-            };
-            self.ready.push_back(Arrival {
-                case: attempt.case,
-                shard: attempt.shard,
-                from: None,
-                input,
-            });
-            return;
-        }
-        match self.parts.actions.resource(&attempt) {
-            Some(resource) => self.gate.push(&resource, attempt),
-            None => self.spawn(String::new(), attempt),
-        }
+    fn epoch(&self, shard: ShardId) -> Epoch {
+        self.epochs.get(&shard).copied().unwrap_or(Epoch(0))
     }
 
-    /// Lets attempts leave as far as their queues allow.
-    fn let_leave(&mut self) {
+    /// An attempt that ended without leaving.
+    fn answer(
+        &mut self,
+        case: CaseId,
+        shard: ShardId,
+        place: Place,
+        attempt: u32,
+        result: AttemptResult,
+    ) {
+        let lane = self
+            .hot
+            .get(case)
+            .map_or(Priority::Normal, |case| case.definition.lane);
+        let input = Input::AttemptFinished {
+            place,
+            attempt,
+            result: Box::new(result),
+        };
+        self.ready.push(
+            lane,
+            Arrival {
+                case,
+                shard,
+                from: None,
+                input,
+            },
+        );
+    }
+
+    /// Lets work leave as far as its queues allow.
+    async fn let_leave(&mut self) -> Result<(), StoreError> {
         if self.parts.draining.is_cancelled() {
-            return;
+            return Ok(());
         }
         let now = self.parts.clock.now();
-        for (resource, attempt) in self.gate.take(&*self.parts.actions, now) {
-            self.spawn(resource, attempt);
+        for (resource, queued) in self.gate.take(&*self.parts.actions, now) {
+            if self.hot.get(queued.case).is_none()
+                && let Some(case) = self.fetch(queued.shard, queued.case).await?
+            {
+                self.hot.insert(case);
+            }
+            if !self.leave(&resource, &queued) {
+                self.gate.returned(&resource, queued.lane());
+            }
         }
+        Ok(())
+    }
+
+    /// Sends one piece of work. `false` when its case does not ask for it any more.
+    fn leave(&mut self, resource: &str, queued: &Queued) -> bool {
+        let Some(case) = self.hot.get(queued.case) else {
+            return false;
+        };
+        match &queued.work {
+            Work::Attempt {
+                place,
+                attempt,
+                mode,
+            } => {
+                let stands = case.instance(*place).is_some_and(|instance| {
+                    let running = InstanceState::Running { mode: mode.clone() };
+                    instance.attempt == *attempt && instance.state == running
+                });
+                if !stands {
+                    return false;
+                }
+                let epoch = self.epoch(queued.shard);
+                match attempt::build(case, *place, *attempt, mode.clone(), epoch) {
+                    Ok(attempt) => self.spawn(resource.to_owned(), attempt),
+                    Err(failure) => {
+                        let proof = Default::default();
+                        let result = AttemptResult::Failed { failure, proof };
+                        self.answer(queued.case, queued.shard, *place, *attempt, result);
+                        return false;
+                    }
+                }
+            }
+            Work::Facts { step } => self.fetch_facts(resource.to_owned(), queued, *step),
+        }
+        true
     }
 
     fn spawn(&mut self, resource: String, attempt: Attempt) {
-        self.out += 1;
         let (actions, arrive) = (Arc::clone(&self.parts.actions), self.arrive.clone());
         let (case, shard, place, number, lane) = (
             attempt.case,
@@ -640,8 +827,10 @@ impl Lane {
         });
     }
 
-    fn fetch_facts(&mut self, id: CaseId, shard: ShardId, step: StepIndex) {
-        let Some(case) = self.hot.get(id) else { return };
+    fn fetch_facts(&self, resource: String, queued: &Queued, step: StepIndex) {
+        let Some(case) = self.hot.get(queued.case) else {
+            return;
+        };
         let roots = case
             .step(step)
             .map(|step| step.facts.clone())
@@ -649,7 +838,7 @@ impl Lane {
         let (subject, input) = (case.subject.clone(), Arc::clone(&case.input));
         let (actions, arrive) = (Arc::clone(&self.parts.actions), self.arrive.clone());
         let draining = self.parts.draining.clone();
-        self.out += 1;
+        let (id, shard, lane) = (queued.case, queued.shard, queued.lane());
         self.parts.tracker.spawn(async move {
             let mut pause = FACTS_PAUSE_FIRST;
             let facts: Result<Value, Failure> = loop {
@@ -663,16 +852,16 @@ impl Lane {
                 }
             };
             let input = Input::Facts { step, facts };
-            let _ = arrive.send(Arrival { case: id, shard, from: Some((String::new(), Priority::Normal)), input });
+            let _ = arrive.send(Arrival { case: id, shard, from: Some((resource, lane)), input });
         });
     }
 
     // --- waiting and telling --------------------------------------------------------------------------
 
     fn is_idle(&self) -> bool {
-        self.out == 0
+        self.gate.out() == 0
             && self.gate.waiting() == 0
-            && self.ready.is_empty()
+            && self.ready.len() == 0
             && self.inbox_empty
             && self.freed.is_empty()
     }
@@ -693,7 +882,7 @@ impl Lane {
         tokio::select! {
             arrival = self.arrivals.recv() => {
                 if let Some(arrival) = arrival {
-                    self.ready.push_back(arrival);
+                    self.came_back(arrival);
                 }
             }
             () = nudge.notified() => self.inbox_empty = false,
@@ -716,7 +905,7 @@ impl Lane {
         self.parts.status.send_replace(NodeStatus {
             owns_shards: self.shards.len(),
             cases_hot: self.hot.len(),
-            attempts_out: self.out,
+            attempts_out: self.gate.out(),
             timers_near: self.timers.len(),
             queues,
             batches: self.batches,
@@ -734,6 +923,15 @@ impl Lane {
                 .await?;
         }
         Ok(())
+    }
+}
+
+/// A queue for what asks nobody but the database.
+fn inside(name: &str) -> Resource {
+    Resource {
+        name: name.to_owned(),
+        concurrency: INSIDE_CONCURRENCY,
+        reserved: INSIDE_RESERVED,
     }
 }
 

@@ -45,6 +45,11 @@ impl Pending {
             && self.batch.replies.is_empty()
     }
 
+    /// Whether the batch changes this case.
+    pub fn touches(&self, case: CaseId) -> bool {
+        self.touched.contains_key(&case)
+    }
+
     pub fn is_full(&self) -> bool {
         self.batch.history.len() >= TRANSITIONS_MAX || self.rows >= ROWS_MAX
     }

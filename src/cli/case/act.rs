@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use engine::core::case::{Ask, Case, Instance, InstanceState};
+use engine::core::definition::Lane;
 use engine::core::id::{CaseId, Place, StepIndex};
 use engine::runner::{Command, Message};
 use serde::Serialize;
@@ -393,7 +394,8 @@ pub async fn send(
         case: case.id,
         command,
     }
-    .into_row(case.shard, id, case.definition.lane, now())?;
+    // What a person asks for does not wait behind a storm of new cases.
+    .into_row(case.shard, id, Lane::Revocation, now())?;
     database.store.put_inbox(&[row]).await?;
     let until = Instant::now() + wait;
     loop {

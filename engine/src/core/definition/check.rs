@@ -12,7 +12,7 @@ use super::super::id::{DefinitionHash, StepIndex};
 use super::source::{At, Scalar, StepSource, WorkflowSource, whole_file};
 use super::{
     Approval, DEFINITION_BYTES_MAX, Definition, OnFailure, OnSilence, OnTimeout, Problem, Problems,
-    STEPS_MAX, Start, Step, Task, Template, Undo, WaitFor, Work,
+    STEPS_MAX, Start, Step, Task, Template, Undo, WEIGHT_DEFAULT, WEIGHT_MAX, WaitFor, Work,
 };
 
 /// The time limit of one attempt where the definition gives none.
@@ -95,6 +95,7 @@ impl Checker<'_> {
                 self.problem(&step.id, what, "give one of them another id");
             }
         }
+        let weight = self.weight(source.weight.as_ref());
         let needs = self.needs(&source.steps);
         let ancestors = self.ancestors(&source.steps, &needs);
         let mut steps = Vec::with_capacity(source.steps.len());
@@ -122,6 +123,7 @@ impl Checker<'_> {
             description: source.description,
             on: source.on,
             lane: source.lane,
+            weight,
             on_failure: source.on_failure,
             deadline: source.deadline,
             preempts: source.preempts.into_iter().map(|name| name.value).collect(),
@@ -140,6 +142,17 @@ impl Checker<'_> {
             what: what.into(),
             fix: fix.into(),
         });
+    }
+
+    fn weight(&mut self, weight: Option<&At<u32>>) -> u32 {
+        let Some(weight) = weight else {
+            return WEIGHT_DEFAULT;
+        };
+        if !(1..=WEIGHT_MAX).contains(&weight.value) {
+            let what = format!("`weight` is {}", weight.value);
+            self.problem(weight, what, format!("give 1 to {WEIGHT_MAX}"));
+        }
+        weight.value
     }
 
     fn name(&mut self, name: &At<String>) {

@@ -24,6 +24,9 @@ pub use source::{Problem, Problems, schema};
 pub const STEPS_MAX: usize = 500;
 /// The most instances one `for_each` may make.
 pub const INSTANCES_MAX: usize = 10_000;
+/// The weight of a workflow that names none, and the most one may have.
+pub const WEIGHT_DEFAULT: u32 = 10;
+pub const WEIGHT_MAX: u32 = 1_000;
 /// The largest definition file, in bytes.
 pub const DEFINITION_BYTES_MAX: usize = 1024 * 1024;
 
@@ -35,6 +38,8 @@ pub struct Definition {
     /// The types of business event that start it.
     pub on: Vec<String>,
     pub lane: Lane,
+    /// How often its work gets a turn where workflows compete for one system, beside the weights of the others.
+    pub weight: u32,
     pub on_failure: OnFailure,
     pub deadline: Option<Deadline>,
     /// Workflows whose open cases for the same subject this one ends before it starts.

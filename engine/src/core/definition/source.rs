@@ -54,6 +54,10 @@ pub(super) struct WorkflowSource {
     pub on: Vec<String>,
     #[serde(default)]
     pub lane: Lane,
+    /// How often its work gets a turn where workflows compete for one system, beside the weights of the others:
+    /// 1 to 1000, and 10 without it.
+    #[serde(default)]
+    pub weight: Option<At<u32>>,
     #[serde(default)]
     pub on_failure: OnFailure,
     #[serde(default)]
