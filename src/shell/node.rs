@@ -76,6 +76,7 @@ impl Running {
         let config = NodeConfig {
             name: settings.name.clone(),
             lease_ms: u32::try_from(settings.lease.ms()).unwrap_or(u32::MAX),
+            ..NodeConfig::default()
         };
         let projection = Arc::new(DirectoryProjection);
         let node = Node::start(

@@ -735,6 +735,7 @@ impl Company {
         let config = NodeConfig {
             name: "test".to_owned(),
             lease_ms: 3_000,
+            ..NodeConfig::default()
         };
         Node::start(
             config,

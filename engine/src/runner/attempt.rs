@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::sync::oneshot;
 
+use super::host::Host;
 use super::port::{Actions, Attempt};
 use crate::core::case::{Case, Failure, FailureClass, Mode};
 use crate::core::definition::Work;
@@ -62,13 +64,20 @@ pub(super) fn build(
 
 /// Makes the attempt within its time. No answer in time, or a panic, is a lost answer when something may have
 /// been changed.
-pub(super) async fn make(actions: Arc<dyn Actions>, attempt: Attempt) -> AttemptResult {
+pub(super) async fn make(
+    host: &dyn Host,
+    actions: Arc<dyn Actions>,
+    attempt: Attempt,
+) -> AttemptResult {
     let mode = attempt.mode.clone();
     let limit = attempt.timeout.std();
     let span = attempt.timeout;
-    let task =
-        tokio::spawn(async move { tokio::time::timeout(limit, actions.run(&attempt)).await });
-    let reason = match task.await {
+    // A task of its own: a panic ends it, and with it the sender.
+    let (answer, answered) = oneshot::channel();
+    host.spawn(Box::pin(async move {
+        let _ = answer.send(tokio::time::timeout(limit, actions.run(&attempt)).await);
+    }));
+    let reason = match answered.await {
         Ok(Ok(result)) => return result,
         Ok(Err(_)) => format!("no answer within {span}"),
         Err(_) => "the action broke off; see the log".to_owned(),

@@ -4,19 +4,20 @@
 //! it to one another.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde_json::Value;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::attempt;
 use super::definitions::Definitions;
 use super::gate::{Gate, Queued, Work};
+use super::host::Host;
 use super::hot::Hot;
 use super::message::{Command, Message, StartCase};
 use super::node::{NodeStatus, QueueStatus};
@@ -109,7 +110,8 @@ impl Gathered {
 
 /// A batch on its way to the database. Dropping it gives it up, as a crash would.
 struct Writing {
-    task: AbortOnDropHandle<Result<(), StoreError>>,
+    _task: AbortOnDropHandle<()>,
+    written: oneshot::Receiver<Result<(), StoreError>>,
     timers: Vec<TimerRow>,
     touched: Vec<CaseId>,
     effects: Vec<(CaseId, ShardId, Effect)>,
@@ -117,12 +119,11 @@ struct Writing {
 }
 
 /// A write that broke off has an unknown fate, as one without an answer.
-fn flat(written: Result<Result<(), StoreError>, tokio::task::JoinError>) -> Result<(), StoreError> {
-    written.unwrap_or_else(|error| {
-        Err(StoreError::Projection(format!(
-            "the write broke off: {error}"
-        )))
-    })
+fn flat(
+    written: Result<Result<(), StoreError>, oneshot::error::RecvError>,
+) -> Result<(), StoreError> {
+    let broke_off = "the write broke off; see the log".to_owned();
+    written.unwrap_or(Err(StoreError::Projection(broke_off)))
 }
 
 /// Everything a lane works with.
@@ -132,6 +133,7 @@ pub(super) struct Parts {
     pub actions: Arc<dyn Actions>,
     pub definitions: Arc<Definitions>,
     pub clock: Arc<dyn Clock>,
+    pub host: Arc<dyn Host>,
     pub nudge: Arc<Notify>,
     /// Stop taking work in.
     pub draining: CancellationToken,
@@ -155,7 +157,7 @@ pub(super) struct Lane {
     horizon: Timestamp,
     inbox_empty: bool,
     /// Subjects whose case closed: the next one may start.
-    freed: HashSet<(ShardId, Subject)>,
+    freed: BTreeSet<(ShardId, Subject)>,
     tidied_at: Timestamp,
     batches: u64,
     transitions: u64,
@@ -185,7 +187,7 @@ impl Lane {
             timers: BinaryHeap::new(),
             horizon: now,
             inbox_empty: false,
-            freed: HashSet::new(),
+            freed: BTreeSet::new(),
             tidied_at: now,
             batches: 0,
             transitions: 0,
@@ -240,7 +242,7 @@ impl Lane {
                 let full = next.pending.is_full();
                 tokio::select! {
                     biased;
-                    written = &mut write.task => {
+                    written = &mut write.written => {
                         flat(written)?;
                         if let Some(written) = writing.take() {
                             self.written(written, &next.pending).await?;
@@ -276,14 +278,17 @@ impl Lane {
         let timers = batch.timers_set.clone();
         let parts = Arc::clone(&self.parts);
         self.batches += u64::from(!batch.leases.is_empty());
-        let task = tokio::spawn(async move {
-            if batch.leases.is_empty() {
-                return Ok(());
-            }
-            parts.store.commit(&batch, &*parts.projection).await
-        });
+        let (tell, written) = oneshot::channel();
+        let task = self.parts.host.spawn(Box::pin(async move {
+            let result = match batch.leases.is_empty() {
+                true => Ok(()),
+                false => parts.store.commit(&batch, &*parts.projection).await,
+            };
+            let _ = tell.send(result);
+        }));
         Writing {
-            task: AbortOnDropHandle::new(task),
+            _task: AbortOnDropHandle::new(task),
+            written,
             timers,
             touched,
             effects: gathered.effects,
@@ -466,7 +471,7 @@ impl Lane {
         }
         let mut messages: Vec<(InboxRow, Result<Message, serde_json::Error>)> =
             Vec::with_capacity(rows.len());
-        let mut subjects = HashSet::new();
+        let mut subjects = BTreeSet::new();
         let mut starting = Vec::new();
         for row in rows {
             let message = serde_json::from_str::<Message>(&row.body);
@@ -547,7 +552,7 @@ impl Lane {
             definition: Arc::clone(&definition),
             generation: start.generation,
             input: Arc::new(start.input),
-            salt: salt(),
+            salt: self.parts.host.random(),
             initiator: start.initiator,
             effective_at: start.effective_at,
             received_at: row.received_at,
@@ -585,12 +590,12 @@ impl Lane {
         if self.freed.is_empty() {
             return Ok(());
         }
-        let subjects: Vec<_> = self.freed.drain().collect();
+        let subjects: Vec<_> = std::mem::take(&mut self.freed).into_iter().collect();
         let shard_of: HashMap<Subject, ShardId> = subjects
             .iter()
             .map(|(shard, subject)| (subject.clone(), *shard))
             .collect();
-        let mut open: HashMap<Subject, Vec<OpenCase>> = HashMap::new();
+        let mut open: BTreeMap<Subject, Vec<OpenCase>> = BTreeMap::new();
         for (subject, case) in self.parts.store.open_cases(&subjects).await? {
             open.entry(subject).or_default().push(case);
         }
@@ -810,8 +815,9 @@ impl Lane {
             attempt.attempt,
             attempt.lane,
         );
-        self.parts.tracker.spawn(async move {
-            let result = Box::new(attempt::make(actions, attempt).await);
+        let host = Arc::clone(&self.parts.host);
+        let task = self.parts.tracker.track_future(async move {
+            let result = Box::new(attempt::make(&*host, actions, attempt).await);
             let input = Input::AttemptFinished {
                 place,
                 attempt: number,
@@ -825,6 +831,7 @@ impl Lane {
                 input,
             });
         });
+        self.parts.host.spawn(Box::pin(task));
     }
 
     fn fetch_facts(&self, resource: String, queued: &Queued, step: StepIndex) {
@@ -839,7 +846,7 @@ impl Lane {
         let (actions, arrive) = (Arc::clone(&self.parts.actions), self.arrive.clone());
         let draining = self.parts.draining.clone();
         let (id, shard, lane) = (queued.case, queued.shard, queued.lane());
-        self.parts.tracker.spawn(async move {
+        let task = self.parts.tracker.track_future(async move {
             let mut pause = FACTS_PAUSE_FIRST;
             let facts: Result<Value, Failure> = loop {
                 match actions.facts(&subject, &input, &roots).await {
@@ -854,6 +861,7 @@ impl Lane {
             let input = Input::Facts { step, facts };
             let _ = arrive.send(Arrival { case: id, shard, from: Some((resource, lane)), input });
         });
+        self.parts.host.spawn(Box::pin(task));
     }
 
     // --- waiting and telling --------------------------------------------------------------------------
@@ -880,6 +888,7 @@ impl Lane {
         }
         let nudge = Arc::clone(&self.parts.nudge);
         tokio::select! {
+            biased; // the same order in every run; whatever is not taken now is taken by the next look
             arrival = self.arrivals.recv() => {
                 if let Some(arrival) = arrival {
                     self.came_back(arrival);
@@ -933,11 +942,6 @@ fn inside(name: &str) -> Resource {
         concurrency: INSIDE_CONCURRENCY,
         reserved: INSIDE_RESERVED,
     }
-}
-
-/// Drawn once, in the shell, and stored.
-fn salt() -> [u8; 16] {
-    *uuid::Uuid::new_v4().as_bytes()
 }
 
 fn command_input(command: Command) -> Input {

@@ -13,6 +13,7 @@
 mod attempt;
 mod definitions;
 mod gate;
+mod host;
 mod hot;
 mod identity;
 mod lane;
@@ -25,6 +26,7 @@ mod port;
 mod tests;
 
 pub use definitions::Definitions;
+pub use host::{Host, SystemHost, Task};
 pub use identity::is_dead as owner_is_dead;
 pub use message::{Command, Message, StartCase};
 pub use node::{Node, NodeConfig, NodeError, NodeHandle, NodeStatus, QueueStatus};

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::definitions::Definitions;
-use super::identity;
+use super::host::{Host, SystemHost};
 use super::lane::{Lane, Parts};
 use super::port::{Actions, Clock};
 use crate::core::Timestamp;
@@ -27,6 +27,7 @@ pub struct NodeConfig {
     pub name: String,
     /// How long a lease lasts; it is renewed at a third of that.
     pub lease_ms: u32,
+    pub host: Arc<dyn Host>,
 }
 
 impl Default for NodeConfig {
@@ -34,6 +35,7 @@ impl Default for NodeConfig {
         Self {
             name: "tenure".to_owned(),
             lease_ms: 10_000,
+            host: Arc::new(SystemHost),
         }
     }
 }
@@ -109,24 +111,26 @@ impl Node {
         let (status_sender, status) = watch::channel(NodeStatus::default());
         let nudge = Arc::new(Notify::new());
         let draining = CancellationToken::new();
-        let owner = identity::own(&config.name);
+        let host = config.host;
+        let owner = host.own_name(&config.name);
         let parts = Arc::new(Parts {
             store,
             projection,
             actions,
             definitions,
             clock,
+            host: Arc::clone(&host),
             nudge: Arc::clone(&nudge),
             draining: draining.clone(),
             status: status_sender,
             tracker: TaskTracker::new(),
         });
-        let task = tokio::spawn(keep_running(
+        let task = host.spawn(Box::pin(keep_running(
             parts,
             owner.clone(),
             config.lease_ms,
             shard_count,
-        ));
+        )));
         Ok(NodeHandle {
             nudge,
             draining,
@@ -243,8 +247,10 @@ async fn run_once(
     };
     let mut lane = Lane::open(Arc::clone(parts), &leases, shard_count).await?;
     let result = tokio::select! {
-        result = lane.run() => result,
+        // A lost lease counts before whatever the lane has just finished, and the order is the same in every run.
+        biased;
         lost = keep_leases(parts, owner, &leases, lease_ms) => Err(lost),
+        result = lane.run() => result,
     };
     if result.is_ok() {
         parts.store.release(owner, &leases).await?;
@@ -264,7 +270,7 @@ async fn acquire(
         let mut replaces: Vec<String> = rows
             .iter()
             .filter_map(|row| row.owner.clone())
-            .filter(|other| other == owner || identity::is_dead(other))
+            .filter(|other| other == owner || parts.host.is_dead(other))
             .collect();
         replaces.sort_unstable();
         replaces.dedup();
@@ -281,8 +287,9 @@ async fn acquire(
             told = true;
         }
         tokio::select! {
-            () = tokio::time::sleep(ACQUIRE_PAUSE) => {}
+            biased; // the same order in every run
             () = parts.draining.cancelled() => return Ok(None),
+            () = tokio::time::sleep(ACQUIRE_PAUSE) => {}
         }
     }
 }

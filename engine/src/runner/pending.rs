@@ -178,10 +178,17 @@ impl Pending {
                     .filter_map(|row| step_row(case, *row, now)),
             );
         }
-        self.batch.timers_set = self.timers_set.into_iter().collect();
-        self.batch.timers_cleared = self.timers_cleared.into_iter().collect();
+        self.batch.timers_set = sorted(self.timers_set);
+        self.batch.timers_cleared = sorted(self.timers_cleared);
         (self.batch, self.order)
     }
+}
+
+/// The same batch in every run, and neighbours in the table stay neighbours.
+fn sorted(timers: HashSet<TimerRow>) -> Vec<TimerRow> {
+    let mut sorted: Vec<TimerRow> = timers.into_iter().collect();
+    sorted.sort_unstable();
+    sorted
 }
 
 fn outcome(case: &Case, at: Timestamp, kind: OutcomeKind) -> Outcome {

@@ -134,6 +134,7 @@ impl Bench {
             NodeConfig {
                 name: "test".into(),
                 lease_ms: 3_000,
+                ..NodeConfig::default()
             },
             self.store.clone(),
             self.world.clone(),
