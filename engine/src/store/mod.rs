@@ -22,8 +22,8 @@ mod rows;
 pub mod postgres;
 pub mod sqlite;
 
-#[cfg(test)]
-mod conformance;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 
 use std::collections::HashSet;
 

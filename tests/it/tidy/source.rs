@@ -147,7 +147,7 @@ pub fn marked(mut sources: Vec<Source>) -> Vec<Source> {
         };
         let mut under_test = false;
         for line in source.code.lines().map(str::trim) {
-            if line.starts_with("#[cfg(test)]") {
+            if line.starts_with("#[cfg(test)]") || line.starts_with("#[cfg(any(test, ") {
                 under_test = true;
             } else if line.starts_with("#[") {
                 continue;
@@ -155,6 +155,7 @@ pub fn marked(mut sources: Vec<Source>) -> Vec<Source> {
             let declaration = line
                 .trim_start_matches("#[cfg(test)]")
                 .trim_start_matches("pub(crate)")
+                .trim_start_matches("pub ")
                 .trim();
             if let Some(name) = declaration
                 .strip_prefix("mod ")

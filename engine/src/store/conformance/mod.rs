@@ -1,6 +1,7 @@
-//! One suite that both stores pass, on a real file and a real server.
+//! One suite that both stores pass, on a real file and a real server, and that a store of another crate can be put to.
 //!
-//! Each test is a function over a [`Database`]; `suite!` makes of it a test on SQLite and one on PostgreSQL.
+//! Each test is a function over a [`Database`]; `suite!` makes of it a test on SQLite and one on PostgreSQL. Those
+//! that are about what every store does, and not about a schema or a server, are in [`TESTS`] too.
 //! Every test has a database of its own, so they run side by side. A missing server is a failure: a suite
 //! that skips proves nothing.
 
@@ -17,22 +18,31 @@ mod build;
 mod fences;
 mod inbox;
 mod leases;
+#[cfg(test)]
 mod migrations;
 mod reads;
+#[cfg(test)]
 mod trouble;
 
+#[cfg(test)]
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+#[cfg(test)]
 use sqlx::Connection;
+#[cfg(test)]
 use tempfile::TempDir;
 use uuid::Uuid;
 
+#[cfg(test)]
 use super::postgres::{PostgresOptions, PostgresStore};
+#[cfg(test)]
 use super::sqlite::SqliteStore;
 use super::*;
 
+#[cfg(test)]
 const STORE_URL: &str = "TENURE_LAB_POSTGRES_STORE_URL";
 const SHARDS: u32 = 16;
 const NODE: &str = "node-a";
@@ -40,11 +50,16 @@ const NODE: &str = "node-a";
 const LEASE_MS: u32 = 600_000;
 
 /// An empty database that can be opened more than once.
-pub(super) enum Database {
+pub enum Database {
+    #[cfg(test)]
     Sqlite { directory: TempDir },
+    #[cfg(test)]
     Postgres { url: String, schema: String },
+    /// Of another crate: gives the same database each time it is opened.
+    Other(Box<dyn Fn() -> Arc<dyn Store> + Send + Sync>),
 }
 
+#[cfg(test)]
 impl Database {
     fn sqlite() -> Self {
         Self::Sqlite {
@@ -72,17 +87,30 @@ impl Database {
         }
     }
 
+    async fn drop(self) {
+        if let Self::Postgres { url, schema } = self {
+            let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+            let drop = sqlx::AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"));
+            sqlx::raw_sql(drop).execute(&mut connection).await.unwrap();
+        }
+    }
+}
+
+impl Database {
     /// As another process would open it.
     async fn open(&self) -> Arc<dyn Store> {
         match self {
+            #[cfg(test)]
             Self::Sqlite { directory } => {
                 Arc::new(SqliteStore::open(&file(directory)).await.unwrap())
             }
+            #[cfg(test)]
             Self::Postgres { url, .. } => Arc::new(
                 PostgresStore::connect(url, PostgresOptions::default())
                     .await
                     .unwrap(),
             ),
+            Self::Other(open) => open(),
         }
     }
 
@@ -105,16 +133,9 @@ impl Database {
     async fn execute(&self, store: &dyn Store, postgres: &'static str, sqlite: &'static str) {
         store.write(&Execute { postgres, sqlite }).await.unwrap();
     }
-
-    async fn drop(self) {
-        if let Self::Postgres { url, schema } = self {
-            let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
-            let drop = sqlx::AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"));
-            sqlx::raw_sql(drop).execute(&mut connection).await.unwrap();
-        }
-    }
 }
 
+#[cfg(test)]
 fn file(directory: &TempDir) -> PathBuf {
     directory.path().join("tenure.sqlite")
 }
@@ -152,9 +173,24 @@ impl Work for Execute {
     }
 }
 
+/// A test over a database, which it wants empty.
+pub type Test = for<'a> fn(&'a Database) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// The tests that every store has to pass, by name.
+macro_rules! tests {
+    ($($module:ident: $($test:ident),+;)+) => {
+        pub const TESTS: &[(&str, Test)] = &[
+            $($((stringify!($test), |database| Box::pin($module::$test(database))),)+)+
+        ];
+
+        suite! { $($module: $($test),+;)+ }
+    };
+}
+
 /// Two tests for each function.
 macro_rules! suite {
     ($($module:ident: $($test:ident),+;)+) => {
+        #[cfg(test)]
         mod on_sqlite {
             use super::*;
             $($(
@@ -167,6 +203,7 @@ macro_rules! suite {
             )+)+
         }
 
+        #[cfg(test)]
         mod on_postgres {
             use super::*;
             $($(
@@ -181,7 +218,7 @@ macro_rules! suite {
     };
 }
 
-suite! {
+tests! {
     batches:
         an_empty_batch_is_written,
         a_new_case_is_read_back_as_it_was_written,
@@ -236,6 +273,13 @@ suite! {
         history_and_evidence_are_in_order,
         definitions_are_kept_by_hash,
         a_reader_never_sees_half_a_commit;
+}
+
+#[cfg(test)]
+mod of_a_schema {
+    use super::*;
+
+    suite! {
     migrations:
         two_at_once_are_safe,
         a_second_time_changes_nothing,
@@ -248,4 +292,5 @@ suite! {
     trouble:
         a_damaged_row_is_named,
         a_closed_store_is_unavailable;
+    }
 }
