@@ -77,5 +77,5 @@ pub(super) async fn answer(
         approve: answer.approve,
         note: input::text("/note", answer.note)?,
     };
-    send(&api, &headers, CaseId(case), shard, command).await
+    send(&api, &headers, CaseId(case), shard, None, command).await
 }

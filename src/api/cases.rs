@@ -4,8 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use engine::core::case::CaseState;
-use engine::core::id::{CaseId, ShardId, Subject};
-use engine::store::{CaseCursor, CaseFilter, CaseSummary, HistoryRow};
+use engine::core::duration::Span;
+use engine::core::id::{CaseId, ShardId};
+use engine::store::{CaseCursor, CaseSummary, HistoryRow, Waiting};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -16,6 +17,7 @@ use super::input::{self, Page, Parameters, Path};
 use super::problem::{ApiError, Problem};
 use super::{Api, Shares};
 use crate::shell::case_view::{CaseView, InstanceView, view};
+use crate::shell::search::Search;
 
 /// How many instances of a step, and how many reasons to wait, one answer about a case shows.
 const SHOWN_MAX: usize = 200;
@@ -44,6 +46,53 @@ pub struct ListParameters {
     limit: Option<u32>,
     #[serde(default)]
     cursor: Option<String>,
+    /// The content hash of a workflow version, or its beginning: only cases that run it.
+    #[serde(default)]
+    version: Option<String>,
+    /// What open work waits for, separated by commas: `person`, `signal`, `timer`, `system_away`, `retry`, `accepted`,
+    /// `answer_lost`, `queued`, `parked`.
+    #[serde(default)]
+    waits: Option<String>,
+    /// Only cases with open work on this system.
+    #[serde(default)]
+    system: Option<String>,
+    /// Only cases that are at the step of this id.
+    #[serde(default)]
+    step: Option<String>,
+    /// Only cases with open work whose last failure is of this kind: `timeout`, `denied`.
+    #[serde(default)]
+    error: Option<String>,
+    /// Only cases made longer ago than this: `30m`, `12h`, `90d`.
+    #[serde(default)]
+    older_than: Option<String>,
+    /// Only cases made within this time.
+    #[serde(default)]
+    newer_than: Option<String>,
+}
+
+/// A list of names between commas.
+fn names<T>(
+    at: &'static str,
+    given: Option<&str>,
+    what: &str,
+    known: &[&str],
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>, ApiError> {
+    let names = given.unwrap_or_default().split(',');
+    names
+        .filter(|name| !name.is_empty())
+        .map(|name| {
+            parse(name).ok_or_else(|| {
+                let known = known.join("`, `");
+                ApiError::wrong(at, format!("`{name}` is no {what}; there are `{known}`"))
+            })
+        })
+        .collect()
+}
+
+fn span(at: &'static str, given: Option<&str>) -> Result<Option<Span>, ApiError> {
+    let span = given.map(Span::parse).transpose();
+    span.map_err(|error| ApiError::wrong(at, error.to_string()))
 }
 
 /// A case in a list.
@@ -111,28 +160,36 @@ pub(super) async fn list(
 ) -> Result<Json<Page<Summary>>, ApiError> {
     caller.require(Role::Read)?;
     let limit = input::limit(parameters.limit)?;
-    let states = parameters
-        .state
-        .as_deref()
-        .unwrap_or_default()
-        .split(',')
-        .filter(|name| !name.is_empty());
-    let states = states.map(|name| {
-        CaseState::parse(name).ok_or_else(|| {
-            let known = CaseState::ALL.map(CaseState::as_str).join("`, `");
-            ApiError::wrong(
-                "state",
-                format!("`{name}` is no state of a case; states are `{known}`"),
-            )
-        })
-    });
-    let filter = CaseFilter {
-        states: states.collect::<Result<_, _>>()?,
+    let search = Search {
+        states: names(
+            "state",
+            parameters.state.as_deref(),
+            "state of a case",
+            &CaseState::ALL.map(CaseState::as_str),
+            CaseState::parse,
+        )?,
         workflow: parameters.workflow,
-        subject: parameters.subject.map(Subject),
-        open_only: parameters.open,
-        parked_only: parameters.parked,
+        version: parameters.version,
+        subject: parameters.subject,
+        open: parameters.open,
+        parked: parameters.parked,
+        waits: names(
+            "waits",
+            parameters.waits.as_deref(),
+            "reason to wait",
+            &Waiting::ALL.map(Waiting::as_str),
+            Waiting::parse,
+        )?,
+        system: parameters.system,
+        step: parameters.step,
+        error: parameters.error,
+        older_than: span("older_than", parameters.older_than.as_deref())?,
+        newer_than: span("newer_than", parameters.newer_than.as_deref())?,
     };
+    let filter = search.filter(&api.database, api.clock.now()).await;
+    let filter = filter
+        .map_err(ApiError::Internal)?
+        .map_err(|mistake| ApiError::wrong(mistake.at, mistake.what))?;
     let after = input::cursor(parameters.cursor.as_deref(), |text| {
         let (micros, case) = text.split_once('/')?;
         let created_at = DateTime::from_timestamp_micros(micros.parse().ok()?)?;

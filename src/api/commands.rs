@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use engine::core::definition::Lane;
-use engine::core::id::{Actor, CaseId, Place, ShardId, StepIndex};
+use engine::core::id::{Actor, CaseId, DefinitionHash, Place, ShardId, StepIndex};
 use engine::runner::{Command, Message};
 use engine::store::ReplyRow;
 use serde::{Deserialize, Serialize};
@@ -89,6 +89,7 @@ pub(super) async fn send(
     headers: &HeaderMap,
     case: CaseId,
     shard: ShardId,
+    definition: Option<DefinitionHash>,
     command: Command,
 ) -> Result<Response, ApiError> {
     let id = match headers.get("idempotency-key").map(HeaderValue::to_str) {
@@ -106,7 +107,11 @@ pub(super) async fn send(
     let store = &api.database.store;
     let mut reply = store.reply(shard, id).await?;
     if reply.is_none() {
-        let message = Message::Command { case, command };
+        let message = Message::Command {
+            case,
+            definition,
+            command,
+        };
         // A person waits for the answer: it goes before whatever is done in bulk.
         let row = message.into_row(shard, id, Lane::Revocation, api.clock.now());
         store
@@ -152,10 +157,14 @@ fn answer(case: CaseId, id: Uuid, reply: Option<ReplyRow>) -> Result<Response, A
     }
 }
 
-/// The position of a step in the case's own version of its workflow.
-async fn step_index(api: &Api, case: CaseId, name: &str) -> Result<StepIndex, ApiError> {
+/// The position of a step in the case's own version of its workflow, and that version.
+async fn step_index(
+    api: &Api,
+    case: CaseId,
+    name: &str,
+) -> Result<(StepIndex, DefinitionHash), ApiError> {
     let case = api.database.case(case).await.map_err(ApiError::Internal)?;
-    case.definition.find(name).ok_or_else(|| {
+    let step = case.definition.find(name).ok_or_else(|| {
         let known: Vec<&str> = case
             .definition
             .steps
@@ -166,7 +175,8 @@ async fn step_index(api: &Api, case: CaseId, name: &str) -> Result<StepIndex, Ap
             "/step",
             workflows::policy::problem::suggest(name, "steps", known),
         )
-    })
+    })?;
+    Ok((step, case.definition.hash.clone()))
 }
 
 fn reason(given: String) -> Result<String, ApiError> {
@@ -212,6 +222,7 @@ pub(super) async fn retry(
         }
         None => None,
     };
+    let (step, definition) = step.unzip();
     let place = step
         .zip(body.instance)
         .map(|(step, instance)| Place::new(step, instance));
@@ -221,6 +232,7 @@ pub(super) async fn retry(
         &headers,
         case,
         shard,
+        definition,
         Command::Retry { place, step, by },
     )
     .await
@@ -240,7 +252,7 @@ pub(super) async fn skip(
     input::Json(body): input::Json<SkipBody>,
 ) -> Result<Response, ApiError> {
     let (by, case, shard) = sender(&api, &caller, id).await?;
-    let step = step_index(&api, case, &body.step).await?;
+    let (step, definition) = step_index(&api, case, &body.step).await?;
     let place = body.instance.map(|instance| Place::new(step, instance));
     let command = Command::Skip {
         step,
@@ -248,7 +260,7 @@ pub(super) async fn skip(
         by,
         reason: reason(body.reason)?,
     };
-    send(&api, &headers, case, shard, command).await
+    send(&api, &headers, case, shard, Some(definition), command).await
 }
 
 /// End a case: nothing more is started
@@ -270,6 +282,7 @@ pub(super) async fn cancel(
         &headers,
         case,
         shard,
+        None,
         Command::Cancel {
             by,
             reason: reason(body.reason)?,
@@ -303,7 +316,7 @@ pub(super) async fn signal(
         by,
         payload: input::value("/payload", body.payload)?,
     };
-    send(&api, &headers, case, shard, command).await
+    send(&api, &headers, case, shard, None, command).await
 }
 
 /// What became of a command

@@ -71,5 +71,5 @@ pub(super) async fn complete(
         proof: input::text("/proof", completion.proof)?,
         output: input::value("/output", completion.output)?,
     };
-    send(&api, &headers, CaseId(case), shard, command).await
+    send(&api, &headers, CaseId(case), shard, None, command).await
 }

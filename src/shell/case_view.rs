@@ -2,16 +2,16 @@
 //!
 //! Pure: what was read from the database goes in, a view that prints and serialises comes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use chrono::{DateTime, Utc};
 use engine::core::case::{
     Ask, Case, CaseState, Ending, Failure, Instance, InstanceState, Mode, StepRun, StepState,
     Verification, WaitReason,
 };
-use engine::core::definition::{Start, Step};
+use engine::core::definition::{Definition, Start, Step};
 use engine::core::event::Event;
-use engine::core::id::{Place, StepIndex};
+use engine::core::id::{DefinitionHash, Place, StepIndex};
 use engine::store::{EvidenceRow, HistoryRow};
 use serde::Serialize;
 use serde_json::Value;
@@ -508,13 +508,19 @@ pub struct TimelineLine {
     pub operation: Option<String>,
 }
 
-/// The timeline of a case: what the history says, with what the evidence knows of each transition.
+/// Versions of its workflow that a case ran under before, by their hashes.
+pub type Earlier = BTreeMap<DefinitionHash, Definition>;
+
+/// The timeline of a case: what the history says, with what the evidence knows of each transition. `earlier` has the
+/// versions before the present one: an event counts the steps of the version it happened under.
 #[must_use]
 pub fn timeline(
     case: &Case,
     history: &[HistoryRow],
     evidence: &[EvidenceRow],
+    earlier: &Earlier,
 ) -> Vec<TimelineLine> {
+    let mut ahead: VecDeque<Move> = moves(history).into();
     let leaves: BTreeMap<u64, Value> = evidence
         .iter()
         .filter_map(|row| Some((row.version, serde_json::from_slice(&row.leaf).ok()?)))
@@ -526,11 +532,18 @@ pub fn timeline(
         for event in &events {
             let Some(text) = told(event) else { continue };
             let place = event.place();
-            let step = place
-                .map(|place| place.step)
-                .or(step_of(event))
-                .and_then(|index| case.step(index));
-            let instance = place.and_then(|place| case.instance(place));
+            if matches!(event, Event::Migrated { .. }) {
+                ahead.pop_front();
+            }
+            let index = place.map(|place| place.step).or(step_of(event));
+            let definition = match ahead.front() {
+                None => Some(&*case.definition),
+                Some(next) => earlier.get(&next.from),
+            };
+            let step = index.and_then(|index| definition?.step(index));
+            let instance = place
+                .and_then(|place| place_now(place, &ahead))
+                .and_then(|place| case.instance(place));
             let field = |path: &str| {
                 leaf.and_then(|leaf| leaf.pointer(path))
                     .and_then(Value::as_str)
@@ -555,6 +568,37 @@ pub fn timeline(
         }
     }
     lines
+}
+
+/// A move to another version.
+struct Move {
+    from: DefinitionHash,
+    steps: Vec<Option<StepIndex>>,
+}
+
+fn moves(history: &[HistoryRow]) -> Vec<Move> {
+    let migrations = history.iter().filter(|row| row.input == "migrate");
+    migrations
+        .flat_map(|row| serde_json::from_str::<Vec<Event>>(&row.events).unwrap_or_default())
+        .filter_map(|event| match event {
+            Event::Migrated { from, steps, .. } => Some(Move { from, steps }),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The versions that a case left, as its history names them.
+#[must_use]
+pub fn versions_left(history: &[HistoryRow]) -> Vec<DefinitionHash> {
+    moves(history).into_iter().map(|it| it.from).collect()
+}
+
+/// Where an instance stands after the moves that lie ahead.
+fn place_now(place: Place, ahead: &VecDeque<Move>) -> Option<Place> {
+    ahead.iter().try_fold(place, |place, next| {
+        let step = next.steps.get(usize::from(place.step.0)).copied()??;
+        Some(Place { step, ..place })
+    })
 }
 
 fn step_of(event: &Event) -> Option<StepIndex> {
@@ -646,5 +690,17 @@ fn told(event: &Event) -> Option<String> {
         },
         Event::UndoStarted => "takes back what it did".to_owned(),
         Event::Closed { state } => format!("closed, {}", state.as_str()),
+        Event::Migrated {
+            from,
+            to,
+            by,
+            reason,
+            ..
+        } => format!(
+            "moved from version {} to {} by {}: {reason}",
+            from.short(),
+            to.short(),
+            by.0
+        ),
     })
 }

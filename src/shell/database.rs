@@ -6,17 +6,19 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use engine::core::case::Case;
 use engine::core::definition::Definition;
-use engine::core::id::CaseId;
+use engine::core::id::{CaseId, DefinitionHash};
 use engine::store::postgres::{PostgresOptions, PostgresStore};
 use engine::store::sqlite::SqliteStore;
-use engine::store::{MIGRATIONS, Migration, SHARDS_DEFAULT, Store, StoreError, assemble};
+use engine::store::{
+    HistoryRow, MIGRATIONS, Migration, SHARDS_DEFAULT, Store, StoreError, assemble,
+};
 use secrecy::ExposeSecret as _;
 use uuid::Uuid;
 use workflows::actions::FACT_ROOTS;
 use workflows::config::{Settings, StoreAddress};
 use workflows::directory::{self, Directory};
 
-use super::case_view::Surroundings;
+use super::case_view::{self, Earlier, Surroundings};
 use super::now;
 
 /// How many cases are looked through for one whose identifier begins as given.
@@ -289,6 +291,34 @@ impl Database {
                 )
             })?;
         Ok(assemble(Arc::new(definition), stored)?)
+    }
+
+    /// The versions of its workflow that a case ran under before. One that is not stored any more is left out: its
+    /// events then have no names of steps.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn earlier(&self, history: &[HistoryRow]) -> anyhow::Result<Earlier> {
+        let mut earlier = Earlier::new();
+        for hash in case_view::versions_left(history) {
+            if let Some(definition) = self.version(&hash).await? {
+                earlier.insert(hash, definition);
+            }
+        }
+        Ok(earlier)
+    }
+
+    /// A stored version of a workflow. Read for showing: a version of before may use actions this program has no more.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the version cannot be read.
+    pub async fn version(&self, hash: &DefinitionHash) -> anyhow::Result<Option<Definition>> {
+        let Some(text) = self.store.definition(hash).await? else {
+            return Ok(None);
+        };
+        let definition = Definition::parse(hash.short(), &text, FACT_ROOTS, &|_| true)
+            .with_context(|| format!("workflow version `{}` cannot be read", hash.short()))?;
+        Ok(Some(definition))
     }
 
     /// What stands around a case.

@@ -12,7 +12,7 @@ use engine::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 use engine::store::{
     Batch, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, HistoryRow, InboxRow, Migration,
     Outcome, OutcomeKind, Projection, ReplyRow, ShardLease, ShardRow, StepEnding, Store,
-    StoreError, StoredCase, TimerRow, Work,
+    StoreError, StoredCase, TimerRow, VersionRow, Work,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -199,6 +199,10 @@ impl Store for ObservedStore {
 
     async fn definition(&self, hash: &DefinitionHash) -> Result<Option<String>, StoreError> {
         self.inner.definition(hash).await
+    }
+
+    async fn versions(&self) -> Result<Vec<VersionRow>, StoreError> {
+        self.inner.versions().await
     }
 
     async fn list(

@@ -57,6 +57,20 @@ pub struct SystemConfig {
     pub account: Option<AccountTemplate>,
     #[serde(default)]
     pub initial_password: InitialPassword,
+    #[serde(default)]
+    pub sessions: Sessions,
+}
+
+/// Whether something can stay open on a system when an account there is disabled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sessions {
+    /// People log in there. What they have open has to end with their access; a system that cannot end it leaves a
+    /// leaver `unverified`.
+    #[default]
+    Possible,
+    /// Nobody is ever logged in there: a door, a key cabinet, an address book.
+    None,
 }
 
 /// Whether a new account gets a password.
@@ -122,6 +136,7 @@ pub struct System {
     limits: Limits,
     template: Option<CompiledTemplate>,
     initial_password: InitialPassword,
+    sessions: Sessions,
     capabilities: Capabilities,
 }
 
@@ -145,8 +160,20 @@ impl System {
             limits,
             template,
             initial_password,
+            sessions: Sessions::default(),
             capabilities,
         }
+    }
+
+    #[must_use]
+    pub fn with_sessions(mut self, sessions: Sessions) -> Self {
+        self.sessions = sessions;
+        self
+    }
+
+    #[must_use]
+    pub fn sessions(&self) -> Sessions {
+        self.sessions
     }
 
     #[must_use]
@@ -243,7 +270,9 @@ impl System {
             ),
             (OperationName::Revoke, "rights cannot be taken away"),
         ] {
-            if !self.can(operation) {
+            let concerns =
+                operation != OperationName::EndSessions || self.sessions == Sessions::Possible;
+            if concerns && !self.can(operation) {
                 gaps.push(format!("cannot `{}`: {consequence}", operation.as_str()));
             }
         }
@@ -294,14 +323,17 @@ impl Systems {
                 }
             };
             match connectors::registry::build(name, &config.kind.value, config.settings.clone()) {
-                Ok(inner) => systems.push(System::new(
-                    name,
-                    &config.kind.value,
-                    inner,
-                    config.limits.clone(),
-                    template,
-                    config.initial_password,
-                )),
+                Ok(inner) => {
+                    let system = System::new(
+                        name,
+                        &config.kind.value,
+                        inner,
+                        config.limits.clone(),
+                        template,
+                        config.initial_password,
+                    );
+                    systems.push(system.with_sessions(config.sessions));
+                }
                 Err(error) => problems.push(Problem::new(
                     file,
                     None,

@@ -844,6 +844,7 @@ impl Company {
 
     pub async fn command(&self, case: &CaseSummary, command: Command) {
         let message = Message::Command {
+            definition: None,
             case: case.head.case,
             command,
         };

@@ -153,6 +153,9 @@ pub struct StepRun {
     pub given_up: u32,
     /// Why planning failed, or why the step was skipped.
     pub failure: Option<Failure>,
+    /// The id it had when its instances were planned, where a migration gave it another: systems know its effects
+    /// by that one.
+    pub known_as: Option<String>,
 }
 
 /// Where a step stands.
@@ -514,7 +517,11 @@ impl Case {
     /// The key that stays the same over every attempt of one effect. Undo is another effect.
     #[must_use]
     pub fn idempotency_key(&self, place: Place, undo: bool) -> String {
-        let step = self.step(place.step).map_or("", |step| step.id.as_str());
+        let step = self
+            .step_run(place.step)
+            .and_then(|run| run.known_as.as_deref())
+            .or_else(|| self.step(place.step).map(|step| step.id.as_str()))
+            .unwrap_or_default();
         let kind = if undo { "/undo" } else { "" };
         format!("{}/{step}/{}{kind}", self.id, place.instance.0)
     }

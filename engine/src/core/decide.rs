@@ -9,14 +9,14 @@
 //!
 //! Of the case as a whole:
 //!
-//! | state \ input | start | attempt finished, facts, timer, answer, task done, signal | retry, skip | cancel | preempt | recovered |
-//! |---|---|---|---|---|---|---|
-//! | queued | running | illegal | illegal | cancelled | preempted | nothing |
-//! | running | illegal | see below | parked work only | ending | ending | read back |
-//! | parked | illegal | see below | goes on | ending | ending | read back |
-//! | undoing | illegal | undo goes on | parked undo only | illegal | illegal | read back |
-//! | ending | illegal | closes with the last one | illegal | illegal | illegal | read back |
-//! | closed | illegal | illegal | illegal | illegal | illegal | nothing |
+//! | state \ input | start | attempt finished, facts, timer, answer, task done, signal | retry, skip | cancel | preempt | recovered | migrate |
+//! |---|---|---|---|---|---|---|---|
+//! | queued | running | illegal | illegal | cancelled | preempted | nothing | same |
+//! | running | illegal | see below | parked work only | ending | ending | read back | same, starts what is ready |
+//! | parked | illegal | see below | goes on | ending | ending | read back | same, or running when what was stuck is dropped |
+//! | undoing | illegal | undo goes on | parked undo only | illegal | illegal | read back | same |
+//! | ending | illegal | closes with the last one | illegal | illegal | illegal | read back | illegal |
+//! | closed | illegal | illegal | illegal | illegal | illegal | nothing | illegal |
 //!
 //! Of one instance, when an attempt in mode `do` ends (`undo` is alike, with `undone` for `done`):
 //!
@@ -121,6 +121,8 @@ pub enum Illegal {
     NotSkippable,
     #[error("a reason is needed")]
     ReasonRequired,
+    #[error("the case cannot go on under that version: {0}")]
+    CannotMigrate(String),
 }
 
 /// Moves `case` by one input.
@@ -131,15 +133,19 @@ pub fn decide(case: &mut Case, input: Input, now: Timestamp) -> Result<Decision,
     let legal = match (case.state, &input) {
         (state, Input::Recovered) => Ok(state),
         (state, _) if state.is_closed() => Err(state),
-        (CaseState::Queued, Input::Start | Input::Cancel { .. } | Input::Preempt { .. }) => {
-            Ok(CaseState::Queued)
-        }
+        (
+            CaseState::Queued,
+            Input::Start | Input::Cancel { .. } | Input::Preempt { .. } | Input::Migrate(_),
+        ) => Ok(CaseState::Queued),
         (state @ CaseState::Queued, _) | (state, Input::Start) => Err(state),
         (
             state @ (CaseState::Undoing | CaseState::Ending),
             Input::Cancel { .. } | Input::Preempt { .. },
         ) => Err(state),
-        (state @ CaseState::Ending, Input::Retry { .. } | Input::Skip { .. }) => Err(state),
+        (
+            state @ CaseState::Ending,
+            Input::Retry { .. } | Input::Skip { .. } | Input::Migrate(_),
+        ) => Err(state),
         (state, _) => Ok(state),
     };
     if let Err(state) = legal {
@@ -158,10 +164,10 @@ pub fn decide(case: &mut Case, input: Input, now: Timestamp) -> Result<Decision,
     Ok(decision)
 }
 
-struct Machine<'a> {
-    case: &'a mut Case,
-    now: Timestamp,
-    decision: Decision,
+pub(super) struct Machine<'a> {
+    pub(super) case: &'a mut Case,
+    pub(super) now: Timestamp,
+    pub(super) decision: Decision,
 }
 
 impl Machine<'_> {
@@ -196,6 +202,7 @@ impl Machine<'_> {
                 by,
                 reason,
             } => return self.skip(step, place, by, reason),
+            Input::Migrate(migrate) => return self.migrate(*migrate),
             Input::Cancel { by, reason } => self.end(Ending::Cancelled, by, reason, None),
             Input::Preempt { by } => {
                 let reason = "a case that pre-empts this one starts".to_owned();
@@ -222,7 +229,7 @@ impl Machine<'_> {
         self.close_when_done();
     }
 
-    fn steps(&self) -> impl Iterator<Item = StepIndex> + use<> {
+    pub(super) fn steps(&self) -> impl Iterator<Item = StepIndex> + use<> {
         (0..u16::try_from(self.case.steps.len()).unwrap_or(u16::MAX)).map(StepIndex)
     }
 
@@ -799,7 +806,7 @@ impl Machine<'_> {
         }
     }
 
-    fn close_when_done(&mut self) {
+    pub(super) fn close_when_done(&mut self) {
         let all = u32::try_from(self.case.steps.len()).unwrap_or(u32::MAX);
         if self.case.ending.is_some()
             || self.case.state.is_closed()
@@ -1094,7 +1101,7 @@ impl Machine<'_> {
     }
 
     /// Starts what was held back while the case was parked.
-    fn resume(&mut self) {
+    pub(super) fn resume(&mut self) {
         if !self.may_start() {
             return;
         }
@@ -1230,7 +1237,7 @@ impl Machine<'_> {
     // --- recording ------------------------------------------------------------------------------------
 
     /// Applies an event and keeps timers and changed rows in step with it.
-    fn emit(&mut self, event: Event) {
+    pub(super) fn emit(&mut self, event: Event) {
         let target = timer_target(&event);
         let before = target.and_then(|target| self.timer_of(target));
         // A step has a row of its own once it waited as a whole; planning must bring that row up to date.
@@ -1252,7 +1259,7 @@ impl Machine<'_> {
         self.decision.events.push(event);
     }
 
-    fn timer_of(&self, target: TimerTarget) -> Option<Timestamp> {
+    pub(super) fn timer_of(&self, target: TimerTarget) -> Option<Timestamp> {
         match target {
             TimerTarget::Case => {
                 if self.case.deadline_passed || self.case.state.is_closed() {

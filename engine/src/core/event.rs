@@ -11,7 +11,7 @@ use super::case::{
     Ask, Case, CaseState, Ending, Failure, Instance, InstanceState, Mode, StepState, Verification,
     WaitReason,
 };
-use super::id::{Actor, CaseId, Place, StepIndex};
+use super::id::{Actor, CaseId, DefinitionHash, Place, StepIndex};
 
 /// One change. A stored form: fields may be added with a default, never renamed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -118,6 +118,25 @@ pub enum Event {
     Closed {
         state: CaseState,
     },
+    /// The case goes on under another version of its workflow. Events before it count the steps of `from`, events
+    /// after it those of `to`; whoever replays a history gives the case the definition of `to` here.
+    Migrated {
+        from: DefinitionHash,
+        to: DefinitionHash,
+        /// For each step of the old version the one it became; none where it is left out.
+        steps: Vec<Option<StepIndex>>,
+        /// How many steps the new version has.
+        count: u16,
+        /// Steps that waited to begin and wait again for what they need now.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        again: Vec<StepIndex>,
+        /// Steps whose effects carry the name of an older version's step in their idempotency keys.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        known_as: Vec<(StepIndex, String)>,
+        deadline_at: Option<Timestamp>,
+        by: Actor,
+        reason: String,
+    },
 }
 
 /// An instance as planned.
@@ -161,6 +180,7 @@ impl Event {
             Self::Ending { .. } => "ending",
             Self::UndoStarted => "undo_started",
             Self::Closed { .. } => "closed",
+            Self::Migrated { .. } => "migrated",
         }
     }
 
@@ -189,7 +209,8 @@ impl Event {
             | Self::DeadlinePassed { .. }
             | Self::Ending { .. }
             | Self::UndoStarted
-            | Self::Closed { .. } => None,
+            | Self::Closed { .. }
+            | Self::Migrated { .. } => None,
         }
     }
 }
@@ -397,6 +418,14 @@ impl Case {
                     }
                 }
             }
+            Event::Migrated {
+                steps,
+                count,
+                again,
+                known_as,
+                deadline_at,
+                ..
+            } => self.move_steps(steps, *count, again, known_as, *deadline_at),
         }
         self.settle();
     }

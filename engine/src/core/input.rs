@@ -1,10 +1,14 @@
 //! What can happen to a case.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::Timestamp;
 use super::case::{Failure, Verification};
-use super::id::{Actor, CaseId, Place, StepIndex};
+use super::definition::Definition;
+use super::id::{Actor, CaseId, DefinitionHash, Place, StepIndex};
+use super::migration::Mapping;
 use super::proof::Proof;
 
 /// One thing that happened. Everything a case needs to know is in it; the core asks nobody.
@@ -64,6 +68,19 @@ pub enum Input {
     Cancel { by: Actor, reason: String },
     /// A case that pre-empts this one wants to start.
     Preempt { by: CaseId },
+    /// Go on under another version of the workflow.
+    Migrate(Box<Migrate>),
+}
+
+/// What a case is to go on under.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Migrate {
+    /// The version the case must run now.
+    pub from: DefinitionHash,
+    pub to: Arc<Definition>,
+    pub mapping: Mapping,
+    pub by: Actor,
+    pub reason: String,
 }
 
 impl Input {
@@ -83,6 +100,7 @@ impl Input {
             Self::Skip { .. } => "skip",
             Self::Cancel { .. } => "cancel",
             Self::Preempt { .. } => "preempt",
+            Self::Migrate(_) => "migrate",
         }
     }
 }

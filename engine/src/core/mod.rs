@@ -9,6 +9,7 @@ pub mod event;
 pub mod expression;
 pub mod id;
 pub mod input;
+pub mod migration;
 pub mod proof;
 pub mod retry;
 mod scope;

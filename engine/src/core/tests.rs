@@ -38,11 +38,11 @@ steps:
   - {id: facts, uses: noop, needs: [go], if: identity.active}
 ";
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     "2026-03-01T12:00:00Z".parse().unwrap()
 }
 
-fn case_of(text: &str) -> Case {
+pub(super) fn case_of(text: &str) -> Case {
     let definition = Definition::parse("t.yaml", text, &["identity"], &|_| true).unwrap();
     Case::new(NewCase {
         id: CaseId(Uuid::from_u128(7)),
@@ -59,7 +59,7 @@ fn case_of(text: &str) -> Case {
     })
 }
 
-fn all_kinds(on_failure: &str) -> Case {
+pub(super) fn all_kinds(on_failure: &str) -> Case {
     let undo = if on_failure == "undo" {
         "undo: {uses: unmake, with: {was: '${{ output.id }}'}}"
     } else {
@@ -72,7 +72,7 @@ fn all_kinds(on_failure: &str) -> Case {
     )
 }
 
-fn finished(step: u16, instance: u32, attempt: u32, result: AttemptResult) -> Input {
+pub(super) fn finished(step: u16, instance: u32, attempt: u32, result: AttemptResult) -> Input {
     Input::AttemptFinished {
         place: Place::new(StepIndex(step), instance),
         attempt,
@@ -80,7 +80,7 @@ fn finished(step: u16, instance: u32, attempt: u32, result: AttemptResult) -> In
     }
 }
 
-fn succeeded() -> AttemptResult {
+pub(super) fn succeeded() -> AttemptResult {
     AttemptResult::Succeeded {
         output: json!({"id": "x"}),
         verification: Verification::Verified,
@@ -88,7 +88,7 @@ fn succeeded() -> AttemptResult {
     }
 }
 
-fn failed(class: FailureClass) -> AttemptResult {
+pub(super) fn failed(class: FailureClass) -> AttemptResult {
     let failure = Failure {
         kind: "test".into(),
         message: "no".into(),
@@ -102,7 +102,7 @@ fn failed(class: FailureClass) -> AttemptResult {
 
 /// Drives a case through inputs and returns the names of all events.
 #[track_caller]
-fn drive(case: &mut Case, inputs: Vec<Input>) -> Vec<&'static str> {
+pub(super) fn drive(case: &mut Case, inputs: Vec<Input>) -> Vec<&'static str> {
     let mut names = Vec::new();
     for input in inputs {
         let decision = decide(case, input, now()).unwrap();
@@ -396,7 +396,13 @@ fn a_preempted_case_waits_only_for_what_has_left() {
 }
 
 /// One random thing that may or may not fit.
-fn random_input(case: &Case, choice: u8, detail: u8, later_ms: i64, at: &mut Timestamp) -> Input {
+pub(super) fn random_input(
+    case: &Case,
+    choice: u8,
+    detail: u8,
+    later_ms: i64,
+    at: &mut Timestamp,
+) -> Input {
     let step = StepIndex(u16::from(detail % 7));
     let count = case
         .step_run(step)
@@ -519,7 +525,7 @@ fn random_input(case: &Case, choice: u8, detail: u8, later_ms: i64, at: &mut Tim
 }
 
 /// What must hold of every case, whatever happened.
-fn is_legal(case: &Case) -> Result<(), String> {
+pub(super) fn is_legal(case: &Case) -> Result<(), String> {
     let instances: Vec<&Instance> = case.steps.iter().flat_map(|run| &run.instances).collect();
     let count =
         |wanted: fn(&InstanceState) -> bool| instances.iter().filter(|i| wanted(&i.state)).count();

@@ -28,8 +28,9 @@ use crate::core::admission::{self, OpenCase};
 use crate::core::case::{Case, CaseState, Failure, FailureClass, InstanceState, NewCase};
 use crate::core::decide::{Effect, Illegal, decide};
 use crate::core::definition::{Definition, Lane as Priority};
-use crate::core::id::{Actor, CaseId, Epoch, Place, ShardId, StepIndex, Subject};
-use crate::core::input::{AttemptResult, Input, TimerTarget};
+use crate::core::id::{Actor, CaseId, DefinitionHash, Epoch, Place, ShardId, StepIndex, Subject};
+use crate::core::input::{AttemptResult, Input, Migrate, TimerTarget};
+use crate::core::proof::Proof;
 use crate::evidence::Cause;
 use crate::store::{
     InboxRow, Projection, ReplyRow, ShardLease, Store, StoreError, TimerRow, assemble,
@@ -378,11 +379,8 @@ impl Lane {
         input: Input,
         next: &mut Gathered,
     ) -> Result<Result<(), Illegal>, StoreError> {
-        if self.hot.get(id).is_none() {
-            match self.fetch(shard, id).await? {
-                Some(case) => self.hot.insert(case),
-                None => return Ok(Err(Illegal::NoSuchPlace)),
-            }
+        if !self.load(id, shard).await? {
+            return Ok(Err(Illegal::NoSuchPlace));
         }
         let Some(case) = self.hot.get_mut(id) else {
             return Ok(Err(Illegal::NoSuchPlace));
@@ -496,11 +494,13 @@ impl Lane {
                 // The same cause sent again: its case is there already.
                 Ok(Message::Start(start)) if known.contains(&start.case) => Ok(()),
                 Ok(Message::Start(start)) => self.start_case(&row, start, &mut open, next).await?,
-                Ok(Message::Command { case, command }) => {
-                    let input = command_input(command);
-                    self.step(case, row.shard, input, next)
+                Ok(Message::Command {
+                    case,
+                    definition,
+                    command,
+                }) => {
+                    self.command(case, row.shard, definition, command, next)
                         .await?
-                        .map_err(|illegal| illegal.to_string())
                 }
                 Err(error) => Err(format!("the message is not understood: {error}")),
             };
@@ -521,6 +521,89 @@ impl Lane {
             });
         }
         Ok(())
+    }
+
+    async fn command(
+        &mut self,
+        case: CaseId,
+        shard: ShardId,
+        definition: Option<DefinitionHash>,
+        command: Command,
+        next: &mut Gathered,
+    ) -> Result<Result<(), String>, StoreError> {
+        if let Some(meant) = definition
+            && self.load(case, shard).await?
+            && let Some(case) = self.hot.get(case)
+            && case.definition.hash != meant
+        {
+            return Ok(Err(format!(
+                "the case came to version `{}` of its workflow meanwhile; look at it again",
+                case.definition.hash.short()
+            )));
+        }
+        let input = match self.input_of(command).await? {
+            Ok(input) => input,
+            Err(why) => return Ok(Err(why)),
+        };
+        let moved = self.step(case, shard, input, next).await?;
+        Ok(moved.map_err(|illegal| illegal.to_string()))
+    }
+
+    async fn input_of(&self, command: Command) -> Result<Result<Input, String>, StoreError> {
+        Ok(Ok(match command {
+            Command::Answer {
+                place,
+                by,
+                approve,
+                note,
+            } => Input::Answered {
+                place,
+                by,
+                approve,
+                note,
+            },
+            Command::TaskDone {
+                place,
+                by,
+                proof,
+                output,
+            } => Input::TaskDone {
+                place,
+                by,
+                proof,
+                output,
+            },
+            Command::Signal { name, by, payload } => Input::Signal { name, by, payload },
+            Command::Retry { place, step, by } => Input::Retry { place, step, by },
+            Command::Skip {
+                step,
+                place,
+                by,
+                reason,
+            } => Input::Skip {
+                step,
+                place,
+                by,
+                reason,
+            },
+            Command::Cancel { by, reason } => Input::Cancel { by, reason },
+            Command::Migrate {
+                from,
+                to,
+                mapping,
+                by,
+                reason,
+            } => match self.definition(&to).await? {
+                Ok(to) => Input::Migrate(Box::new(Migrate {
+                    from,
+                    to,
+                    mapping,
+                    by,
+                    reason,
+                })),
+                Err(why) => return Ok(Err(why)),
+            },
+        }))
     }
 
     async fn start_case(
@@ -619,32 +702,49 @@ impl Lane {
         Ok(())
     }
 
+    /// Brings a case into memory; false when there is none.
+    async fn load(&mut self, id: CaseId, shard: ShardId) -> Result<bool, StoreError> {
+        if self.hot.get(id).is_none() {
+            match self.fetch(shard, id).await? {
+                Some(case) => self.hot.insert(case),
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
     async fn fetch(&self, shard: ShardId, id: CaseId) -> Result<Option<Case>, StoreError> {
         let Some(stored) = self.parts.store.load(shard, id).await? else {
             return Ok(None);
         };
         let hash = stored.head.definition.clone();
-        let definition = match self.parts.definitions.by_hash(&hash) {
-            Some(definition) => definition,
-            None => {
-                let Some(source) = self.parts.store.definition(&hash).await? else {
-                    return Err(StoreError::Projection(format!(
-                        "workflow version `{hash}` of case `{id}` is not stored"
-                    )));
-                };
-                // A stored version was checked when it was added; its actions may have gone since.
-                let roots = self.parts.actions.fact_roots();
-                let parsed = Definition::parse(hash.short(), &source, &roots, &|_| true).map_err(
-                    |problems| {
-                        StoreError::Projection(format!(
-                            "workflow version `{hash}` cannot be read any more: {problems}"
-                        ))
-                    },
-                )?;
-                self.parts.definitions.keep(parsed)
-            }
-        };
+        let definition = self
+            .definition(&hash)
+            .await?
+            .map_err(|why| StoreError::Projection(format!("case `{id}`: {why}")))?;
         assemble(definition, stored).map(Some)
+    }
+
+    /// A version of a workflow, or why there is none to work with.
+    async fn definition(
+        &self,
+        hash: &DefinitionHash,
+    ) -> Result<Result<Arc<Definition>, String>, StoreError> {
+        if let Some(definition) = self.parts.definitions.by_hash(hash) {
+            return Ok(Ok(definition));
+        }
+        let Some(source) = self.parts.store.definition(hash).await? else {
+            return Ok(Err(format!("workflow version `{hash}` is not stored")));
+        };
+        // A stored version was checked when it was added; its actions may have gone since.
+        let roots = self.parts.actions.fact_roots();
+        let parsed = Definition::parse(hash.short(), &source, &roots, &|_| true);
+        Ok(match parsed {
+            Ok(parsed) => Ok(self.parts.definitions.keep(parsed)),
+            Err(problems) => Err(format!(
+                "workflow version `{hash}` cannot be read any more: {problems}"
+            )),
+        })
     }
 
     fn leases_of(&self, batch: &crate::store::Batch) -> Vec<ShardLease> {
@@ -944,47 +1044,6 @@ fn inside(name: &str) -> Resource {
     }
 }
 
-fn command_input(command: Command) -> Input {
-    match command {
-        Command::Answer {
-            place,
-            by,
-            approve,
-            note,
-        } => Input::Answered {
-            place,
-            by,
-            approve,
-            note,
-        },
-        Command::TaskDone {
-            place,
-            by,
-            proof,
-            output,
-        } => Input::TaskDone {
-            place,
-            by,
-            proof,
-            output,
-        },
-        Command::Signal { name, by, payload } => Input::Signal { name, by, payload },
-        Command::Retry { place, step, by } => Input::Retry { place, step, by },
-        Command::Skip {
-            step,
-            place,
-            by,
-            reason,
-        } => Input::Skip {
-            step,
-            place,
-            by,
-            reason,
-        },
-        Command::Cancel { by, reason } => Input::Cancel { by, reason },
-    }
-}
-
 /// What the evidence says caused a transition.
 fn cause(input: &Input) -> Cause {
     let mut cause = Cause {
@@ -1051,6 +1110,20 @@ fn cause(input: &Input) -> Cause {
         Input::Cancel { by, reason } => {
             cause.by = by.clone();
             cause.reason = Some(reason.clone());
+        }
+        Input::Migrate(migrate) => {
+            cause.by = migrate.by.clone();
+            cause.reason = Some(migrate.reason.clone());
+            // What changed is the version: its digests stand where those of any other change do.
+            cause.proof = Some(Proof {
+                operation: Some("migrate".to_owned()),
+                before: Some(serde_json::json!({"definition": migrate.from.0})),
+                after: Some(serde_json::json!({
+                    "definition": migrate.to.hash.0,
+                    "mapping": migrate.mapping,
+                })),
+                ..Proof::default()
+            });
         }
         Input::Preempt { by } => cause.reason = Some(format!("pre-empted by case {by}")),
     }

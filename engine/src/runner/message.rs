@@ -6,7 +6,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::core::definition::Lane;
-use crate::core::id::{Actor, CaseId, Place, ShardId, StepIndex, Subject};
+use crate::core::id::{Actor, CaseId, DefinitionHash, Place, ShardId, StepIndex, Subject};
+use crate::core::migration::Mapping;
 use crate::store::InboxRow;
 
 /// A message. A stored form: variants and fields are only ever added.
@@ -16,7 +17,13 @@ pub enum Message {
     /// Make a case and start it as soon as its subject is free.
     Start(StartCase),
     /// Do something to a case that exists.
-    Command { case: CaseId, command: Command },
+    Command {
+        case: CaseId,
+        /// The version whose steps the command counts; the case must still run it. None for one that names no step.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        definition: Option<DefinitionHash>,
+        command: Command,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,6 +79,15 @@ pub enum Command {
         reason: String,
     },
     Cancel {
+        by: Actor,
+        reason: String,
+    },
+    /// Go on under another version of the workflow, which must be stored.
+    Migrate {
+        from: DefinitionHash,
+        to: DefinitionHash,
+        #[serde(default)]
+        mapping: Mapping,
         by: Actor,
         reason: String,
     },

@@ -8,11 +8,12 @@ use crate::core::Timestamp;
 use crate::core::case::{Case, InstanceState};
 use crate::core::decide::{Decision, Row};
 use crate::core::definition::Work;
+use crate::core::event::Event;
 use crate::core::id::{CaseId, Place, ShardId};
 use crate::evidence::{Cause, leaf};
 use crate::store::{
-    Batch, EvidenceRow, HistoryRow, Outcome, OutcomeKind, ReplyRow, StepEnding, StoreError,
-    TimerRow, head_row, state_row, step_row,
+    Batch, EvidenceRow, HistoryRow, Outcome, OutcomeKind, RebuiltRow, ReplyRow, StepEnding,
+    StoreError, TimerRow, head_row, state_row, step_row,
 };
 
 /// The most transitions one batch gathers.
@@ -35,6 +36,8 @@ struct Touched {
     from_version: Option<u64>,
     rows: BTreeSet<Row>,
     moved: bool,
+    /// The case came to another version: its rows in the database go.
+    rebuilt: bool,
 }
 
 impl Pending {
@@ -71,6 +74,7 @@ impl Pending {
                 from_version,
                 rows: BTreeSet::new(),
                 moved: false,
+                rebuilt: false,
             }
         })
     }
@@ -108,9 +112,21 @@ impl Pending {
         if decision.events.is_empty() {
             return Ok(());
         }
+        let migrated = decision
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Migrated { .. }));
         let touched = self.touch(case.id, Some(before));
         touched.moved = true;
+        if migrated {
+            // They count the steps of the version before.
+            touched.rows.clear();
+            touched.rebuilt = touched.from_version.is_some();
+        }
         touched.rows.extend(decision.rows.iter().copied());
+        if migrated {
+            self.rebuild(case);
+        }
         let events = serde_json::to_string(&decision.events)
             .map_err(|error| StoreError::Projection(format!("events do not serialise: {error}")))?;
         self.batch.history.push(HistoryRow {
@@ -142,6 +158,21 @@ impl Pending {
         Ok(())
     }
 
+    fn rebuild(&mut self, case: &Case) {
+        let (definition, lane) = (case.definition.hash.clone(), case.definition.lane);
+        if let Some(head) = (self.batch.heads.iter_mut()).find(|head| head.case == case.id) {
+            (head.definition, head.lane) = (definition, lane);
+            return;
+        }
+        self.batch.rebuilt.retain(|row| row.case != case.id);
+        self.batch.rebuilt.push(RebuiltRow {
+            shard: case.shard,
+            case: case.id,
+            definition,
+            lane,
+        });
+    }
+
     pub fn clear_timer(&mut self, row: TimerRow) {
         if !self.timers_set.remove(&row) {
             self.timers_cleared.insert(row);
@@ -171,12 +202,17 @@ impl Pending {
                     .states
                     .push(state_row(case, touched.from_version, now));
             }
-            self.batch.steps.extend(
-                touched
-                    .rows
-                    .iter()
-                    .filter_map(|row| step_row(case, *row, now)),
-            );
+            let rows = touched
+                .rows
+                .iter()
+                .filter_map(|row| step_row(case, *row, now));
+            let rebuilt = touched.rebuilt;
+            self.batch.steps.extend(rows.map(|mut row| {
+                if rebuilt {
+                    row.planned_version = None;
+                }
+                row
+            }));
         }
         self.batch.timers_set = sorted(self.timers_set);
         self.batch.timers_cleared = sorted(self.timers_cleared);

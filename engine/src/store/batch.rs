@@ -12,8 +12,8 @@ use crate::core::id::{CaseId, ShardId};
 use crate::core::input::TimerTarget;
 
 use super::{
-    Batch, EvidenceRow, HeadRow, HistoryRow, InboxRow, ReplyRow, ShardLease, StateRow, StepRow,
-    StoreError, TimerRow,
+    Batch, EvidenceRow, HeadRow, HistoryRow, InboxRow, RebuiltRow, ReplyRow, ShardLease, StateRow,
+    StepRow, StoreError, TimerRow,
 };
 
 /// A batch in which no two rows have the same key, in order of shard and case: neighbours in the batch are
@@ -21,6 +21,7 @@ use super::{
 pub(super) struct Writes<'a> {
     pub leases: &'a [ShardLease],
     pub heads: &'a [HeadRow],
+    pub rebuilt: &'a [RebuiltRow],
     /// Heads of the cases that are open after the batch.
     pub opened: Vec<&'a HeadRow>,
     /// States of the cases the batch makes.
@@ -83,6 +84,7 @@ impl<'a> Writes<'a> {
         Ok(Self {
             leases: &batch.leases,
             heads: &batch.heads,
+            rebuilt: &batch.rebuilt,
             opened,
             born,
             moved,
@@ -107,7 +109,9 @@ impl Writes<'_> {
         let steps = steps.into_iter().flatten().map(|row| (row.shard, row.case));
         let history = self.history.iter().map(|row| (row.shard, row.case));
         let evidence = self.evidence.iter().map(|(row, _)| (row.shard, row.case));
+        let rebuilt = self.rebuilt.iter().map(|row| (row.shard, row.case));
         moved
+            .chain(rebuilt)
             .chain(born)
             .chain(steps)
             .chain(history)
@@ -159,6 +163,7 @@ fn covered(batch: &Batch) -> Result<(), StoreError> {
     let mut leased: Vec<ShardId> = batch.leases.iter().map(|lease| lease.shard).collect();
     leased.sort_unstable();
     let shards = (batch.heads.iter().map(|row| row.shard))
+        .chain(batch.rebuilt.iter().map(|row| row.shard))
         .chain(batch.states.iter().map(|row| row.shard))
         .chain(batch.steps.iter().map(|row| row.shard))
         .chain(batch.history.iter().map(|row| row.shard))
@@ -247,6 +252,11 @@ fn storable(batch: &Batch) -> Result<(), StoreError> {
         text("case_head.workflow", &row.workflow, key)?;
         text("case_head.definition", &row.definition.0, key)?;
         text("case_head.initiator", &row.initiator.0, key)?;
+    }
+    for row in &batch.rebuilt {
+        text("case_head.definition", &row.definition.0, || {
+            row.case.to_string()
+        })?;
     }
     for row in &batch.steps {
         text("case_step.state", &row.state, || row.case.to_string())?;

@@ -17,7 +17,7 @@ use crate::core::input::TimerTarget;
 
 use super::{
     BoxError, CaseSummary, EvidenceRow, HeadRow, HistoryRow, InboxRow, ReplyRow, ShardLease,
-    ShardRow, StateRow, StepRow, StoreError, TimerRow,
+    ShardRow, StateRow, StepRow, StoreError, TimerRow, VersionRow,
 };
 
 /// How a database's row gives up its columns: the two differ only in how they keep times and numbers.
@@ -363,6 +363,15 @@ impl<'r, R: Columns> Reader<'r, R> {
             created_at: self.time("created_at")?,
         };
         Ok((Subject(self.text("subject")?), open))
+    }
+
+    pub(super) fn version_row(&self) -> Result<VersionRow, StoreError> {
+        Ok(VersionRow {
+            hash: DefinitionHash(self.text("hash")?),
+            workflow: self.text("name")?,
+            created_at: self.time("created_at")?,
+            open: self.unsigned("cases")?,
+        })
     }
 
     pub(super) fn count(&self) -> Result<(String, CaseState, u64), StoreError> {

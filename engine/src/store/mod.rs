@@ -18,6 +18,7 @@ mod decode;
 mod failure;
 mod migrate;
 mod rows;
+mod search;
 
 pub mod postgres;
 pub mod sqlite;
@@ -41,6 +42,7 @@ use crate::core::input::TimerTarget;
 
 pub use migrate::SHARDS_MAX;
 pub use rows::{StoredCase, assemble, head_row, state_row, step_row, stored_time};
+pub use search::{CaseFilter, Waiting, WorkFilter};
 
 /// The number of logical shards a new database gets; fixed for its life.
 pub const SHARDS_DEFAULT: u32 = 256;
@@ -139,6 +141,16 @@ pub struct HeadRow {
     pub effective_at: Option<Timestamp>,
     pub received_at: Timestamp,
     pub created_at: Timestamp,
+}
+
+/// A case that goes on under another version of its workflow. Its head names that one, and of its rows of steps
+/// only those of the same batch remain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RebuiltRow {
+    pub shard: ShardId,
+    pub case: CaseId,
+    pub definition: DefinitionHash,
+    pub lane: Lane,
 }
 
 /// What changes with a transition of the case.
@@ -249,6 +261,9 @@ pub struct Batch {
     /// The epoch of every shard the batch touches; each must still be ours.
     pub leases: Vec<ShardLease>,
     pub heads: Vec<HeadRow>,
+    /// Cases that were there before the batch. At most one row a case; every row of their steps in the batch is
+    /// without `planned_version`.
+    pub rebuilt: Vec<RebuiltRow>,
     pub states: Vec<StateRow>,
     /// At most one row for each (case, step, instance): the last content.
     pub steps: Vec<StepRow>,
@@ -348,30 +363,22 @@ pub trait Work: Send + Sync {
     async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError>;
 }
 
-/// Which cases a listing wants.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CaseFilter {
-    pub states: Vec<CaseState>,
-    pub workflow: Option<String>,
-    pub subject: Option<Subject>,
-    pub open_only: bool,
-    pub parked_only: bool,
-}
-
-impl CaseFilter {
-    /// Whether only open cases can match; then a listing need not look at any other.
-    #[must_use]
-    pub fn is_open_only(&self) -> bool {
-        let states = !self.states.is_empty() && self.states.iter().all(|state| !state.is_closed());
-        self.open_only || self.parked_only || states
-    }
-}
-
 /// A case as a list shows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CaseSummary {
     pub head: HeadRow,
     pub state: StateRow,
+}
+
+/// A stored version of a workflow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionRow {
+    pub hash: DefinitionHash,
+    pub workflow: String,
+    /// When this database first saw it.
+    pub created_at: Timestamp,
+    /// How many cases run it that are not closed.
+    pub open: u64,
 }
 
 /// Where a listing goes on: newest first by creation.
@@ -476,6 +483,9 @@ pub trait Store: Send + Sync {
     ) -> Result<(), StoreError>;
 
     async fn definition(&self, hash: &DefinitionHash) -> Result<Option<String>, StoreError>;
+
+    /// Every stored version, by workflow, the newest first.
+    async fn versions(&self) -> Result<Vec<VersionRow>, StoreError>;
 
     async fn list(
         &self,

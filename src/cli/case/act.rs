@@ -392,6 +392,7 @@ pub async fn send(
     let id = Uuid::new_v4();
     let row = Message::Command {
         case: case.id,
+        definition: Some(case.definition.hash.clone()),
         command,
     }
     // What a person asks for does not wait behind a storm of new cases.

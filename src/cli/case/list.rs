@@ -5,14 +5,15 @@ use std::fmt::Write as _;
 use anyhow::bail;
 use chrono::{DateTime, Utc};
 use engine::core::case::CaseState;
-use engine::core::id::Subject;
-use engine::store::{CaseCursor, CaseFilter, CaseSummary};
+use engine::core::duration::Span;
+use engine::store::{CaseCursor, CaseSummary, Waiting};
 use serde::Serialize;
 use uuid::Uuid;
 use workflows::directory::{SystemState, SystemStateRow};
 
 use crate::cli::format::{Listing, Tone, paint, plain, shortened, time};
 use crate::cli::{Context, Exit};
+use crate::shell::search::Search;
 use crate::shell::{case_view, now};
 
 /// List cases, newest first
@@ -25,6 +26,10 @@ Examples:
   tenure case list --parked                     what waits for a person
   tenure case list --workflow leaver --state unverified
   tenure case list --subject E10023
+  tenure case list --waits person --older-than 2d        what people left lying
+  tenure case list --waits system-away --system crm
+  tenure case list --step disable --error denied
+  tenure case list --workflow leaver --version 3f0c9a1e  what still runs that version
   tenure case list --limit 1000 --json | jq '.cases[].id'")]
 pub struct List {
     /// Only cases in this state; may be given more than once
@@ -42,6 +47,28 @@ pub struct List {
     /// Only cases that wait for a person because something failed for good
     #[arg(long)]
     parked: bool,
+    /// Only cases that run this version of their workflow: its hash, or the beginning
+    #[arg(long, value_name = "HASH")]
+    version: Option<String>,
+    /// Only cases with work that waits for this; may be given more than once: person, signal, timer, system-away,
+    /// retry, accepted, answer-lost, queued, parked
+    #[arg(long = "waits", value_name = "REASON", value_parser = waiting)]
+    waits: Vec<Waiting>,
+    /// Only cases with open work on this system
+    #[arg(long, value_name = "NAME")]
+    system: Option<String>,
+    /// Only cases that are at this step
+    #[arg(long, value_name = "STEP")]
+    step: Option<String>,
+    /// Only cases with open work whose last failure is of this kind: timeout, denied, conflict ...
+    #[arg(long, value_name = "KIND")]
+    error: Option<String>,
+    /// Only cases made longer ago than this: 30m, 12h, 90d
+    #[arg(long, value_name = "AGE", value_parser = Span::parse)]
+    older_than: Option<Span>,
+    /// Only cases made within this time
+    #[arg(long, value_name = "AGE", value_parser = Span::parse)]
+    newer_than: Option<Span>,
     /// How many at most
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     limit: u32,
@@ -54,6 +81,13 @@ fn state(text: &str) -> Result<CaseState, String> {
     CaseState::parse(text).ok_or_else(|| {
         let known: Vec<&str> = CaseState::ALL.iter().map(|state| state.as_str()).collect();
         format!("known states are {}", known.join(", "))
+    })
+}
+
+fn waiting(text: &str) -> Result<Waiting, String> {
+    Waiting::parse(&text.replace('-', "_")).ok_or_else(|| {
+        let known = Waiting::ALL.map(|waiting| waiting.as_str().replace('_', "-"));
+        format!("known reasons are {}", known.join(", "))
     })
 }
 
@@ -84,12 +118,23 @@ struct CaseLine {
 
 pub(super) async fn run(context: &Context, list: List) -> anyhow::Result<Exit> {
     let database = context.database().await?;
-    let filter = CaseFilter {
+    let search = Search {
         states: list.states,
         workflow: list.workflow,
-        subject: list.subject.map(Subject),
-        open_only: list.open,
-        parked_only: list.parked,
+        version: list.version,
+        subject: list.subject,
+        open: list.open,
+        parked: list.parked,
+        waits: list.waits,
+        system: list.system,
+        step: list.step,
+        error: list.error,
+        older_than: list.older_than,
+        newer_than: list.newer_than,
+    };
+    let filter = match search.filter(&database, now()).await? {
+        Ok(filter) => filter,
+        Err(mistake) => bail!("`--{}`: {}", mistake.at.replace('_', "-"), mistake.what),
     };
     let after = list.after.as_deref().map(parse_cursor).transpose()?;
     let cases = database.store.list(&filter, after, list.limit).await?;

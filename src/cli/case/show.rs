@@ -66,11 +66,12 @@ pub(crate) async fn read(
     let surroundings = database.surroundings(&case).await?;
     let history = database.store.history(case.shard, case.id).await?;
     let evidence = database.store.evidence(case.shard, case.id).await?;
+    let earlier = database.earlier(&history).await?;
     let holdings = database.directory.holdings(&case.subject.0).await?;
     Ok(Shown {
         case: case_view::view(&case, &surroundings),
         name: holdings.map(|holdings| holdings.identity.display_name),
-        timeline: case_view::timeline(&case, &history, &evidence),
+        timeline: case_view::timeline(&case, &history, &evidence, &earlier),
     })
 }
 

@@ -126,6 +126,7 @@ impl Facilities {
             output: Value::Null,
         };
         let message = Message::Command {
+            definition: Some(case.definition.hash.clone()),
             case: case.id,
             command,
         };

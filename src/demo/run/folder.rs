@@ -67,14 +67,14 @@ impl Folder {
         let path = |path: &Path| json!(path.display().to_string()).to_string();
         let workspace = format!(
             "# An application with a SCIM 2.0 interface.\n\
-             name: {WORKSPACE}\nkind: scim\nsettings:\n  base_url: {}\n  token: {}\n{WORKSPACE_ACCOUNT}",
+             name: {WORKSPACE}\nkind: scim\n# This one has no page to log in to.\nsessions: none\nsettings:\n  base_url: {}\n  token: {}\n{WORKSPACE_ACCOUNT}",
             text(workspace),
             text(&format!("file:{}", token_file.display())),
         );
         self.put("systems/workspace.yaml", &workspace)?;
         let doors = format!(
             "# The door register. The plugin speaks the protocol of docs/exec-protocol.md.\n\
-             name: {DOORS}\nkind: exec\nsettings:\n  command: [{}, demo-plugin]\n  config:\n    database: {}\n    zones: {}\n\
+             name: {DOORS}\nkind: exec\n# A door is open or closed; nobody stays logged in to it.\nsessions: none\nsettings:\n  command: [{}, demo-plugin]\n  config:\n    database: {}\n    zones: {}\n\
              {DOORS_ACCOUNT}",
             path(program),
             path(&self.doors_file()),
@@ -154,6 +154,7 @@ account:
 
 const KEYS_SYSTEM: &str = r#"# Nobody has taught the key cabinet a protocol: each change is a task for a person, who says what they saw.
 kind: manual
+sessions: none
 settings:
   assignee: role:facilities
   due: 4h

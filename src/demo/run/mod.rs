@@ -478,7 +478,8 @@ impl Story<'_> {
                     .and_then(serde_json::Value::as_str);
                 value.unwrap_or_default().to_owned()
             };
-            let mut timeline = case_view::timeline(&case, &history, &evidence);
+            let earlier = database.earlier(&history).await?;
+            let mut timeline = case_view::timeline(&case, &history, &evidence, &earlier);
             tell_gaps(&case, &mut timeline);
             let leaver = Leaver {
                 key: case.subject.0.clone(),

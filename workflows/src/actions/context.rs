@@ -292,6 +292,15 @@ pub(super) fn not_needed(output: Value) -> AttemptResult {
     }
 }
 
+/// Nothing more can be done, and nobody saw that it is so.
+pub(super) fn unverified(output: Value, reason: String) -> AttemptResult {
+    AttemptResult::Succeeded {
+        output,
+        verification: Verification::Unverified { reason },
+        proof: Proof::default(),
+    }
+}
+
 pub(super) fn permanent(kind: &str, message: impl Into<String>) -> Failure {
     Failure {
         kind: kind.to_owned(),

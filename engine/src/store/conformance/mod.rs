@@ -22,6 +22,8 @@ mod leases;
 mod migrations;
 mod reads;
 #[cfg(test)]
+mod search;
+#[cfg(test)]
 mod trouble;
 
 #[cfg(test)]
@@ -280,6 +282,12 @@ mod of_a_schema {
     use super::*;
 
     suite! {
+    search:
+        open_work_is_found_by_what_it_waits_for,
+        open_work_is_found_by_system_step_and_error,
+        searches_combine_with_what_never_changes,
+        versions_are_listed_with_their_open_cases,
+        a_case_is_rebuilt_under_another_version;
     migrations:
         two_at_once_are_safe,
         a_second_time_changes_nothing,

@@ -131,7 +131,11 @@ pub(super) async fn a_case_is_located(database: &Database) {
     assert_eq!(store.locate(CaseId(Uuid::nil())).await.unwrap(), None);
 }
 
-async fn page_through(store: &dyn Store, filter: &CaseFilter, limit: u32) -> Vec<CaseId> {
+pub(super) async fn page_through(
+    store: &dyn Store,
+    filter: &CaseFilter,
+    limit: u32,
+) -> Vec<CaseId> {
     let mut found = Vec::new();
     let mut after = None;
     loop {

@@ -138,6 +138,25 @@ SELECT 1 / ((SELECT count(*) FROM fence) = cardinality($1))::integer AS fenced,
        1 / ((SELECT count(*) FROM moved) = cardinality($3))::integer AS moved,
        1 / ((SELECT count(*) FROM steps_known) = cardinality($65))::integer AS steps_known";
 
+/// Runs before [`COMMIT`] in the same transaction, for the few batches that need it: a version that a case left has
+/// its steps at other places.
+const REBUILD: &str = "
+WITH gone AS (
+    DELETE FROM case_step
+     USING unnest($1::integer[], $2::uuid[]) AS rebuilt (shard_id, case_id)
+     WHERE case_step.shard_id = rebuilt.shard_id AND case_step.case_id = rebuilt.case_id
+), open AS (
+    UPDATE case_open
+       SET lane = rebuilt.lane
+      FROM unnest($1::integer[], $2::uuid[], $4::text[]) AS rebuilt (shard_id, case_id, lane)
+     WHERE case_open.shard_id = rebuilt.shard_id AND case_open.case_id = rebuilt.case_id
+       AND case_open.lane <> rebuilt.lane
+)
+UPDATE case_head
+   SET definition = rebuilt.definition, lane = rebuilt.lane
+  FROM unnest($1::integer[], $2::uuid[], $3::text[], $4::text[]) AS rebuilt (shard_id, case_id, definition, lane)
+ WHERE case_head.shard_id = rebuilt.shard_id AND case_head.case_id = rebuilt.case_id";
+
 /// The first case that is not as the batch expects: a null version is a case that must not be there.
 const STALE: &str = "
 SELECT wanted.case_id, coalesce(wanted.version, 0) AS version
@@ -164,7 +183,7 @@ pub(super) async fn commit(
 ) -> Result<(), StoreError> {
     let writes = Writes::of(batch)?;
     let query = bind(sqlx::query(COMMIT), &writes);
-    if batch.outcomes.is_empty() {
+    if batch.outcomes.is_empty() && writes.rebuilt.is_empty() {
         // One statement is a transaction by itself.
         let written = query.execute(&store.lanes).await;
         return match written {
@@ -173,14 +192,27 @@ pub(super) async fn commit(
         };
     }
     let mut transaction = store.lanes.begin().await.map_err(from_driver)?;
+    if !writes.rebuilt.is_empty() {
+        let rebuilt = writes.rebuilt;
+        sqlx::query(REBUILD)
+            .bind(column(rebuilt, |row| row.shard.0))
+            .bind(column(rebuilt, |row| row.case.0))
+            .bind(column(rebuilt, |row| row.definition.0.as_str()))
+            .bind(column(rebuilt, |row| row.lane.as_str()))
+            .execute(&mut *transaction)
+            .await
+            .map_err(from_driver)?;
+    }
     if let Err(error) = query.execute(&mut *transaction).await {
         drop(transaction);
         return Err(why(store, &writes, error).await);
     }
-    let connection: &mut PgConnection = &mut transaction;
-    projection
-        .project(&mut Transaction::Postgres(connection), &batch.outcomes)
-        .await?;
+    if !batch.outcomes.is_empty() {
+        let connection: &mut PgConnection = &mut transaction;
+        projection
+            .project(&mut Transaction::Postgres(connection), &batch.outcomes)
+            .await?;
+    }
     transaction.commit().await.map_err(from_driver)
 }
 

@@ -14,7 +14,7 @@ use crate::store::failure::from_driver;
 use crate::store::rows::stored_time;
 use crate::store::{
     CaseCursor, CaseFilter, CaseSummary, EvidenceRow, HistoryRow, PAGE_ROWS_MAX, StoreError,
-    StoredCase, TimerRow,
+    StoredCase, TimerRow, VersionRow, WorkFilter,
 };
 
 /// A case's head and state in one row.
@@ -34,7 +34,10 @@ macro_rules! list_filter {
         "($1::text[] IS NULL OR state.state = ANY($1))
    AND ($2::text IS NULL OR head.workflow = $2)
    AND (NOT $3::boolean OR state.parked > 0)
-   AND ($4::timestamptz IS NULL OR (head.created_at, head.case_id) < ($4, $5::uuid))
+   AND (head.created_at, head.case_id) < (coalesce($4::timestamptz, 'infinity'), $5::uuid)
+   AND ($7::text IS NULL OR head.definition = $7)
+   AND head.created_at < coalesce($8::timestamptz, 'infinity')
+   AND head.created_at >= coalesce($9::timestamptz, '-infinity')
  ORDER BY head.created_at DESC, head.case_id DESC
  LIMIT $6"
     };
@@ -131,11 +134,59 @@ SELECT ",
     "
   FROM case_head AS head
   JOIN case_state AS state ON state.shard_id = head.shard_id AND state.case_id = head.case_id
- WHERE head.shard_id = ANY(ARRAY(SELECT shard.shard_id FROM shard)) AND head.subject = $7
-   AND ($8::boolean IS FALSE OR state.closed_at IS NULL)
+ WHERE head.shard_id = ANY(ARRAY(SELECT shard.shard_id FROM shard)) AND head.subject = $10
+   AND ($11::boolean IS FALSE OR state.closed_at IS NULL)
    AND ",
     list_filter!()
 );
+
+/// Looks into the rows of steps of the open cases. What is compared there is the name that leads the stored form of
+/// work: JSON functions would refuse a row that holds an escaped U+0000.
+const LIST_WORK: &str = concat!(
+    "
+SELECT ",
+    summary_columns!(),
+    "
+  FROM case_open AS open
+  JOIN case_head AS head ON head.shard_id = open.shard_id AND head.case_id = open.case_id
+  JOIN case_state AS state ON state.shard_id = open.shard_id AND state.case_id = open.case_id
+ WHERE ($10::text IS NULL OR open.subject = $10)
+   AND (NOT $11::boolean OR state.unfinished > 0 OR state.parked > 0)
+   AND (($12::boolean AND state.state = 'queued') OR EXISTS (
+    SELECT 1
+      FROM case_step AS step
+     WHERE step.shard_id = open.shard_id AND step.case_id = open.case_id
+       AND step.state IN ('running', 'waiting', 'asking', 'parked', 'delayed', 'planning', 'stuck')
+       AND ($13::text[] IS NULL OR CASE step.state
+              WHEN 'asking' THEN split_part(split_part(step.body, '\"kind\":\"', 2), '\"', 1)
+              WHEN 'waiting' THEN split_part(split_part(step.body, '\"why\":\"', 2), '\"', 1)
+              WHEN 'delayed' THEN 'timer'
+              WHEN 'parked' THEN 'parked'
+              WHEN 'stuck' THEN 'parked'
+              -- In flight to a system that takes no calls: it has not left.
+              WHEN 'running' THEN (SELECT 'system_away' FROM unnest($14::text[]) AS held (needle)
+                                    WHERE strpos(step.body, held.needle) > 0 LIMIT 1)
+            END = ANY($13))
+       AND ($15::text IS NULL OR strpos(step.body, $15) > 0)
+       AND ($16::text IS NULL OR strpos(step.body, $16) > 0)
+       AND ($17::text[] IS NULL OR EXISTS (
+        SELECT 1 FROM unnest($17, $18::integer[]) AS wanted (definition, step)
+         WHERE wanted.definition = head.definition AND wanted.step = step.step))
+   ))
+   AND ",
+    list_filter!()
+);
+
+const VERSIONS: &str = "
+SELECT version.hash, version.name, version.created_at, coalesce(used.cases, 0) AS cases
+  FROM workflow_definition AS version
+  LEFT JOIN (
+    SELECT head.definition, count(*) AS cases
+      FROM case_open AS open
+      JOIN case_head AS head ON head.shard_id = open.shard_id AND head.case_id = open.case_id
+     GROUP BY head.definition
+  ) AS used ON used.definition = version.hash
+ ORDER BY version.name, version.created_at DESC, version.hash";
 
 const COUNTS: &str = "
 SELECT head.workflow, state.state, count(*) AS cases
@@ -307,7 +358,9 @@ pub(super) async fn list(
         states => Some(states.iter().map(|state| state.as_str()).collect()),
     };
     let open_only = filter.is_open_only();
+    let work = &filter.work;
     let sql = match &filter.subject {
+        _ if !work.is_empty() => LIST_WORK,
         Some(_) => LIST_SUBJECT,
         None if open_only => LIST_OPEN,
         None => LIST,
@@ -318,12 +371,40 @@ pub(super) async fn list(
         .bind(filter.parked_only)
         .bind(after.map(|after| stored_time(after.created_at)))
         .bind(after.map_or(Uuid::nil(), |after| after.case.0))
-        .bind(i64::from(limit.min(PAGE_ROWS_MAX)));
-    if let Some(subject) = &filter.subject {
+        .bind(i64::from(limit.min(PAGE_ROWS_MAX)))
+        .bind(filter.definition.as_ref().map(|hash| hash.0.as_str()))
+        .bind(filter.created_before.map(stored_time))
+        .bind(filter.created_from.map(stored_time));
+    if !work.is_empty() {
+        let steps = work.steps.as_ref().map(|steps| {
+            let definitions: Vec<&str> = steps.iter().map(|(hash, _)| hash.0.as_str()).collect();
+            let positions: Vec<i32> = steps.iter().map(|(_, step)| i32::from(step.0)).collect();
+            (definitions, positions)
+        });
+        let (definitions, positions) = steps.unzip();
+        query = query
+            .bind(filter.subject.as_ref().map(|subject| subject.0.as_str()))
+            .bind(work.needs_unfinished() && !work.queued())
+            .bind(work.queued())
+            .bind(work.signs())
+            .bind(needles(&work.held))
+            .bind(work.system.as_deref().map(WorkFilter::system_needle))
+            .bind(work.error.as_deref().map(WorkFilter::error_needle))
+            .bind(definitions)
+            .bind(positions);
+    } else if let Some(subject) = &filter.subject {
         query = query.bind(&subject.0).bind(open_only);
     }
     let rows = query.fetch_all(pool).await.map_err(from_driver)?;
     all("case_state", &rows, Reader::summary)
+}
+
+pub(super) async fn versions(pool: &PgPool) -> Result<Vec<VersionRow>, StoreError> {
+    let rows = sqlx::query(VERSIONS)
+        .fetch_all(pool)
+        .await
+        .map_err(from_driver)?;
+    all("workflow_definition", &rows, Reader::version_row)
 }
 
 pub(super) async fn counts(pool: &PgPool) -> Result<Vec<(String, CaseState, u64)>, StoreError> {
@@ -360,6 +441,13 @@ pub(super) async fn evidence(
         .await
         .map_err(from_driver)?;
     all("evidence", &rows, Reader::evidence)
+}
+
+fn needles(systems: &[String]) -> Vec<String> {
+    let needles = systems.iter();
+    needles
+        .map(|system| WorkFilter::system_needle(system))
+        .collect()
 }
 
 fn numbers(shards: &[ShardId]) -> Vec<i32> {

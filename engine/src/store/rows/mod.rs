@@ -188,6 +188,7 @@ pub fn assemble(definition: Arc<Definition>, stored: StoredCase) -> Result<Case,
             run.remaining = counters.remaining;
             run.unverified = counters.unverified;
             run.given_up = counters.given_up;
+            run.known_as = counters.known_as;
         }
     }
     for run in &mut runs {
@@ -306,7 +307,7 @@ impl InstanceForm {
 }
 
 /// The counters of a step as of a version of its case.
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct RunForm {
     version: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -315,6 +316,8 @@ struct RunForm {
     unverified: u32,
     #[serde(default, skip_serializing_if = "is_zero")]
     given_up: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    known_as: Option<String>,
 }
 
 impl RunForm {
@@ -324,6 +327,7 @@ impl RunForm {
             remaining: run.remaining,
             unverified: run.unverified,
             given_up: run.given_up,
+            known_as: run.known_as.clone(),
         }
     }
 }

@@ -19,8 +19,10 @@ use uuid::Uuid;
 use super::*;
 use crate::core::case::{Ask, CaseState, FailureClass, NewCase};
 use crate::core::decide::{Decision, Row, decide};
+use crate::core::event::Event;
 use crate::core::id::{Actor, CaseId, ShardId, Subject};
-use crate::core::input::{AttemptResult, Input, TimerTarget};
+use crate::core::input::{AttemptResult, Input, Migrate, TimerTarget};
+use crate::core::migration::Mapping;
 use crate::core::proof::Proof;
 
 /// Fan-out, undo, an approval between, a delay, a signal two steps wait for.
@@ -86,6 +88,40 @@ steps:
     with: { all: "${{ identity.accounts }}" }
 "#;
 
+/// Another version of `UNDO`: a step more, others named and ordered otherwise.
+const UNDO_LATER: &str = r#"
+name: undoes
+on_failure: undo
+deadline: { after: 2d }
+steps:
+  - id: first_word
+    uses: wait_for
+    needs: [pass_on]
+    with: { signal: word, timeout: 1h, on_timeout: continue }
+  - id: create
+    uses: make
+    needs: []
+    for_each: input.accounts
+    with: { name: "${{ item.name }}" }
+    undo: { uses: unmake, with: { id: "${{ output.id }}" } }
+    retry: { first: 2s, factor: 2, max: 5m, attempts: 3 }
+  - id: look
+    uses: make
+    needs: [create]
+  - id: agree
+    uses: approval
+    needs: [look]
+    with: { ask: [owner, manager], quorum: 2, timeout: 4h, on_timeout: park }
+  - id: pass_on
+    uses: make
+    after: 2h
+    undo: { uses: unmake }
+  - id: second_word
+    uses: wait_for
+    needs: [pass_on]
+    with: { signal: word, timeout: 2h }
+"#;
+
 /// Stops at the first failure.
 const PARK: &str = r#"
 name: parks
@@ -104,7 +140,7 @@ steps:
 
 static DEFINITIONS: LazyLock<Vec<Arc<Definition>>> = LazyLock::new(|| {
     let parse = |text: &&str| Definition::parse("test.yaml", text, &["identity"], &|_| true);
-    [UNDO, FORWARD, PARK]
+    [UNDO, FORWARD, PARK, UNDO_LATER]
         .iter()
         .map(|text| Arc::new(parse(text).unwrap()))
         .collect()
@@ -137,6 +173,8 @@ struct Kept {
     head: HeadRow,
     state: StateRow,
     steps: BTreeMap<(u16, Option<u32>), StepRow>,
+    /// The transition before this one wrote every row anew.
+    rebuilt: bool,
 }
 
 impl Kept {
@@ -146,11 +184,20 @@ impl Kept {
             head: head_row(case),
             state,
             steps: BTreeMap::new(),
+            rebuilt: false,
         }
     }
 
     fn write(&mut self, case: &Case, decision: &Decision, now: Timestamp) {
         let from = self.state.version;
+        let migrated = |event: &Event| matches!(event, Event::Migrated { .. });
+        if decision.events.iter().any(migrated) {
+            self.steps.clear();
+            self.head.definition = case.definition.hash.clone();
+            self.rebuilt = true;
+        } else {
+            self.rebuilt = false;
+        }
         self.state = state_row(case, Some(from), now);
         for row in &decision.rows {
             let row = step_row(case, *row, now).unwrap();
@@ -163,6 +210,7 @@ impl Kept {
                 .filter(|other| **other == row_of(key))
                 .count()
                 == 1
+                && !self.rebuilt
                 && let Some(planned_now) = planned_now
             {
                 assert_eq!(
@@ -258,8 +306,33 @@ fn input(case: &Case, choice: u8, detail: u8) -> Input {
         22 if detail < 20 => Input::Preempt {
             by: CaseId(Uuid::from_u128(8)),
         },
+        23 => migrate(case),
         _ => Input::Start,
     }
+}
+
+/// Back and forth between the two versions there are.
+fn migrate(case: &Case) -> Input {
+    let named = |old: &str, new: &str| BTreeMap::from([(old.to_owned(), new.to_owned())]);
+    let (to, steps) = if case.definition.hash == DEFINITIONS[0].hash {
+        (&DEFINITIONS[3], named("hand_over", "pass_on"))
+    } else {
+        (&DEFINITIONS[0], named("pass_on", "hand_over"))
+    };
+    Input::Migrate(Box::new(Migrate {
+        from: case.definition.hash.clone(),
+        to: Arc::clone(to),
+        mapping: Mapping {
+            steps,
+            skip: ["look".to_owned()]
+                .into_iter()
+                .filter(|skip| to.find(skip).is_some())
+                .collect(),
+            ..Mapping::default()
+        },
+        by: actor(1),
+        reason: "a better version".to_owned(),
+    }))
 }
 
 fn failure(class: FailureClass) -> Failure {
@@ -391,7 +464,7 @@ proptest! {
                 continue;
             }
             kept.write(&case, &decision, now);
-            let again = assemble(Arc::clone(definition), kept.stored()).unwrap();
+            let again = assemble(Arc::clone(&case.definition), kept.stored()).unwrap();
             prop_assert_eq!(&again, &case);
         }
     }

@@ -31,7 +31,8 @@ use crate::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 
 use super::{
     Batch, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, HistoryRow, InboxRow, Migration,
-    Projection, ReplyRow, ShardLease, ShardRow, Store, StoreError, StoredCase, TimerRow, Work,
+    Projection, ReplyRow, ShardLease, ShardRow, Store, StoreError, StoredCase, TimerRow,
+    VersionRow, Work,
 };
 use numbers::Numbers;
 use writer::Writer;
@@ -219,6 +220,10 @@ impl Store for SqliteStore {
 
     async fn definition(&self, hash: &DefinitionHash) -> Result<Option<String>, StoreError> {
         read::definition(&self.readers, hash).await
+    }
+
+    async fn versions(&self) -> Result<Vec<VersionRow>, StoreError> {
+        read::versions(&self.readers).await
     }
 
     async fn list(

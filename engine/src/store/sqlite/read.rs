@@ -14,7 +14,7 @@ use crate::store::failure::from_driver;
 use crate::store::rows::stored_time;
 use crate::store::{
     CaseCursor, CaseFilter, CaseSummary, EvidenceRow, HistoryRow, PAGE_ROWS_MAX, StoreError,
-    StoredCase, TimerRow,
+    StoredCase, TimerRow, VersionRow, WorkFilter,
 };
 
 use super::json::Rows;
@@ -37,7 +37,10 @@ macro_rules! list_filter {
         "(?1 IS NULL OR state.state IN (SELECT value FROM json_each(?1)))
    AND (?2 IS NULL OR head.workflow = ?2)
    AND (NOT ?3 OR state.parked > 0)
-   AND (?4 IS NULL OR (head.created_at, head.case_id) < (?4, ?5))
+   AND (head.created_at, head.case_id) < (coalesce(?4, 9223372036854775807), ?5)
+   AND (?7 IS NULL OR head.definition = ?7)
+   AND head.created_at < coalesce(?8, 9223372036854775807)
+   AND head.created_at >= coalesce(?9, -9223372036854775808)
  ORDER BY head.created_at DESC, head.case_id DESC
  LIMIT ?6"
     };
@@ -130,11 +133,58 @@ SELECT ",
     "
   FROM case_head AS head
   JOIN case_state AS state ON state.case_number = head.case_number
- WHERE head.shard_id IN (SELECT shard.shard_id FROM shard) AND head.subject = ?7
-   AND (NOT ?8 OR state.closed_at IS NULL)
+ WHERE head.shard_id IN (SELECT shard.shard_id FROM shard) AND head.subject = ?10
+   AND (NOT ?11 OR state.closed_at IS NULL)
    AND ",
     list_filter!()
 );
+
+/// Looks into the rows of steps of the open cases.
+const LIST_WORK: &str = concat!(
+    "
+SELECT ",
+    summary_columns!(),
+    "
+  FROM case_open AS open
+  JOIN case_head AS head ON head.case_number = open.case_number
+  JOIN case_state AS state ON state.case_number = open.case_number
+ WHERE (?10 IS NULL OR open.subject = ?10)
+   AND (NOT ?11 OR state.unfinished > 0 OR state.parked > 0)
+   AND ((?12 AND state.state = 'queued') OR EXISTS (
+    SELECT 1
+      FROM case_step AS step
+     WHERE step.case_number = open.case_number
+       AND step.state IN ('running', 'waiting', 'asking', 'parked', 'delayed', 'planning', 'stuck')
+       AND (?13 IS NULL OR CASE step.state
+              WHEN 'asking' THEN step.body ->> '$.state.ask.kind'
+              WHEN 'waiting' THEN step.body ->> '$.state.why'
+              WHEN 'delayed' THEN 'timer'
+              WHEN 'parked' THEN 'parked'
+              WHEN 'stuck' THEN 'parked'
+              -- In flight to a system that takes no calls: it has not left.
+              WHEN 'running' THEN (SELECT 'system_away' FROM json_each(?14) AS held
+                                    WHERE instr(step.body, held.value) > 0 LIMIT 1)
+            END IN (SELECT value FROM json_each(?13)))
+       AND (?15 IS NULL OR instr(step.body, ?15) > 0)
+       AND (?16 IS NULL OR instr(step.body, ?16) > 0)
+       AND (?17 IS NULL OR EXISTS (
+        SELECT 1 FROM json_each(?17) AS wanted
+         WHERE wanted.value ->> 0 = head.definition AND wanted.value ->> 1 = step.step))
+   ))
+   AND ",
+    list_filter!()
+);
+
+const VERSIONS: &str = "
+SELECT version.hash, version.name, version.created_at, coalesce(used.cases, 0) AS cases
+  FROM workflow_definition AS version
+  LEFT JOIN (
+    SELECT head.definition, count(*) AS cases
+      FROM case_open AS open
+      JOIN case_head AS head ON head.case_number = open.case_number
+     GROUP BY head.definition
+  ) AS used ON used.definition = version.hash
+ ORDER BY version.name, version.created_at DESC, version.hash";
 
 const COUNTS: &str = "
 SELECT head.workflow, state.state, count(*) AS cases
@@ -311,7 +361,9 @@ pub(super) async fn list(
         }
     };
     let open_only = filter.is_open_only();
+    let work = &filter.work;
     let sql = match &filter.subject {
+        _ if !work.is_empty() => LIST_WORK,
         Some(_) => LIST_SUBJECT,
         None if open_only => LIST_OPEN,
         None => LIST,
@@ -320,14 +372,46 @@ pub(super) async fn list(
         .bind(states)
         .bind(filter.workflow.clone())
         .bind(filter.parked_only)
-        .bind(after.map(|after| stored_time(after.created_at).timestamp_micros()))
+        .bind(micros(after.map(|after| after.created_at)))
         .bind(after.map_or(Uuid::nil(), |after| after.case.0))
-        .bind(limit.min(PAGE_ROWS_MAX));
-    if let Some(subject) = &filter.subject {
+        .bind(limit.min(PAGE_ROWS_MAX))
+        .bind(filter.definition.as_ref().map(|hash| hash.0.clone()))
+        .bind(micros(filter.created_before))
+        .bind(micros(filter.created_from));
+    if !work.is_empty() {
+        let list = |names: Vec<String>| serde_json::Value::from(names).to_string();
+        let held = work.held.iter();
+        let held = held
+            .map(|system| WorkFilter::system_needle(system))
+            .collect();
+        let signs = work.signs();
+        let steps = work.steps.as_ref().map(|steps| {
+            Rows::of(steps.iter(), 80, |(hash, step), columns| {
+                columns.text(&hash.0).number(step.0);
+            })
+        });
+        query = query
+            .bind(filter.subject.as_ref().map(|subject| subject.0.clone()))
+            .bind(work.needs_unfinished() && !work.queued())
+            .bind(work.queued())
+            .bind(signs.map(|signs| serde_json::Value::from(signs).to_string()))
+            .bind(list(held))
+            .bind(work.system.as_deref().map(WorkFilter::system_needle))
+            .bind(work.error.as_deref().map(WorkFilter::error_needle))
+            .bind(steps);
+    } else if let Some(subject) = &filter.subject {
         query = query.bind(subject.0.clone()).bind(open_only);
     }
     let rows = query.fetch_all(pool).await.map_err(from_driver)?;
     all("case_state", &rows, Reader::summary)
+}
+
+pub(super) async fn versions(pool: &SqlitePool) -> Result<Vec<VersionRow>, StoreError> {
+    let rows = sqlx::query(VERSIONS)
+        .fetch_all(pool)
+        .await
+        .map_err(from_driver)?;
+    all("workflow_definition", &rows, Reader::version_row)
 }
 
 pub(super) async fn counts(pool: &SqlitePool) -> Result<Vec<(String, CaseState, u64)>, StoreError> {
@@ -364,6 +448,10 @@ pub(super) async fn evidence(
         .await
         .map_err(from_driver)?;
     all("evidence", &rows, Reader::evidence)
+}
+
+fn micros(time: Option<Timestamp>) -> Option<i64> {
+    time.map(|time| stored_time(time).timestamp_micros())
 }
 
 /// The shards as one JSON array of numbers.

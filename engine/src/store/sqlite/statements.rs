@@ -42,6 +42,23 @@ INSERT INTO case_open (case_number, shard_id, case_id, created_at, subject, work
 SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4, value ->> 5, value ->> 6
   FROM jsonb_each(?1)";
 
+/// A version that a case left has its steps at other places.
+const REBUILT_STEPS: &str = "
+DELETE FROM case_step
+ WHERE case_number IN (SELECT value ->> 0 FROM jsonb_each(?1))";
+
+const REBUILT_HEADS: &str = "
+UPDATE case_head
+   SET definition = new.value ->> 1, lane = new.value ->> 2
+  FROM jsonb_each(?1) AS new
+ WHERE case_head.case_number = new.value ->> 0";
+
+const REBUILT_OPEN: &str = "
+UPDATE case_open
+   SET lane = new.value ->> 2
+  FROM jsonb_each(?1) AS new
+ WHERE case_open.case_number = new.value ->> 0 AND case_open.lane <> new.value ->> 2";
+
 const CLOSED: &str = "
 DELETE FROM case_open
  WHERE case_number IN (SELECT value ->> 0 FROM jsonb_each(?1))";
@@ -123,7 +140,7 @@ pub(super) struct Statement {
 /// # Errors
 /// [`StoreError::Stale`] for a case that there is not.
 pub(super) fn of(writes: &Writes<'_>, numbers: &Numbered) -> Result<Vec<Statement>, StoreError> {
-    let mut list = List(Vec::with_capacity(13));
+    let mut list = List(Vec::with_capacity(16));
     list.cases(writes, numbers)?;
     list.steps(writes, numbers)?;
     list.record(writes, numbers)?;
@@ -164,6 +181,15 @@ impl List {
                 .text(&row.workflow)
                 .text(row.lane.as_str());
         });
+        let rebuilt = in_order(writes.rebuilt.iter(), |row| numbers.of(row.shard, row.case))?;
+        for sql in [REBUILT_STEPS, REBUILT_HEADS, REBUILT_OPEN] {
+            self.add(sql, &rebuilt, 90, |(number, row), columns| {
+                columns
+                    .number(*number)
+                    .text(&row.definition.0)
+                    .text(row.lane.as_str());
+            });
+        }
         let closed = in_order(writes.closed.iter().copied(), number)?;
         self.add(CLOSED, &closed, 10, |(number, _), columns| {
             columns.number(*number);
