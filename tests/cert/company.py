@@ -34,6 +34,18 @@ MONTHS_MAX = 12
 RUN_SECONDS_MAX = 3_600
 
 
+def data_folder():
+    """Where the public data lies: beside the project, or where TENURE_DATA says."""
+    return pathlib.Path(os.environ.get("TENURE_DATA", ROOT / "../shared/data"))
+
+
+def months_of(data):
+    months = sorted(path.stem for path in (data / "cert-r5.2").glob("*.csv"))
+    if not months:
+        sys.exit(f"no snapshots in {data / 'cert-r5.2'}; give the folder that holds cert-r5.2 with --data or TENURE_DATA")
+    return months
+
+
 def env(name):
     value = os.environ.get(name)
     if not value:
@@ -265,13 +277,11 @@ def main():
     arguments.add_argument("--kills", type=int, default=0)
     arguments.add_argument("--kill-within", type=float, default=3.0, help="seconds of work between two kills, at most")
     arguments.add_argument("--seed", type=int, default=1)
-    arguments.add_argument("--data", type=pathlib.Path, default=pathlib.Path(os.environ.get("TENURE_DATA", ROOT / "../shared/data")))
+    arguments.add_argument("--data", type=pathlib.Path, default=data_folder())
     given = arguments.parse_args()
 
+    months = months_of(given.data)
     data = given.data / "cert-r5.2"
-    months = sorted(path.stem for path in data.glob("*.csv"))
-    if not months:
-        sys.exit(f"no snapshots in {data}; give the folder that holds cert-r5.2 with --data or TENURE_DATA")
     # A short run still sees somebody leave: it takes months from the start and the last one.
     if given.months < len(months):
         months = months[: given.months - 1] + months[-1:]

@@ -8,4 +8,5 @@
     reason = "tests"
 )]
 
+mod company;
 mod tidy;

@@ -173,7 +173,8 @@ lab_start() {
     write_entries | /usr/sbin/slapadd -q -f "$LAB_DIR/slapd.conf" -b "$BASE" 2>"$LAB_DIR/slapadd.log" ||
         { cat "$LAB_DIR/slapadd.log" >&2; lab_die "cannot load the first entries"; }
 
-    lab_spawn slapd /usr/sbin/slapd -d 0 -f "$LAB_DIR/slapd.conf" -h "$url/ $ldaps_url/"
+    echo "$url/ $ldaps_url/" >"$LAB_DIR/urls"
+    lab_up
     lab_wait slapd "$LAB_DIR/slapd.log" env LDAPTLS_CACERT="$LAB_DIR/tls/ca.pem" \
         ldapsearch -x -H "$ldaps_url" -D "cn=tenure,ou=services,$BASE" -w "$PASSWORD" -b "$BASE" -s base 1.1
 
@@ -191,6 +192,11 @@ lab_start() {
         TENURE_LAB_OPENLDAP_ADMIN_DN "cn=admin,$BASE" \
         TENURE_LAB_OPENLDAP_PASSWORD "$PASSWORD" \
         TENURE_LAB_OPENLDAP_FLAVOUR openldap
+}
+
+# The server on what it held before, at the addresses it had.
+lab_up() {
+    lab_spawn slapd /usr/sbin/slapd -d 0 -f "$LAB_DIR/slapd.conf" -h "$(cat "$LAB_DIR/urls")"
 }
 
 lab_halt() {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use connectors::connector::{Connector, NativeId, ObjectRef};
 use connectors::layer;
 use engine::core::case::{Failure, FailureClass, Mode, Verification};
@@ -21,11 +22,15 @@ use crate::directory::{AccountRow, AccountStatus, Holdings};
 use crate::policy::{IdentityFacts, PolicySet};
 use crate::systems::System;
 
-/// How long an attempt waits for another step of its case before it counts as a failed try. Short, because an
+/// How long an attempt waits for another step of its case before it gives its slot to others. Short, because an
 /// undo, and a leaver that takes the place of a joiner, wait until attempts that are out have come back.
 const WAIT_MS_MAX: u64 = 2_000;
 /// How often the directory is asked meanwhile, in case the other step ran in another process.
 const LOOK_EVERY_MS: u64 = 500;
+/// The pauses between the looks of a step that waits for another one, in seconds.
+const LOOK_AGAIN_S_FIRST: i64 = 1;
+const LOOK_AGAIN_S_MAX: i64 = 60;
+const LOOK_AGAIN_DOUBLED_MAX: u32 = 6;
 
 /// One attempt with its parameters.
 pub(super) struct Context<'a> {
@@ -256,8 +261,9 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// The other step did not get there in time: this try counts, and there is another.
-    pub fn waited_in_vain(&self, what: String) -> AttemptResult {
+    /// The other step did not get there in time. That is no failure of this one, however long its system is away:
+    /// it counts against nothing, and is looked at again, more and more seldom.
+    pub fn waited_in_vain(&self, call: &Call<'_>, what: String) -> AttemptResult {
         // A read-back that finds no ground for the effect knows that it was never sent.
         if matches!(self.attempt.mode, Mode::ReadBack) {
             return AttemptResult::NotApplied;
@@ -266,7 +272,9 @@ impl<'a> Context<'a> {
             failure: Failure {
                 kind: "waiting".to_owned(),
                 message: what,
-                class: FailureClass::Retry,
+                class: FailureClass::NotBefore(
+                    call.clock.now() + looked_again(self.attempt.attempt),
+                ),
             },
             proof: Proof::default(),
         }
@@ -275,6 +283,12 @@ impl<'a> Context<'a> {
     pub fn policy(&self) -> Arc<PolicySet> {
         self.actions.policy()
     }
+}
+
+/// How long a step waits for another one before it looks again, after so many looks.
+fn looked_again(attempts: u32) -> TimeDelta {
+    let doubled = LOOK_AGAIN_S_FIRST << attempts.saturating_sub(1).min(LOOK_AGAIN_DOUBLED_MAX);
+    TimeDelta::seconds(doubled.min(LOOK_AGAIN_S_MAX))
 }
 
 /// What policy sees of a person.

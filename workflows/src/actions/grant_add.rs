@@ -30,20 +30,26 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
         match context.wait_for(&call, &Happened::AccountOpen).await? {
             Some(account) => NativeId::new(account),
             None => {
-                return Ok(context.waited_in_vain(format!(
-                    "there is no open account on `{}` yet to give `{entitlement}` to",
-                    call.system.name()
-                )));
+                return Ok(context.waited_in_vain(
+                    &call,
+                    format!(
+                        "there is no open account on `{}` yet to give `{entitlement}` to",
+                        call.system.name()
+                    ),
+                ));
             }
         }
     };
     for earlier in context.texts("after") {
         let gone = Happened::Revoked(earlier.clone());
         if !call.system.capabilities().by_hand && context.wait_for(&call, &gone).await?.is_none() {
-            return Ok(context.waited_in_vain(format!(
-                "`{earlier}` is not gone from `{}` yet, and `{entitlement}` comes after it",
-                call.system.name()
-            )));
+            return Ok(context.waited_in_vain(
+                &call,
+                format!(
+                    "`{earlier}` is not gone from `{}` yet, and `{entitlement}` comes after it",
+                    call.system.name()
+                ),
+            ));
         }
     }
     let mut output = context.output(&call, Some(&account));

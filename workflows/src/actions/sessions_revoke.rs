@@ -40,9 +40,10 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
             .await?
             .is_none()
     {
-        return Ok(context.waited_in_vain(format!(
-            "the account on `{system}` is not disabled yet; sessions are ended after it"
-        )));
+        return Ok(context.waited_in_vain(
+            &call,
+            format!("the account on `{system}` is not disabled yet; sessions are ended after it"),
+        ));
     }
     let Some(account) = context.account(&call).await? else {
         let mut output = context.output(&call, None);
