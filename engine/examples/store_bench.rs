@@ -21,8 +21,8 @@ use engine::core::id::{Actor, CaseId, DefinitionHash, ShardId, Subject};
 use engine::store::postgres::{PostgresOptions, PostgresStore};
 use engine::store::sqlite::SqliteStore;
 use engine::store::{
-    Batch, EvidenceRow, HeadRow, HistoryRow, MIGRATIONS, NoProjection, SHARDS_DEFAULT, ShardLease,
-    StateRow, StepRow, Store,
+    Acquire, Batch, EvidenceRow, HeadRow, HistoryRow, MIGRATIONS, NoProjection, SHARDS_DEFAULT,
+    ShardLease, StateRow, StepRow, Store,
 };
 use serde_json::json;
 use sqlx::Connection;
@@ -79,7 +79,15 @@ struct Run {
 impl Run {
     async fn measure(&self, store: &dyn Store) -> Result<()> {
         store.migrate(MIGRATIONS, SHARDS_DEFAULT).await?;
-        let leases = store.acquire(NODE, LEASE_MS, &[NODE.to_owned()]).await?;
+        let leases = store
+            .acquire(&Acquire {
+                node: NODE,
+                lease_ms: LEASE_MS,
+                replaces: &[NODE.to_owned()],
+                holding: &[],
+                shards_max: SHARDS_DEFAULT,
+            })
+            .await?;
         let cases: Vec<(ShardId, CaseId)> = (0..self.cases)
             .map(|index| {
                 let subject = Subject(format!("person-{index}"));

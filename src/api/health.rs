@@ -44,14 +44,7 @@ pub(super) async fn alive() -> Json<Alive> {
 pub(super) async fn ready(State(api): Shares) -> (StatusCode, Json<Ready>) {
     let owned = match tokio::time::timeout(ANSWER_WAIT, api.database.store.shards()).await {
         Ok(Ok(shards)) => {
-            let now = api.clock.now();
-            let held = |until: Option<_>| until.is_some_and(|until| until > now);
-            Some(
-                !shards.is_empty()
-                    && shards
-                        .iter()
-                        .all(|shard| shard.owner.is_some() && held(shard.lease_until)),
-            )
+            Some(!shards.is_empty() && shards.iter().all(engine::store::ShardRow::is_held))
         }
         Ok(Err(error)) => {
             tracing::warn!(

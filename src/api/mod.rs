@@ -18,6 +18,7 @@ mod identities;
 mod imports;
 mod input;
 mod metrics;
+mod nodes;
 pub mod problem;
 pub mod server;
 mod systems;
@@ -155,6 +156,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(workflow_list::list))
         .routes(routes!(workflow_list::get))
         .routes(routes!(systems::list))
+        .routes(routes!(nodes::list))
         .routes(routes!(token_list::list, token_list::create))
         .routes(routes!(token_list::revoke))
         .routes(routes!(health::alive))

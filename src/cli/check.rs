@@ -14,7 +14,7 @@ use workflows::systems::System;
 use super::case::held_line;
 use super::format::{Bar, Listing, Tone, counted, paint, plain};
 use super::{Context, Exit};
-use crate::shell::{Database, database, now};
+use crate::shell::{database, now};
 
 /// How long one system may take for its check.
 const CHECK_LIMIT: Duration = Duration::from_secs(30);
@@ -247,7 +247,7 @@ async fn store(context: &Context) -> (StoreReport, Vec<SystemStateRow>) {
         );
     }
     let looked = async {
-        let database = Database::existing(&address).await?;
+        let database = context.database().await?;
         let (states, alive) = (
             database.directory.system_states().await?,
             database.node_alive().await?,

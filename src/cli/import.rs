@@ -220,7 +220,7 @@ async fn take_in(context: &Context, file: &ImportFile) -> anyhow::Result<Exit> {
     };
     // Read before the database is touched: a wrong file should not even make one.
     let snapshot = workflows::sources::read_snapshot(&source, reader, &input).map_err(refused)?;
-    let database = Database::prepare(&context.address()?).await?;
+    let database = context.prepared_database().await?;
     let intake = Intake::new(database.directory.clone(), definitions(&configuration));
     let report = intake
         .import_snapshot(&source, &snapshot, &actor(), now())

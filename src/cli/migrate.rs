@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Context, Exit};
-use crate::shell::{Database, database};
+use crate::shell::database;
 
 /// Make the database, or bring its schema up to date
 #[derive(Debug, clap::Args)]
@@ -22,7 +22,7 @@ pub struct Migrate {}
 /// When the database cannot be reached, or a step fails.
 pub async fn run(context: &Context, _: Migrate) -> anyhow::Result<Exit> {
     let address = context.address()?;
-    let opened = Database::prepare(&address).await?;
+    let opened = context.prepared_database().await?;
     opened.close().await;
     let known = database::migrations();
     let result = json!({

@@ -12,6 +12,7 @@ mod identity;
 mod import;
 mod init;
 mod migrate;
+mod nodes;
 mod output;
 mod policy;
 mod serve;
@@ -112,6 +113,7 @@ enum Command {
     Policy(policy::PolicyCommand),
     Connector(connector::ConnectorCommand),
     Token(token::TokenCommand),
+    Nodes(nodes::Nodes),
     Migrate(migrate::Migrate),
     Bench(bench::Bench),
     Completions(Completions),
@@ -201,7 +203,15 @@ impl Context {
     /// # Errors
     /// When it does not, or cannot be reached.
     pub async fn database(&self) -> anyhow::Result<Database> {
-        Database::existing(&self.address()?).await
+        Database::existing(&self.address()?, self.settings()?.store.shards).await
+    }
+
+    /// The database, made when it is not there, its schema brought up to date.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or was written by a newer program.
+    pub async fn prepared_database(&self) -> anyhow::Result<Database> {
+        Database::prepare(&self.address()?, self.settings()?.store.shards).await
     }
 }
 
@@ -255,6 +265,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Policy(command) => policy::run(&context, &command),
         Command::Connector(command) => connector::run(&context, command).await,
         Command::Token(command) => token::run(&context, command).await,
+        Command::Nodes(command) => nodes::run(&context, command).await,
         Command::Migrate(command) => migrate::run(&context, command).await,
         Command::Bench(command) => bench::run(&context, command).await,
         Command::Completions(command) => {
@@ -314,6 +325,7 @@ mod tests {
             "token create a --role read --role operate --days 3",
             "token list",
             "token revoke a",
+            "nodes --json",
             "migrate",
             "bench engine --store sqlite --cases 10 --steps 10 --for-each 5 --json",
             "completions bash",

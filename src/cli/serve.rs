@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::format::{Tone, paint};
 use super::{Context, Exit};
 use crate::api;
-use crate::shell::{Database, Running, database};
+use crate::shell::{Running, database};
 use crate::telemetry::{self, Metrics};
 
 /// Run a node and the API until told to stop
@@ -53,24 +53,31 @@ pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<Exit> {
     } else {
         Some(listen(&configuration, serve.listen.as_deref()).await?)
     };
-    let database = Database::prepare(&address).await?;
+    let database = context.prepared_database().await?;
     let metrics = Metrics::new();
-    let running = Running::start(Arc::clone(&configuration), database.clone(), &metrics).await?;
+    let place = match &listener {
+        Some(listener) => Some(format!("http://{}", listener.local_addr()?)),
+        None => None,
+    };
+    let running = Running::start_at(
+        Arc::clone(&configuration),
+        database.clone(),
+        &metrics,
+        place.clone(),
+    )
+    .await?;
     let api_stop = CancellationToken::new();
-    let (api, place) = match listener {
+    let place = place.unwrap_or_else(|| "no API".to_owned());
+    let api = match listener {
         Some(listener) => {
-            let place = format!("http://{}", listener.local_addr()?);
             let router = api::router(parts(&running, metrics));
-            (
-                Some(tokio::spawn(api::server::serve(
-                    listener,
-                    router,
-                    api_stop.clone(),
-                ))),
-                place,
-            )
+            Some(tokio::spawn(api::server::serve(
+                listener,
+                router,
+                api_stop.clone(),
+            )))
         }
-        None => (None, "no API".to_owned()),
+        None => None,
     };
     let ready = serde_json::json!({ "listening": place, "store": database::shown(&address), "pid": std::process::id() });
     if context.output.json {

@@ -12,7 +12,7 @@ use super::format::{Listing, Tone, paint, plain, time};
 use super::{Context, Exit};
 use crate::api::auth::Role;
 use crate::api::tokens::{LIFE_DAYS_MAX, NewToken, Token, Tokens};
-use crate::shell::{Database, now};
+use crate::shell::now;
 
 /// Make, list and revoke the tokens of the API
 #[derive(Debug, Args)]
@@ -73,7 +73,7 @@ struct Revoke {
 /// # Errors
 /// When the name is taken or wrong, or the database cannot be reached.
 pub async fn run(context: &Context, command: TokenCommand) -> anyhow::Result<Exit> {
-    let database = Database::prepare(&context.address()?).await?;
+    let database = context.prepared_database().await?;
     let tokens = Tokens::new(database);
     match command.command {
         Sub::Create(create) => {

@@ -9,9 +9,7 @@ use engine::core::definition::Definition;
 use engine::core::id::{CaseId, DefinitionHash};
 use engine::store::postgres::{PostgresOptions, PostgresStore};
 use engine::store::sqlite::SqliteStore;
-use engine::store::{
-    HistoryRow, MIGRATIONS, Migration, SHARDS_DEFAULT, Store, StoreError, assemble,
-};
+use engine::store::{HistoryRow, MIGRATIONS, Migration, Store, StoreError, assemble};
 use secrecy::ExposeSecret as _;
 use uuid::Uuid;
 use workflows::actions::FACT_ROOTS;
@@ -19,7 +17,6 @@ use workflows::config::{Settings, StoreAddress};
 use workflows::directory::{self, Directory};
 
 use super::case_view::{self, Earlier, Surroundings};
-use super::now;
 
 /// How many cases are looked through for one whose identifier begins as given.
 const PREFIX_CASES_MAX: usize = 100_000;
@@ -146,17 +143,25 @@ impl Opened {
 }
 
 impl Database {
-    /// Opens a database and brings its schema up to date; makes it when it is not there.
+    /// Opens a database and brings its schema up to date; makes it, with so many shards, when it is not there.
     ///
     /// # Errors
     /// When it cannot be reached, or was written by a newer program.
-    pub async fn prepare(address: &StoreAddress) -> anyhow::Result<Self> {
+    pub async fn prepare(address: &StoreAddress, shards: u32) -> anyhow::Result<Self> {
         let opened = Opened::open(address).await?;
         opened
             .store()
-            .migrate(&migrations(), SHARDS_DEFAULT)
+            .migrate(&migrations(), shards)
             .await
             .with_context(|| format!("cannot prepare `{}`", shown(address)))?;
+        let fixed = opened.store().shard_count().await?;
+        if fixed != shards {
+            tracing::warn!(
+                shards = fixed,
+                wanted = shards,
+                "`store.shards` counts only when a database is made; this one keeps what it has"
+            );
+        }
         Ok(opened.into_database().await?)
     }
 
@@ -164,7 +169,7 @@ impl Database {
     ///
     /// # Errors
     /// When there is none, it cannot be reached, or its schema is not this program's.
-    pub async fn existing(address: &StoreAddress) -> anyhow::Result<Self> {
+    pub async fn existing(address: &StoreAddress, shards: u32) -> anyhow::Result<Self> {
         let name = shown(address);
         if let StoreAddress::Sqlite(path) = address
             && !path.exists()
@@ -174,7 +179,7 @@ impl Database {
             );
         }
         let opened = Opened::open(address).await?;
-        let migrated = opened.store().migrate(&migrations(), SHARDS_DEFAULT).await;
+        let migrated = opened.store().migrate(&migrations(), shards).await;
         migrated.with_context(|| format!("cannot bring `{name}` up to date"))?;
         Ok(opened.into_database().await?)
     }
@@ -201,12 +206,10 @@ impl Database {
     /// # Errors
     /// When the database does not answer.
     pub async fn node_alive(&self) -> anyhow::Result<bool> {
-        let now = now();
         let shards = self.store.shards().await?;
         Ok(shards.iter().any(|shard| {
             let owner = shard.owner.as_deref();
-            owner.is_some_and(|owner| !engine::runner::owner_is_dead(owner))
-                && shard.lease_until.is_some_and(|until| until > now)
+            owner.is_some_and(|owner| !engine::runner::owner_is_dead(owner)) && shard.is_held()
         }))
     }
 

@@ -1,8 +1,12 @@
 //! A node on a configuration: the engine's node, and what has to run beside it.
 //!
-//! Beside the engine's own loop three small ones run: one starts what waited for its time, one for each system
-//! tells the directory whether it takes calls and looks after it while it does not, and one looks for older
-//! versions of workflows that open cases still run, once, at the start.
+//! Beside the engine's own loop small ones run: one starts what waited for its time, one for each system tells the
+//! directory whether it takes calls and looks after it while it does not, one takes back what nodes said about systems
+//! that ended since. At the start older versions of workflows are looked for that open cases still run.
+//!
+//! All of it is the same on every node of a database. What waited for its time is started in a transaction that locks
+//! the people concerned and finds nothing left to start when another node was first; what is said about systems is
+//! said by each node for itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +15,9 @@ use anyhow::Context as _;
 use connectors::layer::Availability;
 use engine::core::definition::Definition;
 use engine::core::id::DefinitionHash;
-use engine::runner::{Clock, Definitions, Node, NodeConfig, NodeHandle, NodeStatus, SystemClock};
+use engine::runner::{
+    Clock, Definitions, Node, NodeConfig, NodeHandle, NodeStatus, SystemClock, owner_is_dead,
+};
 use engine::store::{CaseCursor, CaseFilter, PAGE_ROWS_MAX};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -30,6 +36,8 @@ use crate::telemetry::{Metrics, ObservedActions, ObservedStore};
 const DUE_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// The pause after a look that failed.
 const FAILED_PAUSE: Duration = Duration::from_secs(2);
+/// How often it is looked for what ended nodes have left behind.
+const FORGET_PAUSE: Duration = Duration::from_secs(30);
 /// How long the loops beside the node may take to end.
 const SIDE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -55,6 +63,19 @@ impl Running {
         database: Database,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
+        Self::start_at(configuration, database, metrics, None).await
+    }
+
+    /// As [`Running::start`]; `address` tells other nodes and people where its API listens.
+    ///
+    /// # Errors
+    /// As [`Running::start`].
+    pub async fn start_at(
+        configuration: Arc<Configuration>,
+        database: Database,
+        metrics: &Metrics,
+        address: Option<String>,
+    ) -> anyhow::Result<Self> {
         let definitions = Arc::new(Definitions::new());
         for definition in &configuration.definitions {
             definitions.add(definition.clone());
@@ -76,6 +97,7 @@ impl Running {
         let config = NodeConfig {
             name: settings.name.clone(),
             lease_ms: u32::try_from(settings.lease.ms()).unwrap_or(u32::MAX),
+            address,
             ..NodeConfig::default()
         };
         let projection = Arc::new(DirectoryProjection);
@@ -154,13 +176,18 @@ impl Running {
         for system in self.configuration.systems.iter() {
             let (stop, system, database) =
                 (self.stop.clone(), Arc::clone(system), self.database.clone());
-            let name = self.configuration.settings.node.name.clone();
+            // Not the name for people, which several nodes may share.
+            let owner = self.node.owner().to_owned();
             self.side.spawn(async move {
                 let _ = stop
-                    .run_until_cancelled(keep_telling(&system, &database, &name))
+                    .run_until_cancelled(keep_telling(&system, &database, &owner))
                     .await;
             });
         }
+        let (stop, database) = (self.stop.clone(), self.database.clone());
+        self.side.spawn(async move {
+            let _ = stop.run_until_cancelled(keep_forgetting(&database)).await;
+        });
     }
 }
 
@@ -243,6 +270,30 @@ async fn keep_starting_due(intake: &Intake, changed: &Notify, node: &Notify) {
             }
         };
         let _ = tokio::time::timeout(pause, changed.notified()).await;
+    }
+}
+
+/// Takes back what nodes said about systems that do not live any more. Every node does it; twice is harmless.
+async fn keep_forgetting(database: &Database) {
+    loop {
+        let forgotten = async {
+            let nodes = database.store.nodes().await?;
+            let alive: Vec<String> = nodes
+                .into_iter()
+                .filter(|node| !node.is_silent() && !owner_is_dead(&node.owner))
+                .map(|node| node.owner)
+                .collect();
+            // One that has just started may have told about systems before it told about itself.
+            let before = now() - FORGET_PAUSE;
+            database
+                .directory
+                .forget_system_states(&alive, before)
+                .await
+        };
+        if let Err(error) = forgotten.await {
+            tracing::warn!(%error, "cannot clear what ended nodes said about systems");
+        }
+        tokio::time::sleep(FORGET_PAUSE).await;
     }
 }
 

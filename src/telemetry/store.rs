@@ -10,9 +10,9 @@ use engine::core::admission::OpenCase;
 use engine::core::case::{CaseState, Verification};
 use engine::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 use engine::store::{
-    Batch, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, HistoryRow, InboxRow, Migration,
-    Outcome, OutcomeKind, Projection, ReplyRow, ShardLease, ShardRow, StepEnding, Store,
-    StoreError, StoredCase, TimerRow, VersionRow, Work,
+    Acquire, Batch, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Heartbeat, Hint, HistoryRow,
+    InboxRow, Migration, NodeRow, Outcome, OutcomeKind, Projection, ReplyRow, ShardLease, ShardRow,
+    StepEnding, Store, StoreError, StoredCase, TimerRow, VersionRow, Work,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -109,13 +109,8 @@ impl Store for ObservedStore {
         self.inner.shard_count().await
     }
 
-    async fn acquire(
-        &self,
-        node: &str,
-        lease_ms: u32,
-        replaces: &[String],
-    ) -> Result<Vec<ShardLease>, StoreError> {
-        self.inner.acquire(node, lease_ms, replaces).await
+    async fn acquire(&self, wanted: &Acquire<'_>) -> Result<Vec<ShardLease>, StoreError> {
+        self.inner.acquire(wanted).await
     }
 
     async fn renew(
@@ -123,7 +118,7 @@ impl Store for ObservedStore {
         node: &str,
         leases: &[ShardLease],
         lease_ms: u32,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<ShardId>, StoreError> {
         self.inner.renew(node, leases, lease_ms).await
     }
 
@@ -133,6 +128,30 @@ impl Store for ObservedStore {
 
     async fn shards(&self) -> Result<Vec<ShardRow>, StoreError> {
         self.inner.shards().await
+    }
+
+    async fn beat(&self, beat: &Heartbeat) -> Result<(), StoreError> {
+        self.inner.beat(beat).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
+        self.inner.nodes().await
+    }
+
+    async fn forget_node(&self, owner: &str) -> Result<(), StoreError> {
+        self.inner.forget_node(owner).await
+    }
+
+    async fn forget_silent_nodes(&self, silent_ms: u32) -> Result<(), StoreError> {
+        self.inner.forget_silent_nodes(silent_ms).await
+    }
+
+    fn hint_ownership(&self) {
+        self.inner.hint_ownership();
+    }
+
+    async fn hinted(&self) -> Hint {
+        self.inner.hinted().await
     }
 
     async fn write(&self, work: &dyn Work) -> Result<(), StoreError> {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use connectors::secret::SecretRef;
 use engine::core::definition::Definition;
 use engine::core::duration::Span;
+use engine::store::{SHARDS_DEFAULT, SHARDS_MAX};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -45,12 +46,16 @@ pub struct StoreSettings {
     /// `sqlite:FILE` (a relative file lies beside `tenure.yaml`), `postgres://...` without a password, or where
     /// the whole address is kept: `env:NAME` or `file:/path`.
     pub url: String,
+    /// How many shards a new database gets: the most nodes that can share the work, and a few for each to share it
+    /// evenly. Fixed when the database is made.
+    pub shards: u32,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
         Self {
             url: "sqlite:tenure.db".to_owned(),
+            shards: SHARDS_DEFAULT,
         }
     }
 }
@@ -227,6 +232,12 @@ impl Settings {
             return Err(problem(
                 format!("`node.lease` is {}", self.node.lease),
                 "give `1s` to `10m`",
+            ));
+        }
+        if !(1..=SHARDS_MAX).contains(&self.store.shards) {
+            return Err(problem(
+                format!("`store.shards` is {}", self.store.shards),
+                &format!("give 1 to {SHARDS_MAX}"),
             ));
         }
         self.store.kind().map(|_| ())
@@ -469,6 +480,10 @@ mod tests {
                 "store: { url: 'postgres://me:secret@db/x' }\n",
             )],
             &["`tenure.yaml`: `store.url` holds a password; fix: keep the whole address elsewhere"],
+        );
+        check(
+            &[("tenure.yaml", "store: { shards: 0 }\n")],
+            &["`tenure.yaml`: `store.shards` is 0; fix: give 1 to 16384"],
         );
         check(
             &[("tenure.yaml", "stor: {}\n")],

@@ -1,10 +1,15 @@
 //! From a case and a place to an attempt that an action can make, and making it.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use serde_json::Value;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
+use super::hold::Hold;
 use super::host::Host;
 use super::port::{Actions, Attempt};
 use crate::core::case::{Case, Failure, FailureClass, Mode};
@@ -12,6 +17,9 @@ use crate::core::definition::Work;
 use crate::core::id::{Epoch, Place};
 use crate::core::input::AttemptResult;
 use crate::core::proof::Proof;
+
+/// Nobody reads it here: the next owner of the shard finds out what became of the attempt.
+const LET_GO: &str = "this node let the shard go";
 
 /// What the action needs to know, or why the attempt cannot even be described.
 pub(super) fn build(
@@ -64,22 +72,45 @@ pub(super) fn build(
 
 /// Makes the attempt within its time. No answer in time, or a panic, is a lost answer when something may have
 /// been changed.
+///
+/// It goes on only as long as its shard is held here, and looks before each step it makes: a process that was stopped
+/// for longer than its leases sends nothing more when it goes on.
 pub(super) async fn make(
     host: &dyn Host,
     actions: Arc<dyn Actions>,
     attempt: Attempt,
+    hold: Arc<Hold>,
+    cut: CancellationToken,
 ) -> AttemptResult {
     let mode = attempt.mode.clone();
     let limit = attempt.timeout.std();
     let span = attempt.timeout;
     // A task of its own: a panic ends it, and with it the sender.
     let (answer, answered) = oneshot::channel();
-    host.spawn(Box::pin(async move {
-        let _ = answer.send(tokio::time::timeout(limit, actions.run(&attempt)).await);
+    let ends = cut.clone();
+    let task = host.spawn(Box::pin(async move {
+        let mut work = pin!(tokio::time::timeout(limit, actions.run(&attempt)));
+        let done = poll_fn(|context| {
+            if hold.is_over() || cut.is_cancelled() {
+                return Poll::Ready(None);
+            }
+            work.as_mut().poll(context).map(Some)
+        });
+        let _ = answer.send(done.await);
     }));
-    let reason = match answered.await {
-        Ok(Ok(result)) => return result,
-        Ok(Err(_)) => format!("no answer within {span}"),
+    let done = tokio::select! {
+        biased; // the same order in every run
+        done = answered => done,
+        () = ends.cancelled() => {
+            task.abort();
+            let _ = task.await;
+            Ok(None)
+        }
+    };
+    let reason = match done {
+        Ok(Some(Ok(result))) => return result,
+        Ok(Some(Err(_))) => format!("no answer within {span}"),
+        Ok(None) => LET_GO.to_owned(),
         Err(_) => "the action broke off; see the log".to_owned(),
     };
     match mode {

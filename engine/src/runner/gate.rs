@@ -8,7 +8,7 @@
 //! says, and the resources take turns at what the node may have out in all. So neither a storm of one workflow nor
 //! one slow system holds up another.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::port::{Actions, Availability, Resource};
@@ -111,6 +111,15 @@ impl Fair {
         }
     }
 
+    fn drop_shards(&mut self, gone: &BTreeSet<ShardId>, dropped: &mut Vec<Option<Key>>) {
+        for flow in self.flows.values_mut() {
+            drop_from(&mut flow.waiting, gone, dropped);
+        }
+        self.flows.retain(|_, flow| !flow.waiting.is_empty());
+        self.order.retain(|name| self.flows.contains_key(name));
+        self.len = self.flows.values().map(|flow| flow.waiting.len()).sum();
+    }
+
     fn pop(&mut self) -> Option<Queued> {
         let name = self.order.front()?;
         let flow = self.flows.get_mut(name)?;
@@ -128,6 +137,21 @@ impl Fair {
         }
         Some(queued)
     }
+}
+
+/// Takes what belongs to these shards out of a queue, and tells what it was.
+fn drop_from(
+    waiting: &mut VecDeque<Queued>,
+    gone: &BTreeSet<ShardId>,
+    dropped: &mut Vec<Option<Key>>,
+) {
+    waiting.retain(|queued| {
+        let stays = !gone.contains(&queued.shard);
+        if !stays {
+            dropped.push(queued.key());
+        }
+        stays
+    });
 }
 
 impl Gate {
@@ -214,6 +238,21 @@ impl Gate {
         self.queues
             .values_mut()
             .any(|queue| queue.attempts.remove(&key))
+    }
+
+    /// Removes what waits of these shards: their owner finds it in the database.
+    pub fn drop_shards(&mut self, gone: &BTreeSet<ShardId>) {
+        for queue in self.queues.values_mut() {
+            let mut dropped = Vec::new();
+            drop_from(&mut queue.revocation, gone, &mut dropped);
+            queue.normal.drop_shards(gone, &mut dropped);
+            for key in dropped {
+                match key {
+                    Some(key) => _ = queue.attempts.remove(&key),
+                    None => queue.facts -= 1,
+                }
+            }
+        }
     }
 
     /// The soonest moment a held queue wants to be looked at again.

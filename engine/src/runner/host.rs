@@ -19,6 +19,12 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// Whether `owner` is certainly dead, as seen from here. When in doubt it is not.
     fn is_dead(&self, owner: &str) -> bool;
 
+    /// Whether [`Host::is_dead`] can tell anything about `owner`, so that asking often is worth it.
+    fn is_neighbour(&self, owner: &str) -> bool {
+        let _ = owner;
+        false
+    }
+
     /// Bytes that nobody can guess.
     fn random(&self) -> [u8; 16];
 
@@ -36,6 +42,10 @@ impl Host for SystemHost {
 
     fn is_dead(&self, owner: &str) -> bool {
         identity::is_dead(owner)
+    }
+
+    fn is_neighbour(&self, owner: &str) -> bool {
+        identity::is_neighbour(owner)
     }
 
     fn random(&self) -> [u8; 16] {

@@ -1,9 +1,9 @@
 //! The cases in memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::core::case::Case;
-use crate::core::id::CaseId;
+use crate::core::id::{CaseId, ShardId};
 
 /// How many cases stay in memory, and how many instances of steps they may have in all. The database has them, so
 /// any of them may leave between two batches; a case that is wanted again is read again.
@@ -42,6 +42,29 @@ impl Hot {
 
     pub fn len(&self) -> usize {
         self.cases.len()
+    }
+
+    /// How many cases there are of each shard.
+    pub fn load(&self) -> HashMap<ShardId, usize> {
+        let mut load = HashMap::new();
+        for entry in self.cases.values() {
+            *load.entry(entry.case.shard).or_default() += 1;
+        }
+        load
+    }
+
+    /// Lets go of all cases of these shards, and tells which.
+    pub fn drop_shards(&mut self, gone: &BTreeSet<ShardId>) -> HashSet<CaseId> {
+        let cases: HashSet<CaseId> = self
+            .cases
+            .values()
+            .filter(|entry| gone.contains(&entry.case.shard))
+            .map(|entry| entry.case.id)
+            .collect();
+        for case in &cases {
+            self.remove(*case);
+        }
+        cases
     }
 
     fn remove(&mut self, id: CaseId) {

@@ -21,23 +21,26 @@ pub fn own(name: &str) -> String {
 /// Whether `owner` is certainly dead, as seen from this process.
 #[must_use]
 pub fn is_dead(owner: &str) -> bool {
-    let Some((_, place)) = owner.rsplit_once('@') else {
-        return false;
-    };
+    neighbour(owner).is_some_and(|(pid, start)| started(pid).is_none_or(|now| now != start))
+}
+
+/// Whether this process can see `owner`'s.
+#[must_use]
+pub fn is_neighbour(owner: &str) -> bool {
+    neighbour(owner).is_some()
+}
+
+/// The process and its start, if it is one of this machine and namespace.
+fn neighbour(owner: &str) -> Option<(u32, &str)> {
+    let (_, place) = owner.rsplit_once('@')?;
     let mut parts = place.split('/');
-    let (Some(its_boot), Some(its_namespace), Some(pid), Some(start)) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return false;
-    };
+    let (its_boot, its_namespace, pid, start) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let boot = boot();
     if boot.is_empty() || its_boot != boot || its_namespace != namespace() {
-        return false;
+        return None;
     }
-    let Ok(pid) = pid.parse::<u32>() else {
-        return false;
-    };
-    started(pid).is_none_or(|now| now != start)
+    Some((pid.parse().ok()?, start))
 }
 
 fn boot() -> String {
@@ -58,18 +61,20 @@ fn namespace() -> String {
         .unwrap_or_default()
 }
 
-/// When a process started, in clock ticks since boot: field 22 of its `stat`, behind the name in brackets.
+/// When a process started, in clock ticks since boot: field 22 of its `stat`, behind the name in brackets. A process
+/// that has ended and is only not yet waited for (state `Z` or `X`, field 3) does nothing any more.
 fn started(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(19)
-        .map(str::to_owned)
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18).map(str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
@@ -86,5 +91,17 @@ mod tests {
             "another machine cannot be judged from here"
         );
         assert!(!is_dead("nonsense"));
+        assert!(is_neighbour(&own) && !is_neighbour("a@another-boot/1/2/3"));
+    }
+
+    #[test]
+    fn one_that_has_ended_is_dead_before_anybody_waits_for_it() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let stat = || fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        while !stat().contains(") Z ") {
+            std::thread::yield_now();
+        }
+        assert_eq!(started(child.id()), None);
+        child.wait().unwrap();
     }
 }

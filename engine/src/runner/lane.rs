@@ -11,18 +11,21 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::attempt;
 use super::definitions::Definitions;
 use super::gate::{Gate, Queued, Work};
+use super::hold::Hold;
 use super::host::Host;
 use super::hot::Hot;
 use super::message::{Command, Message, StartCase};
 use super::node::{NodeStatus, QueueStatus};
 use super::pending::Pending;
 use super::port::{Actions, Attempt, Clock, Resource};
+use super::shards::{News, Order, Shards};
 use crate::core::Timestamp;
 use crate::core::admission::{self, OpenCase};
 use crate::core::case::{Case, CaseState, Failure, FailureClass, InstanceState, NewCase};
@@ -33,7 +36,7 @@ use crate::core::input::{AttemptResult, Input, Migrate, TimerTarget};
 use crate::core::proof::Proof;
 use crate::evidence::Cause;
 use crate::store::{
-    InboxRow, Projection, ReplyRow, ShardLease, Store, StoreError, TimerRow, assemble,
+    Batch, InboxRow, Projection, ReplyRow, ShardLease, Store, StoreError, TimerRow, assemble,
 };
 
 /// How far ahead timers are held in memory.
@@ -63,13 +66,25 @@ const TIDY_MS: i64 = 600_000;
 /// How long a reply is kept for whoever asked.
 const REPLY_KEPT_MS: i64 = 3_600_000;
 
-/// What came back from outside the lane.
+/// How many cases of shards that were gained are loaded before the others get their turn.
+const RESTLESS_ROUND: usize = 64;
+/// How long a shard that is given up waits for what is in flight there.
+const GIVE_UP_MAX: Duration = Duration::from_secs(10);
+
+/// What came back from outside the lane, or was made here.
 struct Arrival {
     case: CaseId,
     shard: ShardId,
-    /// The queue the attempt came from, and its lane.
-    from: Option<(String, Priority)>,
+    /// What had left, if something had.
+    from: Option<Left>,
     input: Input,
+}
+
+/// Something that left: the queue it came from, and under which ownership.
+struct Left {
+    queue: String,
+    lane: Priority,
+    epoch: Epoch,
 }
 
 /// What waits to be decided, by lane.
@@ -90,6 +105,17 @@ impl Ready {
     fn len(&self) -> usize {
         self.revocation.len() + self.normal.len()
     }
+
+    fn has(&self, shard: ShardId) -> bool {
+        let mut all = self.revocation.iter().chain(&self.normal);
+        all.any(|arrival| arrival.shard == shard)
+    }
+
+    fn drop_shards(&mut self, gone: &BTreeSet<ShardId>) {
+        for waiting in [&mut self.revocation, &mut self.normal] {
+            waiting.retain(|arrival| !gone.contains(&arrival.shard));
+        }
+    }
 }
 
 /// What the next batch will write, and what follows once it is written.
@@ -107,12 +133,20 @@ impl Gathered {
     fn is_empty(&self) -> bool {
         self.pending.is_empty() && self.effects.is_empty()
     }
+
+    /// Leaves out all that belongs to these shards, whose cases are `cases`.
+    fn drop_shards(&mut self, gone: &BTreeSet<ShardId>, cases: &HashSet<CaseId>) {
+        self.pending.drop_shards(gone, cases);
+        self.effects.retain(|(_, shard, _)| !gone.contains(shard));
+        self.freed.retain(|(shard, _)| !gone.contains(shard));
+    }
 }
 
 /// A batch on its way to the database. Dropping it gives it up, as a crash would.
 struct Writing {
     _task: AbortOnDropHandle<()>,
-    written: oneshot::Receiver<Result<(), StoreError>>,
+    /// Gives the shards that turned out to belong to another; all else is written.
+    written: oneshot::Receiver<Result<BTreeSet<ShardId>, StoreError>>,
     timers: Vec<TimerRow>,
     touched: Vec<CaseId>,
     effects: Vec<(CaseId, ShardId, Effect)>,
@@ -120,11 +154,42 @@ struct Writing {
 }
 
 /// A write that broke off has an unknown fate, as one without an answer.
-fn flat(
-    written: Result<Result<(), StoreError>, oneshot::error::RecvError>,
-) -> Result<(), StoreError> {
+fn flat<T>(
+    written: Result<Result<T, StoreError>, oneshot::error::RecvError>,
+) -> Result<T, StoreError> {
     let broke_off = "the write broke off; see the log".to_owned();
     written.unwrap_or(Err(StoreError::Projection(broke_off)))
+}
+
+/// Writes a batch. What of it belongs to shards that another node has taken is left out, and those are named.
+async fn commit(parts: &Parts, mut batch: Batch) -> Result<BTreeSet<ShardId>, StoreError> {
+    let mut lost = BTreeSet::new();
+    while let Some(lease) = batch.leases.first() {
+        // Not even tried: by the time it is written, another may have the shards.
+        if parts.hold.is_over() {
+            return Err(StoreError::Fenced { shard: lease.shard });
+        }
+        let fenced = match parts.store.commit(&batch, &*parts.projection).await {
+            Ok(()) => break,
+            Err(error @ StoreError::Fenced { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        let rows = parts.store.shards().await?;
+        let recorded: HashMap<ShardId, Epoch> =
+            rows.iter().map(|row| (row.shard, row.epoch)).collect();
+        let found: BTreeSet<ShardId> = batch
+            .leases
+            .iter()
+            .filter(|lease| recorded.get(&lease.shard) != Some(&lease.epoch))
+            .map(|lease| lease.shard)
+            .collect();
+        if found.is_empty() {
+            return Err(fenced);
+        }
+        batch.retain_shards(|shard| !found.contains(&shard));
+        lost.extend(found);
+    }
+    Ok(lost)
 }
 
 /// Everything a lane works with.
@@ -141,13 +206,21 @@ pub(super) struct Parts {
     pub status: watch::Sender<NodeStatus>,
     /// Attempts that are out.
     pub tracker: TaskTracker,
+    /// How long anything may be done.
+    pub hold: Arc<Hold>,
 }
 
 pub(super) struct Lane {
     parts: Arc<Parts>,
-    epochs: HashMap<ShardId, Epoch>,
-    shards: Vec<ShardId>,
+    shards: Shards,
     shard_count: u32,
+    /// Ends everything that is out.
+    life: CancellationToken,
+    orders: mpsc::UnboundedReceiver<Order>,
+    news: mpsc::UnboundedSender<News>,
+    /// Cases of gained shards that need their owner, in order; those that have not been recovered yet.
+    restless: VecDeque<(ShardId, CaseId)>,
+    unrecovered: HashSet<CaseId>,
     hot: Hot,
     gate: Gate,
     arrivals: mpsc::UnboundedReceiver<Arrival>,
@@ -165,21 +238,24 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// Loads what needs its owner right away.
-    pub async fn open(
+    /// A lane without shards; `orders` bring them.
+    pub fn new(
         parts: Arc<Parts>,
-        leases: &[ShardLease],
         shard_count: u32,
-    ) -> Result<Self, StoreError> {
+        life: CancellationToken,
+        orders: mpsc::UnboundedReceiver<Order>,
+        news: mpsc::UnboundedSender<News>,
+    ) -> Self {
         let (arrive, arrivals) = mpsc::unbounded_channel();
         let now = parts.clock.now();
-        let mut lane = Self {
-            epochs: leases
-                .iter()
-                .map(|lease| (lease.shard, lease.epoch))
-                .collect(),
-            shards: leases.iter().map(|lease| lease.shard).collect(),
+        Self {
+            shards: Shards::default(),
             shard_count,
+            life,
+            orders,
+            news,
+            restless: VecDeque::new(),
+            unrecovered: HashSet::new(),
             hot: Hot::default(),
             gate: Gate::default(),
             arrivals,
@@ -193,27 +269,7 @@ impl Lane {
             batches: 0,
             transitions: 0,
             parts,
-        };
-        for (shard, id) in lane.parts.store.restless(&lane.shards).await? {
-            let Some(case) = lane.fetch(shard, id).await? else {
-                continue;
-            };
-            if case.state == CaseState::Queued {
-                lane.freed.insert((shard, case.subject.clone()));
-            }
-            let priority = case.definition.lane;
-            lane.hot.insert(case);
-            lane.ready.push(
-                priority,
-                Arrival {
-                    case: id,
-                    shard,
-                    from: None,
-                    input: Input::Recovered,
-                },
-            );
         }
-        Ok(lane)
     }
 
     /// Runs until told to drain and nothing is out any more.
@@ -231,8 +287,12 @@ impl Lane {
         loop {
             let draining = self.parts.draining.is_cancelled();
             if writing.is_none() {
+                self.take_orders(&mut next);
+                self.let_shards_go(&mut next);
+                self.open_shards().await?;
                 self.start_next_of_freed().await?;
                 if !draining {
+                    self.take_restless(&mut next).await?;
                     self.take_inbox(&mut next).await?;
                     self.take_timers().await?;
                 }
@@ -244,9 +304,9 @@ impl Lane {
                 tokio::select! {
                     biased;
                     written = &mut write.written => {
-                        flat(written)?;
+                        let lost = flat(written)?;
                         if let Some(written) = writing.take() {
-                            self.written(written, &next.pending).await?;
+                            self.written(written, lost, &mut next).await?;
                         }
                     }
                     arrival = self.arrivals.recv(), if !full => {
@@ -263,7 +323,7 @@ impl Lane {
                     return Ok(());
                 }
                 self.publish(self.is_idle());
-                self.wait(draining).await;
+                self.wait(draining, &mut next).await;
                 continue;
             }
             writing = Some(self.write(std::mem::take(&mut next)));
@@ -281,11 +341,7 @@ impl Lane {
         self.batches += u64::from(!batch.leases.is_empty());
         let (tell, written) = oneshot::channel();
         let task = self.parts.host.spawn(Box::pin(async move {
-            let result = match batch.leases.is_empty() {
-                true => Ok(()),
-                false => parts.store.commit(&batch, &*parts.projection).await,
-            };
-            let _ = tell.send(result);
+            let _ = tell.send(commit(&parts, batch).await);
         }));
         Writing {
             _task: AbortOnDropHandle::new(task),
@@ -297,10 +353,25 @@ impl Lane {
         }
     }
 
-    /// What a batch calls for, now that it is durable. `next` is what was gathered meanwhile.
-    async fn written(&mut self, written: Writing, next: &Pending) -> Result<(), StoreError> {
+    /// What a batch calls for, now that it is durable, except for shards that were `lost`. `next` is what was gathered
+    /// meanwhile.
+    async fn written(
+        &mut self,
+        mut written: Writing,
+        lost: BTreeSet<ShardId>,
+        next: &mut Gathered,
+    ) -> Result<(), StoreError> {
+        if !lost.is_empty() {
+            tracing::warn!(
+                shards = lost.len(),
+                "a commit found shards taken by another node"
+            );
+            self.drop_shards(&lost, next);
+            written.freed.retain(|(shard, _)| !lost.contains(shard));
+            let _ = self.news.send(News::Lost(lost.into_iter().collect()));
+        }
         for timer in written.timers {
-            if timer.due <= self.horizon {
+            if timer.due <= self.horizon && self.shards.works(timer.shard) {
                 self.timers.push(Reverse(timer));
             }
         }
@@ -308,22 +379,124 @@ impl Lane {
             self.effect(case, shard, effect);
         }
         self.freed.extend(written.freed);
-        self.hot.settle(&written.touched, |case| next.touches(case));
+        self.hot
+            .settle(&written.touched, |case| next.pending.touches(case));
         self.tidy(self.parts.clock.now()).await
+    }
+
+    // --- shards come and go ---------------------------------------------------------------------------
+
+    fn take_orders(&mut self, next: &mut Gathered) {
+        while let Ok(order) = self.orders.try_recv() {
+            self.obey(order, next);
+        }
+    }
+
+    fn obey(&mut self, order: Order, next: &mut Gathered) {
+        match order {
+            Order::Gain(leases) => self.shards.gain(leases),
+            Order::Lose(shards) => self.drop_shards(&shards.into_iter().collect(), next),
+            Order::GiveUp(count) => {
+                let by = Instant::now() + GIVE_UP_MAX;
+                self.shards.give_up(count, by, &self.hot.load());
+                let leaving = self.shards.leaving();
+                // What has not left yet need not: the intent is durable, and the next owner finds it.
+                self.gate.drop_shards(&leaving.iter().copied().collect());
+                let _ = self.news.send(News::Leaving(leaving));
+            }
+        }
+    }
+
+    /// Begins with the shards that were gained.
+    async fn open_shards(&mut self) -> Result<(), StoreError> {
+        let opened = self.shards.open(&self.life);
+        if !opened.is_empty() {
+            let restless = self.parts.store.restless(&opened).await?;
+            self.unrecovered.extend(restless.iter().map(|(_, id)| *id));
+            self.restless.extend(restless);
+            self.inbox_empty = false;
+            // Their timers are not in memory yet.
+            self.horizon = self.parts.clock.now();
+        }
+        Ok(())
+    }
+
+    /// Gives up the shards whose work is back and written, and those that have waited for long enough.
+    fn let_shards_go(&mut self, next: &mut Gathered) {
+        let mut leave = self.shards.ready_to_leave(Instant::now());
+        if leave.is_empty() {
+            return;
+        }
+        let unwritten = next.pending.shards();
+        leave.retain(|lease| !unwritten.contains(&lease.shard) && !self.ready.has(lease.shard));
+        if !leave.is_empty() {
+            self.drop_shards(&leave.iter().map(|lease| lease.shard).collect(), next);
+            let _ = self.news.send(News::Left(leave));
+        }
+    }
+
+    /// Forgets all that belongs to these shards. What is out comes back as if from nowhere.
+    fn drop_shards(&mut self, gone: &BTreeSet<ShardId>, next: &mut Gathered) {
+        self.shards.drop(gone);
+        let cases = self.hot.drop_shards(gone);
+        next.drop_shards(gone, &cases);
+        self.gate.drop_shards(gone);
+        self.ready.drop_shards(gone);
+        self.restless.retain(|(shard, _)| !gone.contains(shard));
+        self.unrecovered = self.restless.iter().map(|(_, id)| *id).collect();
+        self.timers
+            .retain(|Reverse(timer)| !gone.contains(&timer.shard));
+        self.freed.retain(|(shard, _)| !gone.contains(shard));
     }
 
     // --- gathering ------------------------------------------------------------------------------------
 
+    /// Loads some of the cases that need their owner; a few, so that the others are not kept waiting.
+    async fn take_restless(&mut self, next: &mut Gathered) -> Result<(), StoreError> {
+        for _ in 0..RESTLESS_ROUND {
+            let Some((shard, id)) = self.restless.pop_front() else {
+                break;
+            };
+            self.recover(shard, id, next).await?;
+        }
+        Ok(())
+    }
+
+    /// What is in flight of an earlier owner is read back before anything else happens to the case.
+    async fn recover(
+        &mut self,
+        shard: ShardId,
+        id: CaseId,
+        next: &mut Gathered,
+    ) -> Result<(), StoreError> {
+        if !self.unrecovered.remove(&id) {
+            return Ok(());
+        }
+        let Some(case) = self.fetch(shard, id).await? else {
+            return Ok(());
+        };
+        if case.state == CaseState::Queued {
+            self.freed.insert((shard, case.subject.clone()));
+        }
+        self.hot.insert(case);
+        if let Err(illegal) = self.decide(id, shard, Input::Recovered, next)? {
+            tracing::error!(case = %id, %illegal, "a case cannot be recovered");
+        }
+        Ok(())
+    }
+
     /// Notes that something which was out is back: its slot is free at once, its result is decided in turn.
     fn came_back(&mut self, arrival: Arrival) {
-        let lane = match &arrival.from {
-            Some((resource, lane)) => {
-                self.gate.returned(resource, *lane);
-                *lane
-            }
-            None => Priority::Normal,
+        let Some(left) = &arrival.from else {
+            return self.ready.push(Priority::Normal, arrival);
         };
-        self.ready.push(lane, arrival);
+        self.gate.returned(&left.queue, left.lane);
+        self.shards.returned(arrival.shard, left.epoch);
+        if self.shards.epoch(arrival.shard) == Some(left.epoch) {
+            self.ready.push(left.lane, arrival);
+        } else {
+            tracing::debug!(case = %arrival.case, shard = %arrival.shard, "too late: the shard is another's");
+        }
     }
 
     /// Decides over what is ready, revocations first. While there are any, the normal lane gets only a part of
@@ -379,9 +552,20 @@ impl Lane {
         input: Input,
         next: &mut Gathered,
     ) -> Result<Result<(), Illegal>, StoreError> {
+        self.recover(shard, id, next).await?;
         if !self.load(id, shard).await? {
             return Ok(Err(Illegal::NoSuchPlace));
         }
+        self.decide(id, shard, input, next)
+    }
+
+    fn decide(
+        &mut self,
+        id: CaseId,
+        shard: ShardId,
+        input: Input,
+        next: &mut Gathered,
+    ) -> Result<Result<(), Illegal>, StoreError> {
         let Some(case) = self.hot.get_mut(id) else {
             return Ok(Err(Illegal::NoSuchPlace));
         };
@@ -408,12 +592,15 @@ impl Lane {
 
     async fn take_timers(&mut self) -> Result<(), StoreError> {
         let now = self.parts.clock.now();
+        if self.shards.working().is_empty() {
+            return Ok(());
+        }
         if now + TimeDelta::milliseconds(HORIZON_MS / 2) > self.horizon {
             let until = now + TimeDelta::milliseconds(HORIZON_MS);
             let rows = self
                 .parts
                 .store
-                .timers(&self.shards, until, TIMERS_MAX)
+                .timers(self.shards.working(), until, TIMERS_MAX)
                 .await?;
             // A full page ends where it ends: what lies behind it is fetched when that moment comes.
             let full = rows.len() >= usize::try_from(TIMERS_MAX).unwrap_or(usize::MAX);
@@ -431,6 +618,9 @@ impl Lane {
             let Some(Reverse(timer)) = self.timers.pop() else {
                 break;
             };
+            if !self.shards.works(timer.shard) {
+                continue;
+            }
             let input = Input::TimerDue {
                 target: timer.target,
                 due: timer.due,
@@ -451,7 +641,8 @@ impl Lane {
     }
 
     async fn take_inbox(&mut self, next: &mut Gathered) -> Result<(), StoreError> {
-        if self.inbox_empty {
+        if self.inbox_empty || self.shards.working().is_empty() {
+            self.inbox_empty = true;
             return Ok(());
         }
         let rows_max = if self.is_revoking() {
@@ -460,7 +651,8 @@ impl Lane {
             INBOX_ROWS_MAX
         };
         let crowded = self.gate.waiting() + self.ready.len() > WAITING_MAX;
-        let mut rows = self.parts.store.inbox(&self.shards, rows_max).await?;
+        let shards = self.shards.working();
+        let mut rows = self.parts.store.inbox(shards, rows_max).await?;
         // What is in the inbox is durable and costs nothing; it is looked at again at the next poll.
         rows.retain(|row| !crowded || row.lane == Priority::Revocation);
         self.inbox_empty = rows.is_empty();
@@ -673,7 +865,11 @@ impl Lane {
         if self.freed.is_empty() {
             return Ok(());
         }
-        let subjects: Vec<_> = std::mem::take(&mut self.freed).into_iter().collect();
+        let works = |(shard, _): &(ShardId, Subject)| self.shards.works(*shard);
+        let subjects: Vec<_> = std::mem::take(&mut self.freed)
+            .into_iter()
+            .filter(works)
+            .collect();
         let shard_of: HashMap<Subject, ShardId> = subjects
             .iter()
             .map(|(shard, subject)| (subject.clone(), *shard))
@@ -747,8 +943,8 @@ impl Lane {
         })
     }
 
-    fn leases_of(&self, batch: &crate::store::Batch) -> Vec<ShardLease> {
-        let mut shards: HashSet<ShardId> = batch.states.iter().map(|row| row.shard).collect();
+    fn leases_of(&self, batch: &Batch) -> Vec<ShardLease> {
+        let mut shards: BTreeSet<ShardId> = batch.states.iter().map(|row| row.shard).collect();
         shards.extend(batch.timers_cleared.iter().map(|row| row.shard));
         shards.extend(batch.inbox_done.iter().map(|(shard, _)| *shard));
         shards.extend(batch.replies.iter().map(|row| row.shard));
@@ -757,7 +953,7 @@ impl Lane {
             .filter_map(|shard| {
                 Some(ShardLease {
                     shard,
-                    epoch: *self.epochs.get(&shard)?,
+                    epoch: self.shards.epoch(shard)?,
                 })
             })
             .collect();
@@ -768,6 +964,10 @@ impl Lane {
     // --- effects, after the commit --------------------------------------------------------------------
 
     fn effect(&mut self, id: CaseId, shard: ShardId, effect: Effect) {
+        if !self.shards.works(shard) && !matches!(effect, Effect::Escalate { .. }) {
+            // Given up or lost since: the intent is durable, and the next owner finds it.
+            return;
+        }
         let Some(case) = self.hot.get(id) else { return };
         let queued = |work| Queued {
             case: id,
@@ -821,7 +1021,7 @@ impl Lane {
     }
 
     fn epoch(&self, shard: ShardId) -> Epoch {
-        self.epochs.get(&shard).copied().unwrap_or(Epoch(0))
+        self.shards.epoch(shard).unwrap_or(Epoch(0))
     }
 
     /// An attempt that ended without leaving.
@@ -855,7 +1055,7 @@ impl Lane {
 
     /// Lets work leave as far as its queues allow.
     async fn let_leave(&mut self) -> Result<(), StoreError> {
-        if self.parts.draining.is_cancelled() {
+        if self.parts.draining.is_cancelled() || self.parts.hold.is_over() {
             return Ok(());
         }
         let now = self.parts.clock.now();
@@ -908,16 +1108,18 @@ impl Lane {
 
     fn spawn(&mut self, resource: String, attempt: Attempt) {
         let (actions, arrive) = (Arc::clone(&self.parts.actions), self.arrive.clone());
-        let (case, shard, place, number, lane) = (
-            attempt.case,
-            attempt.shard,
-            attempt.place,
-            attempt.attempt,
-            attempt.lane,
-        );
+        let (case, shard, place, number) =
+            (attempt.case, attempt.shard, attempt.place, attempt.attempt);
+        let left = Left {
+            queue: resource,
+            lane: attempt.lane,
+            epoch: attempt.epoch,
+        };
+        self.shards.sent(shard, left.epoch);
+        let (hold, cut) = (Arc::clone(&self.parts.hold), self.shards.cut(shard));
         let host = Arc::clone(&self.parts.host);
         let task = self.parts.tracker.track_future(async move {
-            let result = Box::new(attempt::make(&*host, actions, attempt).await);
+            let result = Box::new(attempt::make(&*host, actions, attempt, hold, cut).await);
             let input = Input::AttemptFinished {
                 place,
                 attempt: number,
@@ -927,14 +1129,14 @@ impl Lane {
             let _ = arrive.send(Arrival {
                 case,
                 shard,
-                from: Some((resource, lane)),
+                from: Some(left),
                 input,
             });
         });
         self.parts.host.spawn(Box::pin(task));
     }
 
-    fn fetch_facts(&self, resource: String, queued: &Queued, step: StepIndex) {
+    fn fetch_facts(&mut self, resource: String, queued: &Queued, step: StepIndex) {
         let Some(case) = self.hot.get(queued.case) else {
             return;
         };
@@ -945,21 +1147,30 @@ impl Lane {
         let (subject, input) = (case.subject.clone(), Arc::clone(&case.input));
         let (actions, arrive) = (Arc::clone(&self.parts.actions), self.arrive.clone());
         let draining = self.parts.draining.clone();
-        let (id, shard, lane) = (queued.case, queued.shard, queued.lane());
+        let (id, shard) = (queued.case, queued.shard);
+        let left = Left {
+            queue: resource,
+            lane: queued.lane(),
+            epoch: self.epoch(shard),
+        };
+        self.shards.sent(shard, left.epoch);
+        let cut = self.shards.cut(shard);
         let task = self.parts.tracker.track_future(async move {
             let mut pause = FACTS_PAUSE_FIRST;
             let facts: Result<Value, Failure> = loop {
-                match actions.facts(&subject, &input, &roots).await {
+                let read = cut.run_until_cancelled(actions.facts(&subject, &input, &roots));
+                match read.await.unwrap_or(Ok(Value::Null)) {
                     Err(failure) if failure.class != FailureClass::Permanent && !draining.is_cancelled() => {
                         tracing::warn!(case = %id, reason = %failure.message, "facts cannot be read just now");
-                        tokio::time::sleep(pause).await;
+                        let _ = cut.run_until_cancelled(tokio::time::sleep(pause)).await;
                         pause = (pause * 2).min(FACTS_PAUSE_MAX);
                     }
                     other => break other,
                 }
             };
             let input = Input::Facts { step, facts };
-            let _ = arrive.send(Arrival { case: id, shard, from: Some((resource, lane)), input });
+            // Of a shard that was lost meanwhile nobody reads it.
+            let _ = arrive.send(Arrival { case: id, shard, from: Some(left), input });
         });
         self.parts.host.spawn(Box::pin(task));
     }
@@ -967,14 +1178,18 @@ impl Lane {
     // --- waiting and telling --------------------------------------------------------------------------
 
     fn is_idle(&self) -> bool {
-        self.gate.out() == 0
+        self.shards.len() > 0
+            && self.shards.are_settled()
+            && self.orders.is_empty()
+            && self.restless.is_empty()
+            && self.gate.out() == 0
             && self.gate.waiting() == 0
             && self.ready.len() == 0
             && self.inbox_empty
             && self.freed.is_empty()
     }
 
-    async fn wait(&mut self, draining: bool) {
+    async fn wait(&mut self, draining: bool, next: &mut Gathered) {
         let now = self.parts.clock.now();
         let mut pause = INBOX_POLL;
         for moment in [
@@ -986,12 +1201,23 @@ impl Lane {
         {
             pause = pause.min((moment - now).to_std().unwrap_or(Duration::ZERO));
         }
+        if let Some(by) = self.shards.leaves_by() {
+            pause = pause.min(by.saturating_duration_since(Instant::now()));
+        }
+        if !draining && !self.restless.is_empty() {
+            pause = Duration::ZERO;
+        }
         let nudge = Arc::clone(&self.parts.nudge);
         tokio::select! {
             biased; // the same order in every run; whatever is not taken now is taken by the next look
             arrival = self.arrivals.recv() => {
                 if let Some(arrival) = arrival {
                     self.came_back(arrival);
+                }
+            }
+            order = self.orders.recv() => {
+                if let Some(order) = order {
+                    self.obey(order, next);
                 }
             }
             () = nudge.notified() => self.inbox_empty = false,

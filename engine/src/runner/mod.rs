@@ -9,19 +9,28 @@
 //!
 //! The lane is crash-only: whenever a write is refused or its fate is unknown, everything in memory is
 //! dropped, attempts still out are waited for, and the lane starts again from the database as after a crash.
+//!
+//! Which shards are a node's is decided beside the lane ([`ownership`]); they come and go while it runs. A shard
+//! that is lost takes its cases, its queued attempts and its timers with it, and disturbs no other.
 
 mod attempt;
+mod balance;
 mod definitions;
 mod gate;
+mod hold;
 mod host;
 mod hot;
 mod identity;
 mod lane;
 mod message;
 mod node;
+mod ownership;
 mod pending;
 mod port;
+mod shards;
 
+#[cfg(test)]
+mod several_nodes;
 #[cfg(test)]
 mod tests;
 

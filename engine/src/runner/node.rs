@@ -1,4 +1,4 @@
-//! A node: owns shards by lease, runs the lane, starts again after every refusal.
+//! A node as others hold it: started, nudged, asked how it is, drained.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +9,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::definitions::Definitions;
+use super::hold::Hold;
 use super::host::{Host, SystemHost};
-use super::lane::{Lane, Parts};
+use super::lane::Parts;
+use super::ownership::Ownership;
 use super::port::{Actions, Clock};
 use crate::core::Timestamp;
-use crate::store::{Projection, ShardLease, Store, StoreError};
-
-/// How long the node waits before it looks for free shards again.
-const ACQUIRE_PAUSE: Duration = Duration::from_millis(500);
-/// Pauses between starts after a refusal.
-const RESTART_PAUSE_FIRST: Duration = Duration::from_millis(200);
-const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
+use crate::store::{Heartbeat, Projection, Store, StoreError};
 
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -28,6 +24,8 @@ pub struct NodeConfig {
     /// How long a lease lasts; it is renewed at a third of that.
     pub lease_ms: u32,
     pub host: Arc<dyn Host>,
+    /// Where its API listens, for people.
+    pub address: Option<String>,
 }
 
 impl Default for NodeConfig {
@@ -36,6 +34,7 @@ impl Default for NodeConfig {
             name: "tenure".to_owned(),
             lease_ms: 10_000,
             host: Arc::new(SystemHost),
+            address: None,
         }
     }
 }
@@ -124,13 +123,18 @@ impl Node {
             draining: draining.clone(),
             status: status_sender,
             tracker: TaskTracker::new(),
+            hold: Arc::new(Hold::new()),
         });
-        let task = host.spawn(Box::pin(keep_running(
-            parts,
-            owner.clone(),
-            config.lease_ms,
-            shard_count,
-        )));
+        let beat = Heartbeat {
+            owner: owner.clone(),
+            name: config.name,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            address: config.address,
+            lease_ms: config.lease_ms,
+            draining: false,
+        };
+        let ownership = Ownership::new(parts, beat, shard_count);
+        let task = host.spawn(Box::pin(ownership.keep_running()));
         Ok(NodeHandle {
             nudge,
             draining,
@@ -210,109 +214,6 @@ impl Drop for NodeHandle {
     fn drop(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
-        }
-    }
-}
-
-async fn keep_running(parts: Arc<Parts>, owner: String, lease_ms: u32, shard_count: u32) {
-    let mut pause = RESTART_PAUSE_FIRST;
-    while !parts.draining.is_cancelled() {
-        match run_once(&parts, &owner, lease_ms, shard_count).await {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "starting again from the database"
-                );
-                // Whatever is still out must be back before its attempt is read back.
-                parts.tracker.close();
-                parts.tracker.wait().await;
-                parts.tracker.reopen();
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RESTART_PAUSE_MAX);
-            }
-        }
-    }
-}
-
-/// From acquiring shards to draining, or to the first refusal.
-async fn run_once(
-    parts: &Arc<Parts>,
-    owner: &str,
-    lease_ms: u32,
-    shard_count: u32,
-) -> Result<(), StoreError> {
-    let Some(leases) = acquire(parts, owner, lease_ms).await? else {
-        return Ok(());
-    };
-    let mut lane = Lane::open(Arc::clone(parts), &leases, shard_count).await?;
-    let result = tokio::select! {
-        // A lost lease counts before whatever the lane has just finished, and the order is the same in every run.
-        biased;
-        lost = keep_leases(parts, owner, &leases, lease_ms) => Err(lost),
-        result = lane.run() => result,
-    };
-    if result.is_ok() {
-        parts.store.release(owner, &leases).await?;
-    }
-    result
-}
-
-/// Waits until there are shards to own. `None` when told to drain first.
-async fn acquire(
-    parts: &Arc<Parts>,
-    owner: &str,
-    lease_ms: u32,
-) -> Result<Option<Vec<ShardLease>>, StoreError> {
-    let mut told = false;
-    loop {
-        let rows = parts.store.shards().await?;
-        let mut replaces: Vec<String> = rows
-            .iter()
-            .filter_map(|row| row.owner.clone())
-            .filter(|other| other == owner || parts.host.is_dead(other))
-            .collect();
-        replaces.sort_unstable();
-        replaces.dedup();
-        let leases = parts.store.acquire(owner, lease_ms, &replaces).await?;
-        if !leases.is_empty() {
-            return Ok(Some(leases));
-        }
-        if !told {
-            let other = rows
-                .iter()
-                .find_map(|row| row.owner.clone())
-                .unwrap_or_default();
-            tracing::info!(owner = %other, "all shards are owned by another node; waiting");
-            told = true;
-        }
-        tokio::select! {
-            biased; // the same order in every run
-            () = parts.draining.cancelled() => return Ok(None),
-            () = tokio::time::sleep(ACQUIRE_PAUSE) => {}
-        }
-    }
-}
-
-/// Renews at a third of the lease; gives up before the lease could have run out. Never returns otherwise.
-async fn keep_leases(
-    parts: &Arc<Parts>,
-    owner: &str,
-    leases: &[ShardLease],
-    lease_ms: u32,
-) -> StoreError {
-    let third = Duration::from_millis(u64::from(lease_ms / 3).max(1));
-    loop {
-        tokio::time::sleep(third).await;
-        match tokio::time::timeout(third, parts.store.renew(owner, leases, lease_ms)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return error,
-            Err(_) => {
-                let shard = leases
-                    .first()
-                    .map_or(crate::core::id::ShardId(0), |lease| lease.shard);
-                return StoreError::Fenced { shard };
-            }
         }
     }
 }

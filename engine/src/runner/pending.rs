@@ -53,6 +53,26 @@ impl Pending {
         self.touched.contains_key(&case)
     }
 
+    /// The shards it has something of.
+    pub fn shards(&self) -> HashSet<ShardId> {
+        let batch = &self.batch;
+        let mut shards: HashSet<ShardId> = batch.history.iter().map(|row| row.shard).collect();
+        shards.extend(batch.heads.iter().map(|row| row.shard));
+        shards.extend(batch.inbox_done.iter().map(|(shard, _)| *shard));
+        shards.extend(self.timers_set.iter().map(|row| row.shard));
+        shards.extend(self.timers_cleared.iter().map(|row| row.shard));
+        shards
+    }
+
+    /// Leaves out all that belongs to these shards, whose cases are `cases`.
+    pub fn drop_shards(&mut self, gone: &BTreeSet<ShardId>, cases: &HashSet<CaseId>) {
+        self.touched.retain(|case, _| !cases.contains(case));
+        self.order.retain(|case| !cases.contains(case));
+        self.timers_set.retain(|row| !gone.contains(&row.shard));
+        self.timers_cleared.retain(|row| !gone.contains(&row.shard));
+        self.batch.retain_shards(|shard| !gone.contains(&shard));
+    }
+
     pub fn is_full(&self) -> bool {
         self.batch.history.len() >= TRANSITIONS_MAX || self.rows >= ROWS_MAX
     }

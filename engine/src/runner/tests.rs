@@ -9,6 +9,7 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,8 +28,10 @@ use crate::store::{CaseFilter, MIGRATIONS, NoProjection, SHARDS_DEFAULT, Store};
 
 /// Remembers effects by key, and fails as it is told.
 #[derive(Default)]
-struct World {
-    effects: Mutex<BTreeMap<String, u32>>,
+pub(super) struct World {
+    pub(super) effects: Mutex<BTreeMap<String, u32>>,
+    /// Attempts in mode `read back`.
+    pub(super) read_back: AtomicU32,
     losing: Mutex<BTreeSet<String>>,
 }
 
@@ -60,11 +63,16 @@ impl Actions for World {
             .unwrap()
             .contains_key(&attempt.idempotency_key);
         if matches!(attempt.mode, Mode::ReadBack | Mode::UndoReadBack) {
+            self.read_back.fetch_add(1, Ordering::SeqCst);
             return if applied {
                 succeeded()
             } else {
                 AttemptResult::NotApplied
             };
+        }
+        if attempt.uses == "slow" {
+            // sleeps: the effect of a system that takes its time
+            tokio::time::sleep(SLOW).await;
         }
         if attempt.uses == "fail" {
             let failure = Failure {
@@ -93,6 +101,9 @@ impl Actions for World {
     }
 }
 
+/// How long the action `slow` takes.
+pub(super) const SLOW: Duration = Duration::from_millis(150);
+
 fn succeeded() -> AttemptResult {
     AttemptResult::Succeeded {
         output: json!({"ok": true}),
@@ -101,15 +112,15 @@ fn succeeded() -> AttemptResult {
     }
 }
 
-struct Bench {
-    store: Arc<SqliteStore>,
-    world: Arc<World>,
+pub(super) struct Bench {
+    pub(super) store: Arc<SqliteStore>,
+    pub(super) world: Arc<World>,
     definitions: Arc<Definitions>,
     _folder: tempfile::TempDir,
 }
 
 impl Bench {
-    async fn new(workflows: &[&str]) -> Self {
+    pub(super) async fn new(workflows: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(
             SqliteStore::open(&folder.path().join("t.sqlite"))
@@ -130,10 +141,14 @@ impl Bench {
     }
 
     async fn node(&self) -> NodeHandle {
+        self.node_named("test", 3_000).await
+    }
+
+    pub(super) async fn node_named(&self, name: &str, lease_ms: u32) -> NodeHandle {
         Node::start(
             NodeConfig {
-                name: "test".into(),
-                lease_ms: 3_000,
+                name: name.to_owned(),
+                lease_ms,
                 ..NodeConfig::default()
             },
             self.store.clone(),
@@ -146,7 +161,7 @@ impl Bench {
         .unwrap()
     }
 
-    async fn start(&self, workflow: &str, subject: &str, number: u128) -> CaseId {
+    pub(super) async fn start(&self, workflow: &str, subject: &str, number: u128) -> CaseId {
         let case = CaseId(Uuid::from_u128(number));
         let subject = Subject(subject.into());
         let shard = subject.shard(SHARDS_DEFAULT);
@@ -171,7 +186,7 @@ impl Bench {
         case
     }
 
-    async fn state(&self, case: CaseId) -> CaseState {
+    pub(super) async fn state(&self, case: CaseId) -> CaseState {
         let shard = self
             .store
             .locate(case)
@@ -187,7 +202,7 @@ impl Bench {
             .state
     }
 
-    async fn until(&self, case: CaseId, wanted: CaseState) {
+    pub(super) async fn until(&self, case: CaseId, wanted: CaseState) {
         let mut last = None;
         for _ in 0..600 {
             if self.store.locate(case).await.unwrap().is_some() {
@@ -204,7 +219,7 @@ impl Bench {
     }
 }
 
-const MIXED: &str = r"
+pub(super) const MIXED: &str = r"
 name: mixed
 on_failure: forward
 steps:

@@ -16,8 +16,8 @@ use crate::core::id::{
 use crate::core::input::TimerTarget;
 
 use super::{
-    BoxError, CaseSummary, EvidenceRow, HeadRow, HistoryRow, InboxRow, ReplyRow, ShardLease,
-    ShardRow, StateRow, StepRow, StoreError, TimerRow, VersionRow,
+    BoxError, CaseSummary, EvidenceRow, HeadRow, HistoryRow, InboxRow, NodeRow, ReplyRow,
+    ShardLease, ShardRow, StateRow, StepRow, StoreError, TimerRow, VersionRow,
 };
 
 /// How a database's row gives up its columns: the two differ only in how they keep times and numbers.
@@ -205,6 +205,24 @@ impl<'r, R: Columns> Reader<'r, R> {
             epoch: Epoch(self.big("epoch")?),
             owner: self.read("owner", R::maybe_text)?,
             lease_until: self.maybe_time("lease_until")?,
+            lease_left_ms: match self.maybe_time("lease_until")? {
+                Some(_) => Some(self.big("lease_left_ms")?),
+                None => None,
+            },
+        })
+    }
+
+    pub(super) fn node_row(&self) -> Result<NodeRow, StoreError> {
+        Ok(NodeRow {
+            owner: self.text("owner")?,
+            name: self.text("name")?,
+            version: self.text("version")?,
+            address: self.read("address", R::maybe_text)?,
+            lease_ms: self.big("lease_ms")?,
+            draining: self.read("draining", R::flag)?,
+            started_at: self.time("started_at")?,
+            heartbeat_at: self.time("heartbeat_at")?,
+            silent_ms: self.big("silent_ms")?,
         })
     }
 

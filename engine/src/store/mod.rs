@@ -17,6 +17,7 @@ mod batch;
 mod decode;
 mod failure;
 mod migrate;
+mod node_rows;
 mod rows;
 mod search;
 
@@ -29,7 +30,6 @@ pub mod conformance;
 use std::collections::HashSet;
 
 use async_trait::async_trait;
-use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -41,6 +41,7 @@ use crate::core::id::{Actor, CaseId, DefinitionHash, Epoch, Place, ShardId, Subj
 use crate::core::input::TimerTarget;
 
 pub use migrate::SHARDS_MAX;
+pub use node_rows::{Acquire, Heartbeat, Hint, NodeRow, ShardRow};
 pub use rows::{StoredCase, assemble, head_row, state_row, step_row, stored_time};
 pub use search::{CaseFilter, Waiting, WorkFilter};
 
@@ -99,15 +100,6 @@ pub struct ShardLease {
     pub epoch: Epoch,
 }
 
-/// Who owns what, for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ShardRow {
-    pub shard: ShardId,
-    pub epoch: Epoch,
-    pub owner: Option<String>,
-    pub lease_until: Option<Timestamp>,
-}
-
 /// One schema step. `version` orders them over all crates; both databases have the same names.
 #[derive(Debug, Clone, Copy)]
 pub struct Migration {
@@ -118,12 +110,20 @@ pub struct Migration {
 }
 
 /// The engine's own schema.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "engine",
-    postgres: include_str!("../../../migrations/postgres/0001_engine.sql"),
-    sqlite: include_str!("../../../migrations/sqlite/0001_engine.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "engine",
+        postgres: include_str!("../../../migrations/postgres/0001_engine.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0001_engine.sql"),
+    },
+    Migration {
+        version: 4,
+        name: "nodes",
+        postgres: include_str!("../../../migrations/postgres/0004_nodes.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0004_nodes.sql"),
+    },
+];
 
 /// What is written once when a case is made.
 #[derive(Debug, Clone, PartialEq)]
@@ -276,6 +276,23 @@ pub struct Batch {
     pub outcomes: Vec<Outcome>,
 }
 
+impl Batch {
+    /// Leaves out everything of the shards that `kept` refuses.
+    pub fn retain_shards(&mut self, kept: impl Fn(ShardId) -> bool) {
+        self.leases.retain(|row| kept(row.shard));
+        self.heads.retain(|row| kept(row.shard));
+        self.states.retain(|row| kept(row.shard));
+        self.steps.retain(|row| kept(row.shard));
+        self.history.retain(|row| kept(row.shard));
+        self.evidence.retain(|row| kept(row.shard));
+        self.timers_cleared.retain(|row| kept(row.shard));
+        self.timers_set.retain(|row| kept(row.shard));
+        self.inbox_done.retain(|(shard, _)| kept(*shard));
+        self.replies.retain(|row| kept(row.shard));
+        self.outcomes.retain(|row| kept(row.shard));
+    }
+}
+
 impl Default for ShardLease {
     fn default() -> Self {
         Self {
@@ -403,30 +420,44 @@ pub trait Store: Send + Sync {
     /// The number of shards of this database.
     async fn shard_count(&self) -> Result<u32, StoreError>;
 
-    /// Takes every shard that is free, whose lease has run out, or whose owner is `replaces` (an earlier life of
-    /// this node, known to be dead). Raises each one's epoch.
-    async fn acquire(
-        &self,
-        node: &str,
-        lease_ms: u32,
-        replaces: &[String],
-    ) -> Result<Vec<ShardLease>, StoreError>;
+    /// Takes shards that are free, whose lease has run out, or whose owner is known to be dead. Raises each one's
+    /// epoch. A shard that another node takes at this moment, or whose last owner is still writing a batch, is left
+    /// to the next call.
+    async fn acquire(&self, wanted: &Acquire<'_>) -> Result<Vec<ShardLease>, StoreError>;
 
-    /// Extends all of `leases`.
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`] if any of them is owned by another now; then none is extended.
+    /// Extends those of `leases` that are still held, and names the shards that are not.
     async fn renew(
         &self,
         node: &str,
         leases: &[ShardLease],
         lease_ms: u32,
-    ) -> Result<(), StoreError>;
+    ) -> Result<Vec<ShardId>, StoreError>;
 
     /// Gives the shards back at once.
     async fn release(&self, node: &str, leases: &[ShardLease]) -> Result<(), StoreError>;
 
     async fn shards(&self) -> Result<Vec<ShardRow>, StoreError>;
+
+    /// Says that a node lives.
+    async fn beat(&self, beat: &Heartbeat) -> Result<(), StoreError>;
+
+    /// All nodes that are not forgotten, the longest running first.
+    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError>;
+
+    /// A node that ended in good order is not known any more.
+    async fn forget_node(&self, owner: &str) -> Result<(), StoreError>;
+
+    /// Nodes that have been silent for longer than `silent_ms` are not known any more.
+    async fn forget_silent_nodes(&self, silent_ms: u32) -> Result<(), StoreError>;
+
+    /// Tells the other nodes that shards became free or a node came or went. May be lost.
+    fn hint_ownership(&self) {}
+
+    /// Waits until another process hints that there is something to look at. A hint saves waiting for the next look
+    /// and nothing else: it may be lost, and a database that has none waits for ever.
+    async fn hinted(&self) -> Hint {
+        std::future::pending().await
+    }
 
     /// Writes a batch: all of it, or nothing.
     ///

@@ -117,7 +117,9 @@ impl Server {
             write(folder.path(), name, text);
         }
         let configuration = Arc::new(Configuration::load(folder.path()).unwrap());
-        let database = Database::prepare(address).await.unwrap();
+        let database = Database::prepare(address, engine::store::SHARDS_DEFAULT)
+            .await
+            .unwrap();
         let metrics = Metrics::new();
         let running = Running::start(Arc::clone(&configuration), database.clone(), &metrics)
             .await

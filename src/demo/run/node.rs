@@ -34,7 +34,7 @@ impl Tenure {
             .store
             .address(root)
             .map_err(|problem| anyhow::anyhow!("{problem}"))?;
-        let database = Database::prepare(&address).await?;
+        let database = Database::prepare(&address, configuration.settings.store.shards).await?;
         let node = Running::start(Arc::new(configuration), database, &Metrics::new()).await?;
         Ok(Self { node })
     }

@@ -1,12 +1,13 @@
 //! What is known about systems: how many accounts, and whether they take calls.
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use engine::store::{InboxRow, StoreError, Transaction, Work};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Directory;
-use super::database::{Sql, execute};
+use super::database::{Sql, execute, time_text};
 use super::rows::{AccountStatus, SystemStateRow};
 
 /// How many accounts a system has in one status, as the directory knows.
@@ -36,6 +37,18 @@ impl Directory {
         self.reader().rows(&STATES, &Value::Null).await
     }
 
+    /// Forgets what processes said that are not among `alive` any more, as far as they said it before `before`.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn forget_system_states(
+        &self,
+        alive: &[String],
+        before: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        self.write(&ForgetStates { alive, before }).await
+    }
+
     /// Says whether a system takes calls.
     ///
     /// # Errors
@@ -43,6 +56,20 @@ impl Directory {
     pub async fn put_system_state(&self, mut row: SystemStateRow) -> Result<(), StoreError> {
         row.shard_id = self.shard(&row.system);
         self.write(&PutState(row)).await
+    }
+}
+
+struct ForgetStates<'a> {
+    alive: &'a [String],
+    before: DateTime<Utc>,
+}
+
+#[async_trait]
+impl Work for ForgetStates<'_> {
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        let parameter = json!({ "alive": self.alive, "before": time_text(self.before) });
+        execute(transaction, &FORGET_STATES, &parameter).await?;
+        Ok(Vec::new())
     }
 }
 
@@ -76,6 +103,18 @@ const STATES: Sql = Sql {
         SELECT json_object('shard_id', shard_id, 'system', system, 'node', node, 'state', state, 'since', since,
             'until', until, 'reason', reason, 'changed_at', changed_at)
         FROM system_state WHERE ?1 IS NOT NULL ORDER BY system, node",
+};
+
+const FORGET_STATES: Sql = Sql {
+    table: "system_state",
+    postgres: "
+        DELETE FROM system_state
+         WHERE changed_at < ($1::jsonb ->> 'before')::timestamptz
+           AND NOT ($1::jsonb -> 'alive') ? node",
+    sqlite: "
+        DELETE FROM system_state
+         WHERE changed_at < ?1 ->> 'before'
+           AND node NOT IN (SELECT value FROM json_each(?1, '$.alive'))",
 };
 
 const PUT_STATE: Sql = Sql {

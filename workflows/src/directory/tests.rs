@@ -219,6 +219,20 @@ async fn the_state_of_a_system_is_kept_for_each_process(company: &Company) {
             ("b".to_owned(), SystemState::Held, Some(at)),
         ]
     );
+    let forget = async |alive: &[&str], before| {
+        let alive: Vec<String> = alive.iter().map(|&node| node.to_owned()).collect();
+        company
+            .directory
+            .forget_system_states(&alive, before)
+            .await
+            .unwrap();
+        let left = company.directory.system_states().await.unwrap();
+        left.into_iter().map(|row| row.node).collect::<Vec<_>>()
+    };
+    assert_eq!(forget(&[], at).await, ["a", "b"], "said just now");
+    let later = at + chrono::TimeDelta::microseconds(1);
+    assert_eq!(forget(&["a", "c"], later).await, ["a"]);
+    assert_eq!(forget(&[], later).await, Vec::<String>::new());
 }
 
 on_both_databases! {

@@ -184,6 +184,23 @@ pub(super) fn instance(step: u16, instance: u32) -> TimerTarget {
     })
 }
 
+/// Takes all that can be had.
+pub(super) async fn take(
+    store: &dyn Store,
+    node: &str,
+    lease_ms: u32,
+    replaces: &[String],
+) -> Result<Vec<ShardLease>, StoreError> {
+    let wanted = Acquire {
+        node,
+        lease_ms,
+        replaces,
+        holding: &[],
+        shards_max: SHARDS,
+    };
+    store.acquire(&wanted).await
+}
+
 pub(super) fn older(leases: &[ShardLease]) -> Vec<ShardLease> {
     let older = |lease: &ShardLease| ShardLease {
         epoch: Epoch(lease.epoch.0 - 1),

@@ -190,8 +190,7 @@ pub(super) async fn a_lost_shard_writes_nothing(database: &Database) {
     let (store, leases) = database.owned().await;
     prepare_everything(&*store, &leases, CASE).await;
     let thief = database.open().await;
-    let taken = thief
-        .acquire("node-b", LEASE_MS, &[NODE.to_owned()])
+    let taken = take(&*thief, "node-b", LEASE_MS, &[NODE.to_owned()])
         .await
         .unwrap();
     assert_eq!(taken.len(), SHARDS as usize);
@@ -320,7 +319,7 @@ pub(super) async fn a_dropped_commit_leaves_nothing_behind(database: &Database) 
 pub(super) async fn a_takeover_never_splits_a_batch(database: &Database) {
     let store = database.ready().await;
     // The lease has run out from the beginning; only the epoch protects.
-    let leases = store.acquire(NODE, 0, &[]).await.unwrap();
+    let leases = take(&*store, NODE, 0, &[]).await.unwrap();
     prepare_everything(&*store, &leases, CASE).await;
     let batch = touch_everything(&leases, CASE, OTHER);
     let waits = Arc::new(Waits::default());
@@ -332,7 +331,7 @@ pub(super) async fn a_takeover_never_splits_a_batch(database: &Database) {
     let thief = database.open().await;
     let takeover = {
         let thief = Arc::clone(&thief);
-        tokio::spawn(async move { thief.acquire("node-b", LEASE_MS, &[]).await })
+        tokio::spawn(async move { take(&*thief, "node-b", LEASE_MS, &[]).await })
     };
     // One database lets the takeover wait, the other lets it have what is free.
     let early = tokio::time::timeout(Duration::from_millis(200), async {
@@ -347,7 +346,7 @@ pub(super) async fn a_takeover_never_splits_a_batch(database: &Database) {
     commit.await.unwrap().unwrap();
     assert_eq!(load(&*store, CASE).await.unwrap().state.version, 2);
     // Sooner or later the shard is the thief's, and then the old epoch is over.
-    thief.acquire("node-b", LEASE_MS, &[]).await.unwrap();
+    take(&*thief, "node-b", LEASE_MS, &[]).await.unwrap();
     assert!(
         store
             .shards()
@@ -383,7 +382,7 @@ pub(super) async fn two_owners_in_turn_lose_no_transition(database: &Database) {
                 Err(StoreError::Stale { .. }) => {}
                 Err(StoreError::Fenced { .. }) => {
                     let names = [other.to_owned(), name.to_owned(), NODE.to_owned()];
-                    leases = store.acquire(name, LEASE_MS, &names).await.unwrap();
+                    leases = take(&*store, name, LEASE_MS, &names).await.unwrap();
                 }
                 Err(error) => panic!("{error:?}"),
             }

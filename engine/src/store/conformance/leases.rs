@@ -12,14 +12,19 @@ pub(super) async fn a_shard_has_one_owner(database: &Database) {
     let shards: Vec<ShardId> = leases.iter().map(|lease| lease.shard).collect();
     assert_eq!(shards, all_shards());
     let second = database.open().await;
-    assert_eq!(second.acquire(OTHER, LEASE_MS, &[]).await.unwrap(), []);
+    assert_eq!(take(&*second, OTHER, LEASE_MS, &[]).await.unwrap(), []);
     // Nor does a node take its own again.
-    assert_eq!(store.acquire(NODE, LEASE_MS, &[]).await.unwrap(), []);
+    assert_eq!(take(&*store, NODE, LEASE_MS, &[]).await.unwrap(), []);
     let rows = store.shards().await.unwrap();
     assert_eq!(rows.len(), SHARDS as usize);
     for row in rows {
         assert_eq!((row.epoch, row.owner.as_deref()), (Epoch(1), Some(NODE)));
         assert!(row.lease_until.is_some());
+        let left = row.lease_left_ms.unwrap();
+        assert!(
+            row.is_held() && left > 0 && left <= i64::from(LEASE_MS),
+            "{left}"
+        );
     }
 }
 
@@ -30,8 +35,7 @@ pub(super) async fn shards_are_never_shared_by_nodes_that_come_at_once(database:
     for number in 0..NODES {
         let store = database.open().await;
         racers.spawn(async move {
-            store
-                .acquire(&format!("node-{number}"), LEASE_MS, &[])
+            take(&*store, &format!("node-{number}"), LEASE_MS, &[])
                 .await
                 .unwrap()
         });
@@ -45,44 +49,141 @@ pub(super) async fn shards_are_never_shared_by_nodes_that_come_at_once(database:
 
 pub(super) async fn a_lease_that_ran_out_is_free(database: &Database) {
     let store = database.ready().await;
-    let leases = store.acquire(NODE, 0, &[]).await.unwrap();
+    let leases = take(&*store, NODE, 0, &[]).await.unwrap();
     // Nobody took them: they can still be extended, and then they are not free any more.
-    store.renew(NODE, &leases, LEASE_MS).await.unwrap();
-    assert_eq!(store.acquire(OTHER, LEASE_MS, &[]).await.unwrap(), []);
-    store.renew(NODE, &leases, 0).await.unwrap();
-    let taken = store.acquire(OTHER, LEASE_MS, &[]).await.unwrap();
+    assert_eq!(store.renew(NODE, &leases, LEASE_MS).await.unwrap(), []);
+    assert_eq!(take(&*store, OTHER, LEASE_MS, &[]).await.unwrap(), []);
+    assert_eq!(store.renew(NODE, &leases, 0).await.unwrap(), []);
+    let taken = take(&*store, OTHER, LEASE_MS, &[]).await.unwrap();
     assert_eq!(taken.len(), SHARDS as usize);
     assert!(taken.iter().all(|lease| lease.epoch == Epoch(2)));
-    let error = store.renew(NODE, &leases, LEASE_MS).await.unwrap_err();
-    assert!(matches!(error, StoreError::Fenced { .. }), "{error:?}");
+    // The loser is told, and changes nothing.
+    let lost = store.renew(NODE, &leases, LEASE_MS).await.unwrap();
+    assert_eq!(lost, all_shards());
+    let rows = store.shards().await.unwrap();
+    assert!(rows.iter().all(|row| row.owner.as_deref() == Some(OTHER)));
 }
 
 pub(super) async fn a_dead_node_is_replaced_at_once(database: &Database) {
     let (store, _) = database.owned().await;
     let nobody = ["somebody else".to_owned()];
-    assert_eq!(store.acquire(OTHER, LEASE_MS, &nobody).await.unwrap(), []);
+    assert_eq!(take(&*store, OTHER, LEASE_MS, &nobody).await.unwrap(), []);
     let replaces = ["somebody else".to_owned(), NODE.to_owned()];
-    let taken = store.acquire(OTHER, LEASE_MS, &replaces).await.unwrap();
+    let taken = take(&*store, OTHER, LEASE_MS, &replaces).await.unwrap();
     assert_eq!(taken.len(), SHARDS as usize);
     assert!(taken.iter().all(|lease| lease.epoch == Epoch(2)));
 }
 
-pub(super) async fn a_renewal_is_for_all_or_none(database: &Database) {
+pub(super) async fn a_renewal_extends_what_is_held_and_names_the_rest(database: &Database) {
     let store = database.ready().await;
-    let leases = store.acquire(NODE, 0, &[]).await.unwrap();
+    let leases = take(&*store, NODE, 0, &[]).await.unwrap();
+    assert_eq!(
+        store.renew(OTHER, &leases, LEASE_MS).await.unwrap(),
+        all_shards()
+    );
+    assert_eq!(store.renew(NODE, &[], LEASE_MS).await.unwrap(), []);
     let mut wrong = leases.clone();
     wrong[3].epoch = Epoch(0);
-    let error = store.renew(NODE, &wrong, LEASE_MS).await.unwrap_err();
-    assert!(
-        matches!(error, StoreError::Fenced { shard } if shard == leases[3].shard),
-        "{error:?}"
+    wrong[9].epoch = Epoch(2);
+    let lost = store.renew(NODE, &wrong, LEASE_MS).await.unwrap();
+    assert_eq!(lost, [leases[3].shard, leases[9].shard]);
+    // Only those two are still free.
+    let taken = take(&*store, OTHER, LEASE_MS, &[]).await.unwrap();
+    let shards: Vec<ShardId> = taken.iter().map(|lease| lease.shard).collect();
+    assert_eq!(shards, lost);
+}
+
+/// A node takes its share and no more, and never what it works on already.
+pub(super) async fn no_more_is_taken_than_wanted(database: &Database) {
+    let store = database.ready().await;
+    let wanted = |shards_max| Acquire {
+        node: NODE,
+        lease_ms: 0,
+        replaces: &[],
+        holding: &[],
+        shards_max,
+    };
+    assert_eq!(store.acquire(&wanted(0)).await.unwrap(), []);
+    let first = store.acquire(&wanted(5)).await.unwrap();
+    assert_eq!(first.len(), 5);
+    // They have run out, and it is the owner itself that asks: what it holds stays as it is.
+    let holding: Vec<ShardId> = first.iter().map(|lease| lease.shard).collect();
+    let own = [NODE.to_owned()];
+    let more = Acquire {
+        replaces: &own,
+        holding: &holding,
+        ..wanted(SHARDS)
+    };
+    let second = store.acquire(&more).await.unwrap();
+    assert_eq!(second.len(), SHARDS as usize - 5);
+    assert!(second.iter().all(|lease| lease.epoch == Epoch(1)));
+    assert_eq!(store.renew(NODE, &first, LEASE_MS).await.unwrap(), []);
+    // What it does not know of, after an answer that was lost, it may take again.
+    let forgotten = Acquire {
+        replaces: &own,
+        holding: &holding[1..],
+        ..wanted(1)
+    };
+    let again = store.acquire(&forgotten).await.unwrap();
+    assert_eq!((again[0].shard, again[0].epoch), (holding[0], Epoch(2)));
+}
+
+fn beat(owner: &str, lease_ms: u32) -> Heartbeat {
+    Heartbeat {
+        owner: owner.to_owned(),
+        name: "a name".to_owned(),
+        version: "1.2.3".to_owned(),
+        address: Some("http://127.0.0.1:1".to_owned()),
+        lease_ms,
+        draining: false,
+    }
+}
+
+pub(super) async fn a_node_is_known_by_its_heartbeat(database: &Database) {
+    let store = database.ready().await;
+    assert_eq!(store.nodes().await.unwrap(), []);
+    store.beat(&beat(NODE, LEASE_MS)).await.unwrap();
+    let first = store.nodes().await.unwrap();
+    let row = &first[0];
+    assert_eq!(
+        (row.owner.as_str(), row.name.as_str(), row.version.as_str()),
+        (NODE, "a name", "1.2.3")
     );
-    let error = store.renew(OTHER, &leases, LEASE_MS).await.unwrap_err();
-    assert!(matches!(error, StoreError::Fenced { .. }), "{error:?}");
-    store.renew(NODE, &[], LEASE_MS).await.unwrap();
-    // None was extended: all are still free.
-    let taken = store.acquire(OTHER, LEASE_MS, &[]).await.unwrap();
-    assert_eq!(taken.len(), SHARDS as usize);
+    assert_eq!(row.address.as_deref(), Some("http://127.0.0.1:1"));
+    assert_eq!((row.lease_ms, row.draining), (i64::from(LEASE_MS), false));
+    assert!(!row.is_silent() && row.silent_ms < 60_000, "{row:?}");
+    let changed = Heartbeat {
+        draining: true,
+        address: None,
+        ..beat(NODE, LEASE_MS)
+    };
+    store.beat(&changed).await.unwrap();
+    store.beat(&beat(OTHER, 0)).await.unwrap();
+    let second = database.open().await.nodes().await.unwrap();
+    assert_eq!(second.len(), 2);
+    assert_eq!(second[0].started_at, first[0].started_at);
+    assert!(second[0].heartbeat_at >= first[0].heartbeat_at);
+    assert_eq!((second[0].draining, &second[0].address), (true, &None));
+    assert!(second[1].is_silent(), "its lease is nothing");
+}
+
+pub(super) async fn a_node_that_ended_or_died_is_forgotten(database: &Database) {
+    let store = database.ready().await;
+    for owner in [NODE, OTHER, "node-c"] {
+        store.beat(&beat(owner, LEASE_MS)).await.unwrap();
+    }
+    store.forget_node(OTHER).await.unwrap();
+    store.forget_silent_nodes(LEASE_MS).await.unwrap();
+    let owners =
+        |nodes: Vec<NodeRow>| -> Vec<String> { nodes.into_iter().map(|node| node.owner).collect() };
+    let mut left = owners(store.nodes().await.unwrap());
+    left.sort_unstable();
+    assert_eq!(left, [NODE, "node-c"]);
+    // As if they had been silent for long: one statement later than their heartbeat.
+    store.forget_silent_nodes(0).await.unwrap();
+    while !store.nodes().await.unwrap().is_empty() {
+        store.forget_silent_nodes(0).await.unwrap();
+    }
 }
 
 pub(super) async fn released_shards_are_free_at_once(database: &Database) {
@@ -90,7 +191,7 @@ pub(super) async fn released_shards_are_free_at_once(database: &Database) {
     // Neither another node nor an older epoch can give them away.
     store.release(OTHER, &leases).await.unwrap();
     store.release(NODE, &older(&leases)).await.unwrap();
-    assert_eq!(store.acquire(OTHER, LEASE_MS, &[]).await.unwrap(), []);
+    assert_eq!(take(&*store, OTHER, LEASE_MS, &[]).await.unwrap(), []);
     store.release(NODE, &leases[..5]).await.unwrap();
     let rows = store.shards().await.unwrap();
     assert_eq!(rows.iter().filter(|row| row.owner.is_none()).count(), 5);
@@ -98,7 +199,7 @@ pub(super) async fn released_shards_are_free_at_once(database: &Database) {
         rows.iter().filter(|row| row.lease_until.is_none()).count(),
         5
     );
-    let taken = store.acquire(OTHER, LEASE_MS, &[]).await.unwrap();
+    let taken = take(&*store, OTHER, LEASE_MS, &[]).await.unwrap();
     let shards: Vec<ShardId> = taken.iter().map(|lease| lease.shard).collect();
     assert_eq!(shards, all_shards()[..5]);
 }

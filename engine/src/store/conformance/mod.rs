@@ -16,6 +16,8 @@
 mod batches;
 mod build;
 mod fences;
+#[cfg(test)]
+mod hints;
 mod inbox;
 mod leases;
 #[cfg(test)]
@@ -126,7 +128,7 @@ impl Database {
     /// Opened, with the schema, all shards taken.
     async fn owned(&self) -> (Arc<dyn Store>, Vec<ShardLease>) {
         let store = self.ready().await;
-        let leases = store.acquire(NODE, LEASE_MS, &[]).await.unwrap();
+        let leases = build::take(&*store, NODE, LEASE_MS, &[]).await.unwrap();
         assert_eq!(leases.len(), SHARDS as usize);
         (store, leases)
     }
@@ -253,7 +255,10 @@ tests! {
         shards_are_never_shared_by_nodes_that_come_at_once,
         a_lease_that_ran_out_is_free,
         a_dead_node_is_replaced_at_once,
-        a_renewal_is_for_all_or_none,
+        a_renewal_extends_what_is_held_and_names_the_rest,
+        no_more_is_taken_than_wanted,
+        a_node_is_known_by_its_heartbeat,
+        a_node_that_ended_or_died_is_forgotten,
         released_shards_are_free_at_once;
     inbox:
         a_message_is_put_once,

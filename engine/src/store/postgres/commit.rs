@@ -222,7 +222,7 @@ async fn why(store: &PostgresStore, writes: &Writes<'_>, error: sqlx::Error) -> 
     if !is_guard(&error) && !is_duplicate(&error) {
         return from_driver(error);
     }
-    match leases::lost(&store.writers, writes.leases, None).await {
+    match leases::lost(&store.writers, writes.leases).await {
         Ok(Some(shard)) => return StoreError::Fenced { shard },
         Ok(None) => {}
         Err(error) => return error,

@@ -1,5 +1,7 @@
 //! What comes from outside, and what it is answered.
 
+use std::collections::BTreeSet;
+
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -42,14 +44,19 @@ const REPLY: &str =
 
 const FORGET_REPLIES: &str = "DELETE FROM inbox_reply WHERE at < $1";
 
-pub(super) async fn write(store: &PostgresStore, work: &dyn Work) -> Result<(), StoreError> {
+/// Gives the shards that got messages.
+pub(super) async fn write(
+    store: &PostgresStore,
+    work: &dyn Work,
+) -> Result<BTreeSet<ShardId>, StoreError> {
     let mut transaction = store.begin().await?;
     let messages = work
         .run(&mut Transaction::Postgres(&mut transaction))
         .await?;
     check_inbox(&messages)?;
     insert(&mut transaction, &messages).await?;
-    transaction.commit().await.map_err(from_driver)
+    transaction.commit().await.map_err(from_driver)?;
+    Ok(messages.iter().map(|row| row.shard).collect())
 }
 
 pub(super) async fn put(pool: &PgPool, rows: &[InboxRow]) -> Result<(), StoreError> {

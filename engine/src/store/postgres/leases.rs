@@ -1,15 +1,15 @@
-//! Who owns which shard. The clock is the database's own.
+//! Who owns which shard, and which nodes live. The clock is the database's own.
 //!
 //! Rows are locked in order of shard, here and in a commit, so that no two statements wait for each other.
+
+use std::collections::HashSet;
 
 use sqlx::PgPool;
 
 use crate::core::id::ShardId;
 use crate::store::decode::{Reader, all};
 use crate::store::failure::from_driver;
-use crate::store::{ShardLease, ShardRow, StoreError};
-
-use super::is_guard;
+use crate::store::{Acquire, Heartbeat, NodeRow, ShardLease, ShardRow, StoreError};
 
 /// A shard whose row is locked is skipped: either another node takes it at this moment, or a batch of its
 /// last owner is still being written. The next call gets it.
@@ -17,8 +17,10 @@ const ACQUIRE: &str = "
 WITH free AS MATERIALIZED (
     SELECT shard_id
       FROM shard
-     WHERE owner IS NULL OR lease_until <= now() OR owner = ANY($3::text[])
+     WHERE (owner IS NULL OR lease_until <= now() OR owner = ANY($3::text[]))
+       AND NOT (shard_id = ANY($4::integer[]))
      ORDER BY shard_id
+     LIMIT $5
        FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE shard
@@ -35,15 +37,12 @@ WITH held AS MATERIALIZED (
      WHERE shard.owner = $3
      ORDER BY shard.shard_id
        FOR NO KEY UPDATE OF shard
-), extended AS (
-    UPDATE shard
-       SET lease_until = now() + make_interval(secs => $4::float8 / 1000)
-      FROM held
-     WHERE shard.shard_id = held.shard_id
-    RETURNING shard.shard_id
 )
--- Dividing by zero rolls everything back when one of them is lost.
-SELECT 1 / ((SELECT count(*) FROM extended) = cardinality($1))::integer";
+UPDATE shard
+   SET lease_until = now() + make_interval(secs => $4::float8 / 1000)
+  FROM held
+ WHERE shard.shard_id = held.shard_id
+RETURNING shard.shard_id";
 
 const RELEASE: &str = "
 WITH held AS MATERIALIZED (
@@ -59,28 +58,49 @@ UPDATE shard
   FROM held
  WHERE shard.shard_id = held.shard_id";
 
-const SHARDS: &str = "SELECT shard_id, epoch, owner, lease_until FROM shard ORDER BY shard_id";
+const SHARDS: &str = "
+SELECT shard_id, epoch, owner, lease_until,
+       (extract(epoch FROM lease_until - now()) * 1000)::bigint AS lease_left_ms
+  FROM shard
+ ORDER BY shard_id";
 
-/// The first lease that is not held any more; any owner will do when none is given.
+/// The first lease that is not held any more.
 const LOST: &str = "
 SELECT lease.shard_id
   FROM unnest($1::integer[], $2::bigint[]) AS lease (shard_id, epoch)
   LEFT JOIN shard ON shard.shard_id = lease.shard_id AND shard.epoch = lease.epoch
-                 AND ($3::text IS NULL OR shard.owner = $3)
  WHERE shard.shard_id IS NULL
  ORDER BY lease.shard_id
  LIMIT 1";
 
+const BEAT: &str = "
+INSERT INTO node (owner, name, version, address, lease_ms, draining, started_at, heartbeat_at)
+VALUES ($1, $2, $3, $4, $5, $6, now(), now())
+ON CONFLICT (owner) DO UPDATE
+   SET name = excluded.name, version = excluded.version, address = excluded.address,
+       lease_ms = excluded.lease_ms, draining = excluded.draining, heartbeat_at = excluded.heartbeat_at";
+
+const NODES: &str = "
+SELECT owner, name, version, address, lease_ms, draining, started_at, heartbeat_at,
+       (extract(epoch FROM now() - heartbeat_at) * 1000)::bigint AS silent_ms
+  FROM node
+ ORDER BY started_at, owner";
+
+const FORGET_NODE: &str = "DELETE FROM node WHERE owner = $1";
+
+const FORGET_SILENT_NODES: &str =
+    "DELETE FROM node WHERE heartbeat_at < now() - make_interval(secs => $1::float8 / 1000)";
+
 pub(super) async fn acquire(
     pool: &PgPool,
-    node: &str,
-    lease_ms: u32,
-    replaces: &[String],
+    wanted: &Acquire<'_>,
 ) -> Result<Vec<ShardLease>, StoreError> {
     let rows = sqlx::query(ACQUIRE)
-        .bind(node)
-        .bind(f64::from(lease_ms))
-        .bind(replaces)
+        .bind(wanted.node)
+        .bind(f64::from(wanted.lease_ms))
+        .bind(wanted.replaces)
+        .bind(numbers(wanted.holding))
+        .bind(i64::from(wanted.shards_max))
         .fetch_all(pool)
         .await
         .map_err(from_driver)?;
@@ -94,26 +114,22 @@ pub(super) async fn renew(
     node: &str,
     leases: &[ShardLease],
     lease_ms: u32,
-) -> Result<(), StoreError> {
+) -> Result<Vec<ShardId>, StoreError> {
     if leases.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let (shards, epochs) = columns(leases);
-    let renewed = sqlx::query(RENEW)
+    let rows = sqlx::query(RENEW)
         .bind(shards)
         .bind(epochs)
         .bind(node)
         .bind(f64::from(lease_ms))
-        .fetch_one(pool)
-        .await;
-    match renewed {
-        Ok(_) => Ok(()),
-        Err(error) if is_guard(&error) => match lost(pool, leases, Some(node)).await? {
-            Some(shard) => Err(StoreError::Fenced { shard }),
-            None => Err(StoreError::Refused(error)),
-        },
-        Err(error) => Err(from_driver(error)),
-    }
+        .fetch_all(pool)
+        .await
+        .map_err(from_driver)?;
+    let held: HashSet<ShardId> = all("shard", &rows, Reader::shard)?.into_iter().collect();
+    let lost = leases.iter().map(|lease| lease.shard);
+    Ok(lost.filter(|shard| !held.contains(shard)).collect())
 }
 
 pub(super) async fn release(
@@ -140,21 +156,63 @@ pub(super) async fn shards(pool: &PgPool) -> Result<Vec<ShardRow>, StoreError> {
     all("shard", &rows, Reader::shard_row)
 }
 
+pub(super) async fn beat(pool: &PgPool, beat: &Heartbeat) -> Result<(), StoreError> {
+    sqlx::query(BEAT)
+        .bind(&beat.owner)
+        .bind(&beat.name)
+        .bind(&beat.version)
+        .bind(&beat.address)
+        .bind(i64::from(beat.lease_ms))
+        .bind(beat.draining)
+        .execute(pool)
+        .await
+        .map_err(from_driver)?;
+    Ok(())
+}
+
+pub(super) async fn nodes(pool: &PgPool) -> Result<Vec<NodeRow>, StoreError> {
+    let rows = sqlx::query(NODES)
+        .fetch_all(pool)
+        .await
+        .map_err(from_driver)?;
+    all("node", &rows, Reader::node_row)
+}
+
+pub(super) async fn forget_node(pool: &PgPool, owner: &str) -> Result<(), StoreError> {
+    sqlx::query(FORGET_NODE)
+        .bind(owner)
+        .execute(pool)
+        .await
+        .map_err(from_driver)?;
+    Ok(())
+}
+
+pub(super) async fn forget_silent_nodes(pool: &PgPool, silent_ms: u32) -> Result<(), StoreError> {
+    sqlx::query(FORGET_SILENT_NODES)
+        .bind(f64::from(silent_ms))
+        .execute(pool)
+        .await
+        .map_err(from_driver)?;
+    Ok(())
+}
+
 pub(super) async fn lost(
     pool: &PgPool,
     leases: &[ShardLease],
-    node: Option<&str>,
 ) -> Result<Option<ShardId>, StoreError> {
     let (shards, epochs) = columns(leases);
     let row = sqlx::query(LOST)
         .bind(shards)
         .bind(epochs)
-        .bind(node)
         .fetch_optional(pool)
         .await
         .map_err(from_driver)?;
     row.map(|row| Reader::new("shard", &row).shard())
         .transpose()
+}
+
+fn numbers(shards: &[ShardId]) -> Vec<i32> {
+    shards.iter().map(|shard| shard.0).collect()
 }
 
 pub(super) fn columns(leases: &[ShardLease]) -> (Vec<i32>, Vec<i64>) {

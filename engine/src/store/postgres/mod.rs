@@ -2,9 +2,10 @@
 //!
 //! A batch is one statement and one round trip: see [`commit`]. Writers and readers have connections of their
 //! own, so that no listing keeps a lease from being renewed. Only plain SQL is used: no advisory locks, no
-//! savepoints, no triggers, and LISTEN/NOTIFY not at all.
+//! savepoints, no triggers, and LISTEN/NOTIFY only as a hint that may be lost ([`hints`]).
 
 mod commit;
+mod hints;
 mod inbox;
 mod leases;
 mod migrate;
@@ -24,11 +25,12 @@ use crate::core::admission::OpenCase;
 use crate::core::case::CaseState;
 use crate::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 
+use self::hints::Hints;
 use super::failure::from_driver;
 use super::{
-    Batch, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, HistoryRow, InboxRow, Migration,
-    Projection, ReplyRow, ShardLease, ShardRow, Store, StoreError, StoredCase, TimerRow,
-    VersionRow, Work,
+    Acquire, Batch, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Heartbeat, Hint, HistoryRow,
+    InboxRow, Migration, NodeRow, Projection, ReplyRow, ShardLease, ShardRow, Store, StoreError,
+    StoredCase, TimerRow, VersionRow, Work,
 };
 
 /// How to connect.
@@ -59,6 +61,7 @@ pub struct PostgresStore {
     lanes: PgPool,
     writers: PgPool,
     readers: PgPool,
+    hints: Hints,
 }
 
 /// What every connection needs, whatever the server's defaults: statements that see what is committed, and a
@@ -104,12 +107,13 @@ impl PostgresStore {
                     })
                 })
         };
-        let writers = pool(options.writers_max, &[SESSION]);
+        let writers = pool(options.writers_max, &[SESSION])
+            .connect_with(connect.clone())
+            .await
+            .map_err(from_driver)?;
         Ok(Self {
-            writers: writers
-                .connect_with(connect.clone())
-                .await
-                .map_err(from_driver)?,
+            hints: Hints::new(writers.clone()),
+            writers,
             lanes: pool(options.lanes_max, &[SESSION, LANE]).connect_lazy_with(connect.clone()),
             readers: pool(options.readers_max, &[SESSION]).connect_lazy_with(connect),
         })
@@ -123,6 +127,7 @@ impl PostgresStore {
 
     /// Ends every connection; what is in flight is finished first.
     pub async fn close(&self) {
+        self.hints.close().await;
         self.readers.close().await;
         self.lanes.close().await;
         self.writers.close().await;
@@ -159,13 +164,8 @@ impl Store for PostgresStore {
         migrate::shard_count(&self.readers).await
     }
 
-    async fn acquire(
-        &self,
-        node: &str,
-        lease_ms: u32,
-        replaces: &[String],
-    ) -> Result<Vec<ShardLease>, StoreError> {
-        leases::acquire(&self.writers, node, lease_ms, replaces).await
+    async fn acquire(&self, wanted: &Acquire<'_>) -> Result<Vec<ShardLease>, StoreError> {
+        leases::acquire(&self.writers, wanted).await
     }
 
     async fn renew(
@@ -173,7 +173,7 @@ impl Store for PostgresStore {
         node: &str,
         leases: &[ShardLease],
         lease_ms: u32,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<ShardId>, StoreError> {
         leases::renew(&self.writers, node, leases, lease_ms).await
     }
 
@@ -185,16 +185,48 @@ impl Store for PostgresStore {
         leases::shards(&self.readers).await
     }
 
+    async fn beat(&self, beat: &Heartbeat) -> Result<(), StoreError> {
+        leases::beat(&self.writers, beat).await?;
+        let nodes = leases::nodes(&self.readers).await?;
+        let other = |node: &NodeRow| node.owner != beat.owner && !node.is_silent();
+        self.hints.others(nodes.iter().any(other));
+        Ok(())
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
+        leases::nodes(&self.readers).await
+    }
+
+    fn hint_ownership(&self) {
+        self.hints.ownership();
+    }
+
+    async fn hinted(&self) -> Hint {
+        self.hints.next().await
+    }
+
+    async fn forget_node(&self, owner: &str) -> Result<(), StoreError> {
+        leases::forget_node(&self.writers, owner).await
+    }
+
+    async fn forget_silent_nodes(&self, silent_ms: u32) -> Result<(), StoreError> {
+        leases::forget_silent_nodes(&self.writers, silent_ms).await
+    }
+
     async fn commit(&self, batch: &Batch, projection: &dyn Projection) -> Result<(), StoreError> {
         commit::commit(self, batch, projection).await
     }
 
     async fn write(&self, work: &dyn Work) -> Result<(), StoreError> {
-        inbox::write(self, work).await
+        let told = inbox::write(self, work).await?;
+        self.hints.inbox(told.into_iter());
+        Ok(())
     }
 
     async fn put_inbox(&self, rows: &[InboxRow]) -> Result<(), StoreError> {
-        inbox::put(&self.writers, rows).await
+        inbox::put(&self.writers, rows).await?;
+        self.hints.inbox(rows.iter().map(|row| row.shard));
+        Ok(())
     }
 
     async fn inbox(&self, shards: &[ShardId], limit: u32) -> Result<Vec<InboxRow>, StoreError> {

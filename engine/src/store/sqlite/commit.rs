@@ -81,7 +81,7 @@ async fn write(
     batch: &Batch,
     projection: &dyn Projection,
 ) -> Result<Numbered, Refusal> {
-    if let Some(shard) = leases::lost(connection, writes.leases, None).await? {
+    if let Some(shard) = leases::lost(connection, writes.leases).await? {
         return Err(StoreError::Fenced { shard }.into());
     }
     let numbered = store.numbers.of(connection, writes).await?;

@@ -1,11 +1,15 @@
-//! Who owns which shard. The clock is the database's own: the machine's, read by SQLite.
+//! Who owns which shard, and which nodes live. The clock is the database's own: the machine's, read by SQLite.
 
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use std::collections::HashSet;
+
+use sqlx::Sqlite;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqlitePool};
 
 use crate::core::id::ShardId;
 use crate::store::decode::{Reader, all};
 use crate::store::failure::from_driver;
-use crate::store::{ShardLease, ShardRow, StoreError};
+use crate::store::{Acquire, Heartbeat, NodeRow, ShardLease, ShardRow, StoreError};
 
 use super::json::Rows;
 use super::writer::Writer;
@@ -24,11 +28,16 @@ UPDATE shard
    SET epoch = epoch + 1, owner = ?1, lease_until = ",
     now_micros!(),
     " + ?2
- WHERE owner IS NULL
-    OR lease_until <= ",
+ WHERE shard_id IN (
+    SELECT shard_id
+      FROM shard
+     WHERE (owner IS NULL OR lease_until <= ",
     now_micros!(),
-    "
-    OR owner IN (SELECT value FROM json_each(?3))
+    " OR owner IN (SELECT value FROM json_each(?3)))
+       AND shard_id NOT IN (SELECT value FROM json_each(?4))
+     ORDER BY shard_id
+     LIMIT ?5
+ )
 RETURNING shard_id, epoch"
 );
 
@@ -39,7 +48,8 @@ UPDATE shard
     now_micros!(),
     " + ?3
  WHERE owner = ?2
-   AND (shard_id, epoch) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))"
+   AND (shard_id, epoch) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))
+RETURNING shard_id"
 );
 
 const RELEASE: &str = "
@@ -48,29 +58,65 @@ UPDATE shard
  WHERE owner = ?2
    AND (shard_id, epoch) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))";
 
-const SHARDS: &str = "SELECT shard_id, epoch, owner, lease_until FROM shard ORDER BY shard_id";
+const SHARDS: &str = concat!(
+    "
+SELECT shard_id, epoch, owner, lease_until, (lease_until - ",
+    now_micros!(),
+    ") / 1000 AS lease_left_ms
+  FROM shard
+ ORDER BY shard_id"
+);
 
-/// The first lease that is not held any more; any owner will do when none is given.
+/// The first lease that is not held any more.
 const LOST: &str = "
 SELECT lease.value ->> 0 AS shard_id
   FROM json_each(?1) AS lease
   LEFT JOIN shard ON shard.shard_id = lease.value ->> 0 AND shard.epoch = lease.value ->> 1
-                 AND (?2 IS NULL OR shard.owner = ?2)
  WHERE shard.shard_id IS NULL
  ORDER BY 1
  LIMIT 1";
 
+const BEAT: &str = concat!(
+    "
+INSERT INTO node (owner, name, version, address, lease_ms, draining, started_at, heartbeat_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ",
+    now_micros!(),
+    ", ",
+    now_micros!(),
+    ")
+ON CONFLICT (owner) DO UPDATE
+   SET name = excluded.name, version = excluded.version, address = excluded.address,
+       lease_ms = excluded.lease_ms, draining = excluded.draining, heartbeat_at = excluded.heartbeat_at"
+);
+
+const NODES: &str = concat!(
+    "
+SELECT owner, name, version, address, lease_ms, draining, started_at, heartbeat_at, (",
+    now_micros!(),
+    " - heartbeat_at) / 1000 AS silent_ms
+  FROM node
+ ORDER BY started_at, owner"
+);
+
+const FORGET_NODE: &str = "DELETE FROM node WHERE owner = ?1";
+
+const FORGET_SILENT_NODES: &str = concat!(
+    "DELETE FROM node WHERE heartbeat_at < ",
+    now_micros!(),
+    " - ?1"
+);
+
 pub(super) async fn acquire(
     writer: &Writer,
-    node: &str,
-    lease_ms: u32,
-    replaces: &[String],
+    wanted: &Acquire<'_>,
 ) -> Result<Vec<ShardLease>, StoreError> {
     let mut transaction = writer.begin().await?;
     let rows = sqlx::query(ACQUIRE)
-        .bind(node)
-        .bind(micros(lease_ms))
-        .bind(serde_json::Value::from(replaces).to_string())
+        .bind(wanted.node)
+        .bind(micros(wanted.lease_ms))
+        .bind(serde_json::Value::from(wanted.replaces).to_string())
+        .bind(super::read::numbers(wanted.holding))
+        .bind(wanted.shards_max)
         .fetch_all(transaction.connection())
         .await
         .map_err(from_driver);
@@ -85,32 +131,22 @@ pub(super) async fn renew(
     node: &str,
     leases: &[ShardLease],
     lease_ms: u32,
-) -> Result<(), StoreError> {
+) -> Result<Vec<ShardId>, StoreError> {
     if leases.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut transaction = writer.begin().await?;
-    let renewed = extend(transaction.connection(), node, leases, lease_ms).await;
-    transaction.end(renewed).await
-}
-
-async fn extend(
-    connection: &mut SqliteConnection,
-    node: &str,
-    leases: &[ShardLease],
-    lease_ms: u32,
-) -> Result<(), StoreError> {
-    if let Some(shard) = lost(connection, leases, Some(node)).await? {
-        return Err(StoreError::Fenced { shard });
-    }
-    sqlx::query(RENEW)
+    let rows = sqlx::query(RENEW)
         .bind(json(leases))
         .bind(node)
         .bind(micros(lease_ms))
-        .execute(connection)
+        .fetch_all(transaction.connection())
         .await
-        .map_err(from_driver)?;
-    Ok(())
+        .map_err(from_driver);
+    let rows = transaction.end(rows).await?;
+    let held: HashSet<ShardId> = all("shard", &rows, Reader::shard)?.into_iter().collect();
+    let lost = leases.iter().map(|lease| lease.shard);
+    Ok(lost.filter(|shard| !held.contains(shard)).collect())
 }
 
 pub(super) async fn release(
@@ -118,15 +154,13 @@ pub(super) async fn release(
     node: &str,
     leases: &[ShardLease],
 ) -> Result<(), StoreError> {
-    let mut transaction = writer.begin().await?;
-    let released = sqlx::query(RELEASE)
-        .bind(json(leases))
-        .bind(node)
-        .execute(transaction.connection())
-        .await
-        .map_err(from_driver);
-    transaction.end(released).await?;
-    Ok(())
+    execute(
+        writer,
+        sqlx::query(RELEASE)
+            .bind(json(leases))
+            .bind(node.to_owned()),
+    )
+    .await
 }
 
 pub(super) async fn shards(pool: &SqlitePool) -> Result<Vec<ShardRow>, StoreError> {
@@ -137,14 +171,56 @@ pub(super) async fn shards(pool: &SqlitePool) -> Result<Vec<ShardRow>, StoreErro
     all("shard", &rows, Reader::shard_row)
 }
 
+pub(super) async fn beat(writer: &Writer, beat: &Heartbeat) -> Result<(), StoreError> {
+    let query = sqlx::query(BEAT)
+        .bind(beat.owner.clone())
+        .bind(beat.name.clone())
+        .bind(beat.version.clone())
+        .bind(beat.address.clone())
+        .bind(beat.lease_ms)
+        .bind(beat.draining);
+    execute(writer, query).await
+}
+
+pub(super) async fn nodes(pool: &SqlitePool) -> Result<Vec<NodeRow>, StoreError> {
+    let rows = sqlx::query(NODES)
+        .fetch_all(pool)
+        .await
+        .map_err(from_driver)?;
+    all("node", &rows, Reader::node_row)
+}
+
+pub(super) async fn forget_node(writer: &Writer, owner: &str) -> Result<(), StoreError> {
+    execute(writer, sqlx::query(FORGET_NODE).bind(owner.to_owned())).await
+}
+
+pub(super) async fn forget_silent_nodes(writer: &Writer, silent_ms: u32) -> Result<(), StoreError> {
+    execute(
+        writer,
+        sqlx::query(FORGET_SILENT_NODES).bind(micros(silent_ms)),
+    )
+    .await
+}
+
+async fn execute(
+    writer: &Writer,
+    query: Query<'static, Sqlite, SqliteArguments>,
+) -> Result<(), StoreError> {
+    let mut transaction = writer.begin().await?;
+    let done = query
+        .execute(transaction.connection())
+        .await
+        .map_err(from_driver);
+    transaction.end(done).await?;
+    Ok(())
+}
+
 pub(super) async fn lost(
     connection: &mut SqliteConnection,
     leases: &[ShardLease],
-    node: Option<&str>,
 ) -> Result<Option<ShardId>, StoreError> {
     let row = sqlx::query(LOST)
         .bind(json(leases))
-        .bind(node.map(str::to_owned))
         .fetch_optional(connection)
         .await
         .map_err(from_driver)?;

@@ -30,9 +30,9 @@ use crate::core::case::CaseState;
 use crate::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 
 use super::{
-    Batch, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, HistoryRow, InboxRow, Migration,
-    Projection, ReplyRow, ShardLease, ShardRow, Store, StoreError, StoredCase, TimerRow,
-    VersionRow, Work,
+    Acquire, Batch, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Heartbeat, HistoryRow,
+    InboxRow, Migration, NodeRow, Projection, ReplyRow, ShardLease, ShardRow, Store, StoreError,
+    StoredCase, TimerRow, VersionRow, Work,
 };
 use numbers::Numbers;
 use writer::Writer;
@@ -126,13 +126,8 @@ impl Store for SqliteStore {
         migrate::shard_count(&self.readers).await
     }
 
-    async fn acquire(
-        &self,
-        node: &str,
-        lease_ms: u32,
-        replaces: &[String],
-    ) -> Result<Vec<ShardLease>, StoreError> {
-        leases::acquire(&self.writer, node, lease_ms, replaces).await
+    async fn acquire(&self, wanted: &Acquire<'_>) -> Result<Vec<ShardLease>, StoreError> {
+        leases::acquire(&self.writer, wanted).await
     }
 
     async fn renew(
@@ -140,7 +135,7 @@ impl Store for SqliteStore {
         node: &str,
         leases: &[ShardLease],
         lease_ms: u32,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<ShardId>, StoreError> {
         leases::renew(&self.writer, node, leases, lease_ms).await
     }
 
@@ -150,6 +145,22 @@ impl Store for SqliteStore {
 
     async fn shards(&self) -> Result<Vec<ShardRow>, StoreError> {
         leases::shards(&self.readers).await
+    }
+
+    async fn beat(&self, beat: &Heartbeat) -> Result<(), StoreError> {
+        leases::beat(&self.writer, beat).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
+        leases::nodes(&self.readers).await
+    }
+
+    async fn forget_node(&self, owner: &str) -> Result<(), StoreError> {
+        leases::forget_node(&self.writer, owner).await
+    }
+
+    async fn forget_silent_nodes(&self, silent_ms: u32) -> Result<(), StoreError> {
+        leases::forget_silent_nodes(&self.writer, silent_ms).await
     }
 
     async fn commit(&self, batch: &Batch, projection: &dyn Projection) -> Result<(), StoreError> {
