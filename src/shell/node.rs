@@ -2,7 +2,7 @@
 //!
 //! Beside the engine's own loop small ones run: one starts what waited for its time, one for each system tells the
 //! directory whether it takes calls and looks after it while it does not, one takes back what nodes said about systems
-//! that ended since. At the start older versions of workflows are looked for that open cases still run.
+//! that ended since, one forgets what is over. At the start older versions of workflows are looked for that open cases still run.
 //!
 //! All of it is the same on every node of a database. What waited for its time is started in a transaction that locks
 //! the people concerned and finds nothing left to start when another node was first; what is said about systems is
@@ -16,7 +16,8 @@ use connectors::layer::Availability;
 use engine::core::definition::Definition;
 use engine::core::id::DefinitionHash;
 use engine::runner::{
-    Clock, Definitions, Node, NodeConfig, NodeHandle, NodeStatus, SystemClock, owner_is_dead,
+    Clock, Definitions, Housekeeping, Node, NodeConfig, NodeHandle, NodeStatus, SystemClock,
+    owner_is_dead,
 };
 use engine::store::{CaseCursor, CaseFilter, PAGE_ROWS_MAX};
 use tokio::sync::{Notify, watch};
@@ -107,10 +108,16 @@ impl Running {
             actions,
             projection,
             Arc::clone(&definitions),
-            clock,
+            Arc::clone(&clock),
         )
         .await
         .context("cannot start a node")?;
+        let housekeeping = Housekeeping::new(
+            Arc::clone(&database.store),
+            clock,
+            configuration.settings.retention.spans(),
+            node.owner(),
+        );
         let running = Self {
             intake: Intake::new(database.directory.clone(), Arc::clone(&definitions)),
             database,
@@ -122,6 +129,7 @@ impl Running {
             side: TaskTracker::new(),
         };
         running.start_side_loops();
+        running.side.spawn(housekeeping.run(running.stop.clone()));
         Ok(running)
     }
 

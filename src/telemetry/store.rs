@@ -10,9 +10,9 @@ use engine::core::admission::OpenCase;
 use engine::core::case::{CaseState, Verification};
 use engine::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 use engine::store::{
-    Acquire, Batch, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Heartbeat, Hint, HistoryRow,
-    InboxRow, Migration, NodeRow, Outcome, OutcomeKind, Projection, ReplyRow, ShardLease, ShardRow,
-    StepEnding, Store, StoreError, StoredCase, TimerRow, VersionRow, Work,
+    Acquire, Batch, Before, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten, Heartbeat,
+    Hint, HistoryRow, InboxRow, Migration, NodeRow, Outcome, OutcomeKind, Projection, ReplyRow,
+    ShardLease, ShardRow, StepEnding, Store, StoreError, StoredCase, TimerRow, VersionRow, Work,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -172,6 +172,14 @@ impl Store for ObservedStore {
 
     async fn forget_replies(&self, before: Timestamp) -> Result<(), StoreError> {
         self.inner.forget_replies(before).await
+    }
+
+    async fn make_room(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.inner.make_room(now).await
+    }
+
+    async fn forget(&self, before: &Before) -> Result<Forgotten, StoreError> {
+        self.inner.forget(before).await
     }
 
     async fn load(&self, shard: ShardId, case: CaseId) -> Result<Option<StoredCase>, StoreError> {

@@ -14,9 +14,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use connectors::secret::SecretRef;
 use engine::core::definition::Definition;
 use engine::core::duration::Span;
+use engine::runner::Retention;
 use engine::store::{SHARDS_DEFAULT, SHARDS_MAX};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -31,6 +33,11 @@ pub const FILES_MAX: usize = 1_000;
 /// The file that says where everything is.
 pub const SETTINGS_FILE: &str = "tenure.yaml";
 
+/// Thirteen months: last year's review can still look at every step.
+const RETENTION_DEFAULT_S: u32 = 400 * 86_400;
+/// The least that closed cases are kept: their events may come again for a while, and must find them.
+const CLOSED_CASES_DAYS_MIN: i64 = 90;
+
 /// `tenure.yaml`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -38,6 +45,7 @@ pub struct Settings {
     pub store: StoreSettings,
     pub node: NodeSettings,
     pub api: ApiSettings,
+    pub retention: RetentionSettings,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -99,6 +107,83 @@ impl Default for ApiSettings {
             tokens: None,
             allow_remote: false,
         }
+    }
+}
+
+/// How long what is over is kept. Whatever belongs to an open case stays.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionSettings {
+    /// Transitions of cases. On PostgreSQL they go by whole months, so up to a month later.
+    pub history: Kept,
+    pub evidence: Kept,
+    /// Closed cases with their steps. Their evidence stays as long as `evidence` says.
+    pub closed_cases: Kept,
+}
+
+impl Default for RetentionSettings {
+    fn default() -> Self {
+        Self {
+            history: Kept::For(Span::from_s(RETENTION_DEFAULT_S)),
+            evidence: Kept::Ever,
+            closed_cases: Kept::For(Span::from_s(RETENTION_DEFAULT_S)),
+        }
+    }
+}
+
+impl RetentionSettings {
+    /// As the engine takes it.
+    #[must_use]
+    pub fn spans(&self) -> Retention {
+        Retention {
+            history: self.history.span(),
+            evidence: self.evidence.span(),
+            closed_cases: self.closed_cases.span(),
+        }
+    }
+}
+
+/// A length of time such as `400d`, or `never`: it is never removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Kept {
+    For(Span),
+    Ever,
+}
+
+impl Kept {
+    fn span(self) -> Option<Span> {
+        match self {
+            Self::For(span) => Some(span),
+            Self::Ever => None,
+        }
+    }
+}
+
+impl TryFrom<String> for Kept {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "never" {
+            return Ok(Self::Ever);
+        }
+        Span::parse(&text).map(Self::For).map_err(|_| {
+            format!("`{text}` is no length of time; write for example `400d`, or `never`")
+        })
+    }
+}
+
+impl JsonSchema for Kept {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Kept".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "A length of time such as `400d`, or `never`: it is never removed.",
+            "pattern": "^(never|([0-9]+(ms|s|m|h|d))+)$"
+        })
     }
 }
 
@@ -240,7 +325,38 @@ impl Settings {
                 &format!("give 1 to {SHARDS_MAX}"),
             ));
         }
+        self.retention.check()?;
         self.store.kind().map(|_| ())
+    }
+}
+
+impl RetentionSettings {
+    fn check(&self) -> Result<(), Problem> {
+        let problem =
+            |message: String, fix: String| Problem::new(SETTINGS_FILE, None, message, fix);
+        let Kept::For(closed_cases) = self.closed_cases else {
+            return Ok(());
+        };
+        if closed_cases.delta() < TimeDelta::days(CLOSED_CASES_DAYS_MIN) {
+            return Err(problem(
+                format!("`retention.closed_cases` is {closed_cases}"),
+                format!("give `{CLOSED_CASES_DAYS_MIN}d` or more, or `never`"),
+            ));
+        }
+        // A history that nobody can find any more would only cost room.
+        if self
+            .history
+            .span()
+            .is_none_or(|history| history > closed_cases)
+        {
+            return Err(problem(
+                format!(
+                    "`retention.history` is longer than `retention.closed_cases`, {closed_cases}"
+                ),
+                "keep closed cases at least as long as their history".to_owned(),
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -452,6 +568,28 @@ mod tests {
         assert_eq!(configuration.sources.len(), 1);
     }
 
+    #[test]
+    fn what_is_over_is_kept_as_long_as_the_file_says() {
+        let read = |text: &str| {
+            let folder = folder(&[("tenure.yaml", text)]);
+            Configuration::load_settings(folder.path())
+                .unwrap()
+                .retention
+                .spans()
+        };
+        let days = |days: u32| Some(Span::from_s(days * 86_400));
+        assert_eq!(read("{}"), read("retention: { history: 400d }\n"));
+        let default = read("{}");
+        assert_eq!(default.history, days(400));
+        assert_eq!(default.closed_cases, days(400));
+        assert_eq!(default.evidence, None);
+        let text = "retention: { history: 90d, evidence: 3650d, closed_cases: never }\n";
+        let own = read(text);
+        assert_eq!(own.history, days(90));
+        assert_eq!(own.evidence, days(3_650));
+        assert_eq!(own.closed_cases, None);
+    }
+
     #[track_caller]
     fn check(files: &[(&str, &str)], expected: &[&str]) {
         let mut all = vec![
@@ -484,6 +622,20 @@ mod tests {
         check(
             &[("tenure.yaml", "store: { shards: 0 }\n")],
             &["`tenure.yaml`: `store.shards` is 0; fix: give 1 to 16384"],
+        );
+        check(
+            &[("tenure.yaml", "retention: { closed_cases: 30d }\n")],
+            &["`retention.closed_cases` is 30d; fix: give `90d` or more, or `never`"],
+        );
+        check(
+            &[("tenure.yaml", "retention: { history: never }\n")],
+            &[
+                "`retention.history` is longer than `retention.closed_cases`, 400d; fix: keep closed cases",
+            ],
+        );
+        check(
+            &[("tenure.yaml", "retention: { history: forever }\n")],
+            &["`forever` is no length of time; write for example `400d`, or `never`"],
         );
         check(
             &[("tenure.yaml", "stor: {}\n")],

@@ -20,6 +20,7 @@ mod gate;
 mod hold;
 mod host;
 mod hot;
+mod housekeeping;
 mod identity;
 mod lane;
 mod message;
@@ -36,6 +37,7 @@ mod tests;
 
 pub use definitions::Definitions;
 pub use host::{Host, SystemHost, Task};
+pub use housekeeping::{Housekeeping, Retention};
 pub use identity::is_dead as owner_is_dead;
 pub use message::{Command, Message, StartCase};
 pub use node::{Node, NodeConfig, NodeError, NodeHandle, NodeStatus, QueueStatus};

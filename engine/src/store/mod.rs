@@ -10,8 +10,8 @@
 //!
 //! Tables by temperature: `case_head` is written once; `case_state` is narrow, hot and has no index on a
 //! column that a step changes; `case_step` has one row an instance; `case_timer` is only inserted into and
-//! deleted from; `case_history` and `evidence` are append-only; `inbox` holds what came from outside until a
-//! batch that used it deletes it.
+//! deleted from; `case_history` and `evidence` are append-only, and on PostgreSQL partitioned by month, so that what is
+//! old is dropped and not deleted; `inbox` holds what came from outside until a batch that used it deletes it.
 
 mod batch;
 mod decode;
@@ -123,7 +123,40 @@ pub const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../../../migrations/postgres/0004_nodes.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0004_nodes.sql"),
     },
+    Migration {
+        version: 5,
+        name: "retention",
+        postgres: include_str!("../../../migrations/postgres/0005_retention.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0005_retention.sql"),
+    },
 ];
+
+/// Up to when what is over may be forgotten; `None` is never. What belongs to an open case always stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Before {
+    /// Transitions recorded before this. Time partitions go as a whole, once all of one is older.
+    pub history: Option<Timestamp>,
+    pub evidence: Option<Timestamp>,
+    /// Head, state and steps of cases that closed before this.
+    pub closed_cases: Option<Timestamp>,
+}
+
+/// What one call of [`Store::forget`] removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Time partitions dropped.
+    pub partitions: u64,
+    /// Rows of history and evidence deleted one by one.
+    pub rows: u64,
+    pub cases: u64,
+    /// Whether to call again.
+    pub more: bool,
+}
+
+/// The most cases one call of [`Store::forget`] removes.
+pub const FORGET_CASES_MAX: u32 = 500;
+/// The most rows of history or evidence one call of [`Store::forget`] deletes.
+pub const FORGET_ROWS_MAX: u32 = 5_000;
 
 /// What is written once when a case is made.
 #[derive(Debug, Clone, PartialEq)]
@@ -214,7 +247,8 @@ pub struct HistoryRow {
     pub events: String,
 }
 
-/// One leaf of evidence. Key: shard, case, version. Never updated, never deleted by the engine.
+/// One leaf of evidence. Key: shard, case, version. Never updated; kept for ever unless [`Before::evidence`] says
+/// otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvidenceRow {
     pub shard: ShardId,
@@ -479,6 +513,21 @@ pub trait Store: Send + Sync {
 
     /// Deletes replies older than `before`.
     async fn forget_replies(&self, before: Timestamp) -> Result<(), StoreError>;
+
+    /// Makes the time partitions of the months ahead, and has the planner look at their parents, which it never does
+    /// by itself. Call it once a day. Two callers at once are safe. There is nothing to do where a table is not
+    /// partitioned.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] also when somebody else uses the tables for too long: try again later. Rows
+    /// for which there is no partition yet are kept in the default one meanwhile.
+    async fn make_room(&self, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Removes a bounded piece of what is over: one time partition, or a few thousand rows.
+    ///
+    /// # Errors
+    /// As [`Store::make_room`]; nothing was removed then.
+    async fn forget(&self, before: &Before) -> Result<Forgotten, StoreError>;
 
     async fn load(&self, shard: ShardId, case: CaseId) -> Result<Option<StoredCase>, StoreError>;
 

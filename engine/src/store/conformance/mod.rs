@@ -24,6 +24,8 @@ mod leases;
 mod migrations;
 mod reads;
 #[cfg(test)]
+mod retention;
+#[cfg(test)]
 mod search;
 #[cfg(test)]
 mod trouble;
@@ -302,6 +304,14 @@ mod of_a_schema {
         a_failing_migration_is_named_and_undone,
         the_number_of_shards_is_fixed,
         shards_have_bounds;
+    retention:
+        history_is_forgotten_and_that_of_open_cases_is_not,
+        evidence_goes_only_when_asked,
+        closed_cases_go_in_pieces,
+        every_case_may_go_and_its_evidence_stays_its_own,
+        a_transition_is_recorded_once_whatever_its_time,
+        room_is_made_again_and_again_and_by_many,
+        an_older_database_gets_its_partitions;
     trouble:
         a_damaged_row_is_named,
         a_closed_store_is_unavailable;

@@ -5,10 +5,12 @@
 //! savepoints, no triggers, and LISTEN/NOTIFY only as a hint that may be lost ([`hints`]).
 
 mod commit;
+mod forget;
 mod hints;
 mod inbox;
 mod leases;
 mod migrate;
+mod partitions;
 mod read;
 
 use std::collections::HashSet;
@@ -28,9 +30,9 @@ use crate::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 use self::hints::Hints;
 use super::failure::from_driver;
 use super::{
-    Acquire, Batch, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Heartbeat, Hint, HistoryRow,
-    InboxRow, Migration, NodeRow, Projection, ReplyRow, ShardLease, ShardRow, Store, StoreError,
-    StoredCase, TimerRow, VersionRow, Work,
+    Acquire, Batch, Before, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten, Heartbeat,
+    Hint, HistoryRow, InboxRow, Migration, NodeRow, Projection, ReplyRow, ShardLease, ShardRow,
+    Store, StoreError, StoredCase, TimerRow, VersionRow, Work,
 };
 
 /// How to connect.
@@ -239,6 +241,14 @@ impl Store for PostgresStore {
 
     async fn forget_replies(&self, before: Timestamp) -> Result<(), StoreError> {
         inbox::forget_replies(&self.writers, before).await
+    }
+
+    async fn make_room(&self, now: Timestamp) -> Result<(), StoreError> {
+        partitions::make_room(self, now).await
+    }
+
+    async fn forget(&self, before: &Before) -> Result<Forgotten, StoreError> {
+        forget::forget(self, before).await
     }
 
     async fn load(&self, shard: ShardId, case: CaseId) -> Result<Option<StoredCase>, StoreError> {

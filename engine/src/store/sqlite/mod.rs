@@ -5,6 +5,7 @@
 //! a snapshot of its own. WAL with `synchronous = FULL`: a commit is on disk when it is acknowledged.
 
 mod commit;
+mod forget;
 mod inbox;
 mod json;
 mod leases;
@@ -30,9 +31,9 @@ use crate::core::case::CaseState;
 use crate::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 
 use super::{
-    Acquire, Batch, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Heartbeat, HistoryRow,
-    InboxRow, Migration, NodeRow, Projection, ReplyRow, ShardLease, ShardRow, Store, StoreError,
-    StoredCase, TimerRow, VersionRow, Work,
+    Acquire, Batch, Before, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten, Heartbeat,
+    HistoryRow, InboxRow, Migration, NodeRow, Projection, ReplyRow, ShardLease, ShardRow, Store,
+    StoreError, StoredCase, TimerRow, VersionRow, Work,
 };
 use numbers::Numbers;
 use writer::Writer;
@@ -185,6 +186,15 @@ impl Store for SqliteStore {
 
     async fn forget_replies(&self, before: Timestamp) -> Result<(), StoreError> {
         inbox::forget_replies(&self.writer, before).await
+    }
+
+    async fn make_room(&self, _: Timestamp) -> Result<(), StoreError> {
+        // One file has no partitions.
+        Ok(())
+    }
+
+    async fn forget(&self, before: &Before) -> Result<Forgotten, StoreError> {
+        forget::forget(self, before).await
     }
 
     async fn load(&self, shard: ShardId, case: CaseId) -> Result<Option<StoredCase>, StoreError> {

@@ -201,12 +201,15 @@ SELECT head.shard_id, head.case_id, history.version, history.at, history.input, 
  WHERE head.shard_id = ?1 AND head.case_id = ?2
  ORDER BY history.version";
 
+/// Evidence outlives its case.
 const EVIDENCE: &str = "
-SELECT head.shard_id, head.case_id, evidence.version, evidence.at, evidence.leaf
-  FROM case_head AS head
-  JOIN evidence ON evidence.case_number = head.case_number
- WHERE head.shard_id = ?1 AND head.case_id = ?2
- ORDER BY evidence.version";
+SELECT ?1 AS shard_id, ?2 AS case_id, evidence.version, evidence.at, evidence.leaf
+  FROM evidence
+ WHERE evidence.case_number IN (
+    SELECT case_number FROM case_head WHERE shard_id = ?1 AND case_id = ?2
+     UNION ALL
+    SELECT case_number FROM case_gone WHERE shard_id = ?1 AND case_id = ?2)
+ ORDER BY evidence.case_number, evidence.version";
 
 /// Head, state and steps of one moment: a commit between two of the statements must not be seen by half.
 pub(super) async fn load(
