@@ -13,14 +13,28 @@ running it twice changes nothing.
 
 Examples:
   tenure migrate
-  tenure migrate --store postgres://tenure@db.internal/tenure")]
-pub struct Migrate {}
+  tenure migrate --store postgres://tenure@db.internal/tenure
+  tenure migrate --print-citus | psql -v ON_ERROR_STOP=1 \"$DATABASE_URL\"   (docs/scale.md says when)")]
+pub struct Migrate {
+    /// Only print the statements that spread the tables over a Citus cluster; nothing is changed
+    #[arg(long)]
+    print_citus: bool,
+}
+
+/// For a cluster that one PostgreSQL grew into.
+const DISTRIBUTE: &str = include_str!("../../migrations/citus/distribute.sql");
 
 /// Migrates.
 ///
 /// # Errors
 /// When the database cannot be reached, or a step fails.
-pub async fn run(context: &Context, _: Migrate) -> anyhow::Result<Exit> {
+pub async fn run(context: &Context, migrate: Migrate) -> anyhow::Result<Exit> {
+    if migrate.print_citus {
+        context
+            .output
+            .result(&json!({ "sql": DISTRIBUTE }), |_| DISTRIBUTE.to_owned())?;
+        return Ok(Exit::Good);
+    }
     let address = context.address()?;
     let opened = context.prepared_database().await?;
     opened.close().await;

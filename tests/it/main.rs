@@ -9,4 +9,5 @@
 )]
 
 mod company;
+mod schema;
 mod tidy;

@@ -1,0 +1,37 @@
+-- Spreads the tables over the workers of a Citus cluster. Optional, run once, by a person, on an empty or a stopped
+-- installation: see docs/scale.md. A test compares the names here with the tables that the migrations make.
+--
+-- Every table that grows goes by `shard_id`, all of them together: the rows of one shard lie on one worker, so no
+-- join and no transaction of one shard leaves it. The few that are small and asked for by everybody are copied to
+-- every worker. Partitions go with their parents.
+
+BEGIN;
+
+SELECT create_reference_table('schema_version');
+SELECT create_reference_table('engine_meta');
+SELECT create_reference_table('workflow_definition');
+SELECT create_reference_table('api_token');
+SELECT create_reference_table('node');
+
+SELECT create_distributed_table('shard', 'shard_id', colocate_with => 'none');
+SELECT create_distributed_table('case_head', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('case_state', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('case_open', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('case_step', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('case_timer', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('case_history', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('evidence', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('inbox', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('inbox_reply', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('identity', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('account', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('grant_held', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('credential', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('source_snapshot', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('source_state', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('source_record', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('business_event', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('system_state', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('access_lag', 'shard_id', colocate_with => 'shard');
+
+COMMIT;
