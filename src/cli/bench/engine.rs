@@ -1,42 +1,33 @@
 //! The engine's own speed: cases of steps that do nothing, through the node that does real work too.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use async_trait::async_trait;
-use engine::core::case::{CaseState, Failure, Verification};
-use engine::core::definition::{Definition, Lane};
-use engine::core::id::{Actor, CaseId, Subject};
-use engine::core::input::AttemptResult;
-use engine::core::proof::Proof;
-use engine::runner::{
-    Actions, Attempt, Clock as _, Definitions, Message, Node, NodeConfig, NodeHandle, Resource,
-    StartCase, SystemClock,
-};
-use engine::store::{InboxRow, NoProjection, Store};
+use anyhow::ensure;
+use engine::core::definition::Lane;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use super::limit::{bare_writes, bytes_of_steps, per_second};
+use super::fleet::{Fleet, Noop, definitions, quantile, rate};
+use super::limit::{Written, bare_writes, bytes_of_steps, lengths_ms};
 use super::scratch::Scratch;
 use super::{Database, Engine};
 use crate::cli::format::{Bar, Listing, Tone, number, time};
 use crate::cli::{Context, Exit};
 
-/// How many messages go into one write of the inbox.
-const MESSAGES_PER_WRITE: usize = 1_000;
-const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 /// The most fan-out cases that are run for comparison.
 const FAN_OUTS_MAX: u64 = 100;
+/// How long cases come in at a steady pace, and at what part of the full speed.
+const PACED_S: f64 = 5.0;
+const PACED_SHARE: f64 = 0.5;
+const PACE: Duration = Duration::from_millis(5);
 
 /// What a run found.
 #[derive(Debug, Serialize)]
 struct Report {
     store: &'static str,
+    nodes: u32,
     cases: u32,
     steps: u16,
     steps_per_s: f64,
@@ -46,8 +37,15 @@ struct Report {
     ratio: f64,
     bytes_per_step: u64,
     steps_per_batch: u64,
+    commits_per_step: f64,
+    /// What the database wrote to its log for a step; `null` where it does not tell.
+    wal_bytes_per_step: Option<u64>,
+    /// One case alone.
     p50_ms: f64,
     p99_ms: f64,
+    /// One case of many that come in at half of `cases_per_s`.
+    loaded_p50_ms: f64,
+    loaded_p99_ms: f64,
     us_per_step: f64,
     for_each: FanOut,
 }
@@ -62,42 +60,9 @@ struct FanOut {
     ratio_to_steps: f64,
 }
 
-/// The one action: done before it is asked.
-struct Noop;
-
-#[async_trait]
-impl Actions for Noop {
-    fn exists(&self, uses: &str) -> bool {
-        uses == "noop"
-    }
-    fn fact_roots(&self) -> Vec<&'static str> {
-        Vec::new()
-    }
-    async fn facts(&self, _: &Subject, _: &Value, _: &BTreeSet<String>) -> Result<Value, Failure> {
-        Ok(json!({}))
-    }
-    fn resource(&self, _: &Attempt) -> Option<Resource> {
-        None
-    }
-    fn at_once(&self, _: &Attempt) -> Option<AttemptResult> {
-        Some(done())
-    }
-    async fn run(&self, _: &Attempt) -> AttemptResult {
-        done()
-    }
-}
-
-fn done() -> AttemptResult {
-    AttemptResult::Succeeded {
-        output: Value::Null,
-        verification: Verification::NotNeeded,
-        proof: Proof::default(),
-    }
-}
-
 pub(super) async fn run(context: &Context, options: &Engine) -> anyhow::Result<Exit> {
     let database = Database::meant(context.store.as_deref())?;
-    let scratch = Scratch::make(database, options).await?;
+    let scratch = Scratch::make(database, options.url.as_deref()).await?;
     let measured = measure(context, database, options, &scratch).await;
     let removed = scratch.remove().await;
     let report = measured?;
@@ -112,60 +77,54 @@ async fn measure(
     options: &Engine,
     scratch: &Scratch,
 ) -> anyhow::Result<Report> {
-    let store = scratch.store();
-    let node = start(Arc::clone(&store), options).await?;
-    let bench = Run {
-        store,
-        node,
-        shards: scratch.store().shard_count().await?,
-    };
-    let bar = Bar::new("bench engine", 4, context.output.json);
+    let fleet = start(scratch, options).await?;
+    let bar = Bar::new("bench engine", 5, context.output.json);
 
     bar.say("one case alone");
     let mut alone = Vec::new();
     for _ in 0..options.alone {
-        alone.push(bench.cases("steps", 1, &Value::Null).await?.as_secs_f64() * 1_000.0);
+        alone.push(fleet.cases("steps", 1, &Value::Null).await?.as_secs_f64() * 1_000.0);
     }
-    bar.set(1, 4);
+    bar.set(1, 5);
     alone.sort_by(f64::total_cmp);
 
     let mut beside = scratch.beside().await?;
     let bytes_before = bytes_of_steps(&mut beside).await?;
     bar.say("many cases at once");
-    let before = bench.node.status();
+    let (batches_before, written_before) = (fleet.batches(), Written::read(&mut beside).await?);
     let steps_total = u64::from(options.cases) * u64::from(options.steps);
-    let took = bench.cases("steps", options.cases, &Value::Null).await?;
+    let took = fleet.cases("steps", options.cases, &Value::Null).await?;
+    fleet.closed().await?;
     let steps_per_s = rate(steps_total, took);
-    let batches = bench
-        .node
-        .status()
-        .batches
-        .saturating_sub(before.batches)
-        .max(1);
+    let cases_per_s = rate(u64::from(options.cases), took);
+    let batches = fleet.batches().saturating_sub(batches_before).max(1);
+    let wal_bytes = Written::read(&mut beside).await?.since(&written_before);
     let bytes_per_step = (bytes_of_steps(&mut beside).await? - bytes_before) / steps_total;
-    bar.set(2, 4);
+    bar.set(2, 5);
+
+    bar.say("cases at a steady pace");
+    let (paced, loaded) = at_a_pace(&fleet, &mut beside, cases_per_s * PACED_SHARE).await?;
+    bar.set(3, 5);
 
     bar.say("fan-out");
     let instances = options.for_each;
     let fan_outs = (steps_total / u64::from(instances)).clamp(1, FAN_OUTS_MAX);
     let items: Vec<u32> = (0..instances).collect();
-    let fan_took = bench
-        .cases(
-            "fan_out",
-            u32::try_from(fan_outs)?,
-            &json!({ "items": items }),
-        )
+    let count = u32::try_from(fan_outs)?;
+    let fan_took = fleet
+        .cases("fan_out", count, &json!({ "items": items }))
         .await?;
+    fleet.closed().await?;
     let fan_steps = fan_outs * u64::from(instances);
-    bar.set(3, 4);
+    bar.set(4, 5);
 
-    let succeeded = bench.succeeded().await?;
-    let expected = u64::from(options.alone) + u64::from(options.cases) + fan_outs;
+    let succeeded = fleet.succeeded().await?;
+    let expected = u64::from(options.alone) + u64::from(options.cases) + paced + fan_outs;
     ensure!(
         succeeded == expected,
         "{succeeded} of {expected} cases succeeded; the engine lost some"
     );
-    bench.node.drain(DRAIN_LIMIT).await?;
+    fleet.drain().await?;
 
     bar.say("bare writes");
     let steps_per_batch = steps_total.div_ceil(batches);
@@ -178,20 +137,22 @@ async fn measure(
         microseconds(fan_took, fan_steps),
     );
     Ok(Report {
-        store: match database {
-            Database::Sqlite => "sqlite",
-            Database::Postgres => "postgres",
-        },
+        store: database.name(),
+        nodes: options.nodes,
         cases: options.cases,
         steps: options.steps,
         steps_per_s,
-        cases_per_s: rate(u64::from(options.cases), took),
+        cases_per_s,
         limit_rows_per_s,
         ratio: steps_per_s / limit_rows_per_s,
         bytes_per_step,
         steps_per_batch,
+        commits_per_step: rate(batches, Duration::from_secs(steps_total)),
+        wal_bytes_per_step: wal_bytes.map(|bytes| bytes / steps_total),
         p50_ms: quantile(&alone, 0.50),
         p99_ms: quantile(&alone, 0.99),
+        loaded_p50_ms: quantile(&loaded, 0.50),
+        loaded_p99_ms: quantile(&loaded, 0.99),
         us_per_step,
         for_each: FanOut {
             instances,
@@ -203,103 +164,50 @@ async fn measure(
     })
 }
 
-async fn start(store: Arc<dyn Store>, options: &Engine) -> anyhow::Result<NodeHandle> {
+async fn start(scratch: &Scratch, options: &Engine) -> anyhow::Result<Fleet> {
     let mut steps = String::from("name: steps\nsteps:\n");
     for step in 0..options.steps {
         steps.push_str(&format!("  - {{ id: s{step}, uses: noop }}\n"));
     }
     let fan_out = "name: fan_out\nsteps:\n  - { id: each, uses: noop, for_each: input.items }\n";
-    let definitions = Definitions::new();
-    for (name, text) in [("steps", steps.as_str()), ("fan_out", fan_out)] {
-        definitions.add(Definition::parse(name, text, &[], &|uses| uses == "noop")?);
-    }
-    let config = NodeConfig {
-        name: "bench".to_owned(),
-        ..NodeConfig::default()
-    };
-    let node = Node::start(
-        config,
-        store,
-        Arc::new(Noop),
-        Arc::new(NoProjection),
-        Arc::new(definitions),
-        Arc::new(SystemClock),
-    );
-    node.await
-        .context("cannot start a node on the scratch database")
+    let definitions = definitions(&[&steps, fan_out])?;
+    Fleet::start(scratch, options.nodes, Arc::new(Noop), &definitions).await
 }
 
-struct Run {
-    store: Arc<dyn Store>,
-    node: NodeHandle,
-    shards: u32,
-}
-
-impl Run {
-    /// Starts `count` cases and waits until they are closed.
-    async fn cases(&self, workflow: &str, count: u32, input: &Value) -> anyhow::Result<Duration> {
-        let rows = (0..count)
-            .map(|_| self.message(workflow, input))
-            .collect::<Result<Vec<_>, _>>()?;
-        let started = Instant::now();
-        for part in rows.chunks(MESSAGES_PER_WRITE) {
-            self.store.put_inbox(part).await?;
-            self.node.nudge();
+/// Starts `per_s` cases a second; gives how many there were, and how long each took from received to closed.
+async fn at_a_pace(
+    fleet: &Fleet,
+    beside: &mut super::scratch::Beside,
+    per_s: f64,
+) -> anyhow::Result<(u64, Vec<f64>)> {
+    let from = engine::runner::Clock::now(&engine::runner::SystemClock);
+    let started = Instant::now();
+    let mut put = 0_u64;
+    loop {
+        let elapsed = started.elapsed().as_secs_f64();
+        if elapsed >= PACED_S {
+            break;
         }
-        ensure!(
-            self.node.idle().await,
-            "the node ended in the middle of the run"
-        );
-        Ok(started.elapsed())
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a small positive count"
+        )]
+        let due = (elapsed * per_s) as u64;
+        let rows = (put..due)
+            .map(|_| fleet.message("steps", Lane::Normal, &Value::Null))
+            .collect::<Result<Vec<_>, _>>()?;
+        fleet.put(&rows).await?;
+        put = put.max(due);
+        tokio::time::sleep(PACE).await;
     }
-
-    fn message(&self, workflow: &str, input: &Value) -> anyhow::Result<InboxRow> {
-        let id = Uuid::new_v4();
-        let subject = Subject(id.simple().to_string());
-        let shard = subject.shard(self.shards);
-        let start = StartCase {
-            case: CaseId(id),
-            workflow: workflow.to_owned(),
-            subject,
-            generation: 0,
-            input: input.clone(),
-            initiator: Actor("bench".to_owned()),
-            effective_at: None,
-        };
-        Ok(Message::Start(start).into_row(shard, id, Lane::Normal, SystemClock.now())?)
-    }
-
-    async fn succeeded(&self) -> anyhow::Result<u64> {
-        let counts = self.store.counts().await?;
-        Ok(counts
-            .iter()
-            .filter(|(_, state, _)| *state == CaseState::Succeeded)
-            .map(|(_, _, count)| count)
-            .sum())
-    }
-}
-
-fn rate(count: u64, took: Duration) -> f64 {
-    let now = Instant::now();
-    now.checked_sub(took)
-        .map_or(0.0, |started| per_second(count, started))
+    fleet.closed().await?;
+    Ok((put, lengths_ms(beside, from).await?))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a mean for people")]
 fn microseconds(took: Duration, steps: u64) -> f64 {
     took.as_secs_f64() * 1e6 / steps.max(1) as f64
-}
-
-/// The value below which `share` of the sorted values lie.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "an index into a list that fits into memory"
-)]
-pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let rank = (sorted.len() as f64 * share).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
 }
 
 fn describe(report: &Report) -> String {
@@ -344,6 +252,18 @@ fn describe(report: &Report) -> String {
         "steps over bare rows".to_owned(),
     );
     row(
+        "commits a step",
+        format!("{:.4}", report.commits_per_step),
+        String::new(),
+    );
+    if let Some(bytes) = report.wal_bytes_per_step {
+        row(
+            "log a step",
+            format!("{} bytes", number(bytes)),
+            "what the database wrote ahead".to_owned(),
+        );
+    }
+    row(
         "one case alone, p50",
         time::length_ms(report.p50_ms),
         format!("{} steps", report.steps),
@@ -351,6 +271,16 @@ fn describe(report: &Report) -> String {
     row(
         "one case alone, p99",
         time::length_ms(report.p99_ms),
+        String::new(),
+    );
+    row(
+        "one case under load, p50",
+        time::length_ms(report.loaded_p50_ms),
+        "cases at half the full speed".to_owned(),
+    );
+    row(
+        "one case under load, p99",
+        time::length_ms(report.loaded_p99_ms),
         String::new(),
     );
     row(
@@ -367,27 +297,10 @@ fn describe(report: &Report) -> String {
             report.for_each.ratio_to_steps
         ),
     );
-    format!("Engine on {}\n{listing}", report.store)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        reason = "tests"
-    )]
-    use super::*;
-
-    #[test]
-    #[expect(clippy::float_cmp, reason = "the values are copied, not computed")]
-    fn a_quantile_is_a_value_that_was_seen() {
-        let values: Vec<f64> = (1..=100).map(f64::from).collect();
-        assert_eq!(quantile(&values, 0.50), 50.0);
-        assert_eq!(quantile(&values, 0.99), 99.0);
-        assert_eq!(quantile(&[3.0], 0.99), 3.0);
-        assert_eq!(quantile(&[], 0.99), 0.0);
-    }
+    format!(
+        "Engine on {}, {} node{}\n{listing}",
+        report.store,
+        report.nodes,
+        if report.nodes == 1 { "" } else { "s" }
+    )
 }

@@ -32,6 +32,119 @@ pub(super) async fn bytes_of_steps(beside: &mut Beside) -> anyhow::Result<u64> {
     u64::try_from(bytes.unwrap_or(0)).context("the database gave a negative size")
 }
 
+/// How far the database's log had come.
+pub(super) struct Written(Option<i64>);
+
+impl Written {
+    pub(super) async fn read(beside: &mut Beside) -> anyhow::Result<Self> {
+        Ok(Self(match beside {
+            // The file of the log is used again from the start, so its size tells nothing.
+            Beside::Sqlite(_) => None,
+            Beside::Postgres(connection) => Some(
+                sqlx::query_scalar(
+                    "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint",
+                )
+                .fetch_one(connection)
+                .await?,
+            ),
+        }))
+    }
+
+    /// How many bytes were written since.
+    pub(super) fn since(&self, before: &Self) -> Option<u64> {
+        u64::try_from(self.0? - before.0?).ok()
+    }
+}
+
+/// How many bytes the whole database takes.
+pub(super) async fn database_bytes(beside: &mut Beside) -> anyhow::Result<u64> {
+    let bytes: i64 = match beside {
+        Beside::Sqlite(connection) => {
+            sqlx::query_scalar(
+                "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+            )
+            .fetch_one(connection)
+            .await?
+        }
+        Beside::Postgres(connection) => {
+            sqlx::query_scalar("SELECT pg_database_size(current_database())")
+                .fetch_one(connection)
+                .await?
+        }
+    };
+    u64::try_from(bytes).context("the database gave a negative size")
+}
+
+/// The tables whose size follows what is open, not what was done.
+const BOUNDED_TABLES: [&str; 4] = ["case_open", "case_timer", "inbox", "shard"];
+
+/// A table with its indexes.
+pub(super) struct TableSize {
+    pub table: String,
+    pub bytes: u64,
+}
+
+pub(super) async fn table_sizes(beside: &mut Beside) -> anyhow::Result<Vec<TableSize>> {
+    let mut sizes = Vec::new();
+    for table in BOUNDED_TABLES {
+        let bytes: i64 = match beside {
+            Beside::Sqlite(connection) => {
+                let sql = "
+SELECT coalesce(sum(pgsize), 0) FROM dbstat
+ WHERE name IN (SELECT name FROM sqlite_schema WHERE tbl_name = ?1)";
+                sqlx::query_scalar(sql)
+                    .bind(table)
+                    .fetch_one(&mut *connection)
+                    .await?
+            }
+            Beside::Postgres(connection) => {
+                sqlx::query_scalar("SELECT pg_total_relation_size($1::text::regclass)")
+                    .bind(table)
+                    .fetch_one(&mut *connection)
+                    .await?
+            }
+        };
+        sizes.push(TableSize {
+            table: table.to_owned(),
+            bytes: u64::try_from(bytes).context("the database gave a negative size")?,
+        });
+    }
+    Ok(sizes)
+}
+
+/// How long each case took that was received after `from`, from received to closed, in milliseconds, sorted.
+pub(super) async fn lengths_ms(
+    beside: &mut Beside,
+    from: chrono::DateTime<chrono::Utc>,
+) -> anyhow::Result<Vec<f64>> {
+    let mut lengths: Vec<f64> = match beside {
+        Beside::Sqlite(connection) => {
+            let sql = "
+SELECT (state.closed_at - head.received_at) / 1000.0
+  FROM case_head AS head
+  JOIN case_state AS state ON state.case_number = head.case_number
+ WHERE head.received_at >= ?1 AND state.closed_at IS NOT NULL";
+            sqlx::query_scalar(sql)
+                .bind(from.timestamp_micros())
+                .fetch_all(connection)
+                .await?
+        }
+        Beside::Postgres(connection) => {
+            let sql = "
+SELECT extract(epoch FROM state.closed_at - head.received_at)::float8 * 1000
+  FROM case_head AS head
+  JOIN case_state AS state ON state.shard_id = head.shard_id AND state.case_id = head.case_id
+ WHERE head.received_at >= $1 AND state.closed_at IS NOT NULL";
+            sqlx::query_scalar(sql)
+                .bind(from)
+                .fetch_all(connection)
+                .await?
+        }
+    };
+    lengths.sort_by(f64::total_cmp);
+    Ok(lengths)
+}
+
 /// Inserts `rows` rows of `bytes` bytes, `batch` in a commit; gives the rows per second.
 pub(super) async fn bare_writes(
     beside: &mut Beside,

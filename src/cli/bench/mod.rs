@@ -1,8 +1,12 @@
 //! `tenure bench`: how fast this machine and this database let the engine go.
 
 mod engine;
+mod fleet;
+mod growth;
 mod limit;
+mod pinned;
 mod scratch;
+mod storm;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -23,6 +27,79 @@ pub struct Bench {
 #[derive(Debug, Subcommand)]
 enum What {
     Engine(Engine),
+    Growth(Growth),
+    Storm(Storm),
+    Pinned(Pinned),
+}
+
+/// What a database full of cases costs: speed, memory, start-up, and how late timers fire
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = "\
+Examples:
+  tenure bench growth --store sqlite --stored 1000 --waiting 0
+  tenure bench growth --store postgres --url postgres://localhost/postgres --stored 1000000 --waiting 1000000 --json
+
+The cases are made first, by the engine itself, which takes a minute for some hundred thousand. Then a process of
+its own starts a node on them and measures.")]
+pub struct Growth {
+    /// A PostgreSQL server where a scratch database can be made
+    #[arg(long, value_name = "URL", env = "TENURE_BENCH_URL")]
+    url: Option<String>,
+    /// Cases that are over
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=20_000_000))]
+    stored: u32,
+    /// Cases that wait for a timer a month away
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=20_000_000))]
+    waiting: u32,
+    /// How many timers come due in a second
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    timers_per_s: u32,
+    /// For how many seconds
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
+}
+
+/// Leavers in the middle of a storm of joiners, with one of ten systems away
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = "\
+Examples:
+  tenure bench storm --store sqlite --leavers 1000 --joiners 5000
+  tenure bench storm --store postgres --url postgres://localhost/postgres --json
+
+The leavers run twice, each time in a database of its own: alone, and with the joiners queued before them. Each system
+takes eight calls at once, of which two are reserved for revocations, and five milliseconds for a call. The lag is that
+of a leaver's last right on a system that is not away.")]
+pub struct Storm {
+    /// A PostgreSQL server where a scratch database can be made
+    #[arg(long, value_name = "URL", env = "TENURE_BENCH_URL")]
+    url: Option<String>,
+    /// How many leave, each with eight rights
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    leavers: u32,
+    /// How many join at the same time, each with five rights
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    joiners: u32,
+}
+
+/// A reader that keeps an old snapshot open: speed and growth of the tables with it and without
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = "\
+Examples:
+  tenure bench pinned --store postgres --url postgres://localhost/postgres --minutes 15 --json")]
+pub struct Pinned {
+    /// A PostgreSQL server where a scratch database can be made
+    #[arg(long, value_name = "URL", env = "TENURE_BENCH_URL")]
+    url: Option<String>,
+    /// How long the reader stays, and how long the engine runs without it before
+    #[arg(long, value_name = "M", default_value_t = 1.0, value_parser = minutes)]
+    minutes: f64,
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(minutes) if minutes > 0.0 && minutes <= 600.0 => Ok(minutes),
+        _ => Err("give a number of minutes above 0 and up to 600".to_owned()),
+    }
 }
 
 /// Durable no-op steps through the real node, beside the bare writes of the same database
@@ -43,11 +120,18 @@ What is measured:
   limit_rows_per_s  bare inserts of as many rows, as wide as what the engine stores for a step, in
                     batches as large as the engine's mean batch, in the same run on the same database
   ratio             the first over the second
-  p50_ms, p99_ms    one case alone, from its message put to closed")]
+  commits_per_step, wal_bytes_per_step
+                    what a step costs the database; the log is counted on PostgreSQL
+  p50_ms, p99_ms    one case alone, from its message put to closed
+  loaded_p50_ms, loaded_p99_ms
+                    one case of many that come in at half the full speed")]
 pub struct Engine {
     /// A PostgreSQL server where a scratch database can be made
     #[arg(long, value_name = "URL", env = "TENURE_BENCH_URL")]
     url: Option<String>,
+    /// How many nodes share the work, all in this process
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    nodes: u32,
     /// How many cases run at once
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     cases: u32,
@@ -69,6 +153,13 @@ enum Database {
 }
 
 impl Database {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        }
+    }
+
     /// What the global `--store` means here: a kind of database, never one that is in use.
     fn meant(store: Option<&str>) -> anyhow::Result<Self> {
         match store {
@@ -89,5 +180,8 @@ impl Database {
 pub async fn run(context: &Context, bench: Bench) -> anyhow::Result<Exit> {
     match bench.what {
         What::Engine(options) => engine::run(context, &options).await,
+        What::Growth(options) => growth::run(context, &options).await,
+        What::Storm(options) => storm::run(context, &options).await,
+        What::Pinned(options) => pinned::run(context, &options).await,
     }
 }

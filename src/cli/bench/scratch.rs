@@ -1,6 +1,6 @@
 //! A database that is made for one run and removed after it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -10,7 +10,7 @@ use engine::store::{MIGRATIONS, SHARDS_DEFAULT, Store};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 use uuid::Uuid;
 
-use super::{Database, Engine};
+use super::Database;
 
 /// The database of one run.
 pub(super) enum Scratch {
@@ -33,11 +33,11 @@ pub(super) enum Beside {
 }
 
 impl Scratch {
-    pub(super) async fn make(database: Database, options: &Engine) -> anyhow::Result<Self> {
+    pub(super) async fn make(database: Database, url: Option<&str>) -> anyhow::Result<Self> {
         let name = format!("tenure_bench_{}", Uuid::new_v4().simple());
         let scratch = match database {
             Database::Sqlite => {
-                if options.url.is_some() {
+                if url.is_some() {
                     bail!(
                         "`--url` goes with `--store postgres`; on SQLite the run makes its own file"
                     );
@@ -49,7 +49,7 @@ impl Scratch {
                 Self::Sqlite { store, folder }
             }
             Database::Postgres => {
-                let Some(server) = options.url.clone() else {
+                let Some(server) = url.map(str::to_owned) else {
                     bail!(
                         "`--store postgres` needs `--url postgres://...`, a server where a scratch database can be made"
                     );
@@ -78,11 +78,45 @@ impl Scratch {
         Ok(scratch)
     }
 
+    /// A database that another process made; it is that process that removes it.
+    pub(super) async fn named(address: &str) -> anyhow::Result<Self> {
+        Ok(match address.strip_prefix("sqlite:") {
+            Some(file) => Self::Sqlite {
+                store: Arc::new(SqliteStore::open(Path::new(file)).await?),
+                folder: PathBuf::new(),
+            },
+            None => Self::Postgres {
+                store: Arc::new(PostgresStore::connect(address, PostgresOptions::default()).await?),
+                server: String::new(),
+                name: String::new(),
+                url: address.to_owned(),
+            },
+        })
+    }
+
+    /// What [`Scratch::named`] takes. May hold a password.
+    pub(super) fn address(&self) -> String {
+        match self {
+            Self::Sqlite { store, .. } => format!("sqlite:{}", store.path().display()),
+            Self::Postgres { url, .. } => url.clone(),
+        }
+    }
+
     pub(super) fn store(&self) -> Arc<dyn Store> {
         match self {
             Self::Sqlite { store, .. } => Arc::clone(store) as Arc<dyn Store>,
             Self::Postgres { store, .. } => Arc::clone(store) as Arc<dyn Store>,
         }
+    }
+
+    /// The same database over connections of its own, as another process would have.
+    pub(super) async fn another(&self) -> anyhow::Result<Arc<dyn Store>> {
+        Ok(match self {
+            Self::Sqlite { store, .. } => Arc::new(SqliteStore::open(store.path()).await?),
+            Self::Postgres { url, .. } => {
+                Arc::new(PostgresStore::connect(url, PostgresOptions::default()).await?)
+            }
+        })
     }
 
     pub(super) async fn beside(&self) -> anyhow::Result<Beside> {
