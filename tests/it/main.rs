@@ -9,5 +9,6 @@
 )]
 
 mod company;
+mod otlp;
 mod schema;
 mod tidy;
