@@ -12,3 +12,4 @@ mod company;
 mod otlp;
 mod schema;
 mod tidy;
+mod two_nodes;
