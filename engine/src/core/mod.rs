@@ -12,6 +12,7 @@ pub mod input;
 pub mod migration;
 pub mod proof;
 pub mod retry;
+pub mod schedule;
 mod scope;
 
 #[cfg(test)]
