@@ -25,6 +25,7 @@ use super::message::{Command, Message, StartCase};
 use super::node::{NodeStatus, QueueStatus};
 use super::pending::Pending;
 use super::port::{Actions, Attempt, Clock, Resource};
+use super::schedules::Schedules;
 use super::shards::{News, Order, Shards};
 use crate::core::Timestamp;
 use crate::core::admission::{self, OpenCase};
@@ -232,6 +233,7 @@ pub(super) struct Lane {
     inbox_empty: bool,
     /// Subjects whose case closed: the next one may start.
     freed: BTreeSet<(ShardId, Subject)>,
+    schedules: Schedules,
     tidied_at: Timestamp,
     batches: u64,
     transitions: u64,
@@ -265,6 +267,7 @@ impl Lane {
             horizon: now,
             inbox_empty: false,
             freed: BTreeSet::new(),
+            schedules: Schedules::new(shard_count),
             tidied_at: now,
             batches: 0,
             transitions: 0,
@@ -293,6 +296,8 @@ impl Lane {
                 self.start_next_of_freed().await?;
                 if !draining {
                     self.take_restless(&mut next).await?;
+                    // Before the inbox is looked at again: it takes messages out by itself.
+                    self.work_schedules(&mut next).await?;
                     self.take_inbox(&mut next).await?;
                     self.take_timers().await?;
                 }
@@ -321,6 +326,9 @@ impl Lane {
                 if draining && self.gate.out() == 0 {
                     self.publish(true);
                     return Ok(());
+                }
+                if !draining && self.schedules.due(self.parts.clock.now()) {
+                    continue;
                 }
                 self.publish(self.is_idle());
                 self.wait(draining, &mut next).await;
@@ -379,6 +387,11 @@ impl Lane {
             self.effect(case, shard, effect);
         }
         self.freed.extend(written.freed);
+        for id in &written.touched {
+            if self.hot.get(*id).is_some_and(|case| case.state.is_closed()) {
+                self.schedules.closed(*id);
+            }
+        }
         self.hot
             .settle(&written.touched, |case| next.pending.touches(case));
         self.tidy(self.parts.clock.now()).await
@@ -412,6 +425,20 @@ impl Lane {
         let opened = self.shards.open(&self.life);
         if !opened.is_empty() {
             let restless = self.parts.store.restless(&opened).await?;
+            let leases: Vec<ShardLease> = opened
+                .iter()
+                .filter_map(|shard| {
+                    let epoch = self.shards.epoch(*shard)?;
+                    Some(ShardLease {
+                        shard: *shard,
+                        epoch,
+                    })
+                })
+                .collect();
+            let now = self.parts.clock.now();
+            self.schedules
+                .gain(&*self.parts.store, &leases, now)
+                .await?;
             self.unrecovered.extend(restless.iter().map(|(_, id)| *id));
             self.restless.extend(restless);
             self.inbox_empty = false;
@@ -447,6 +474,7 @@ impl Lane {
         self.timers
             .retain(|Reverse(timer)| !gone.contains(&timer.shard));
         self.freed.retain(|(shard, _)| !gone.contains(shard));
+        self.schedules.lose(gone);
     }
 
     // --- gathering ------------------------------------------------------------------------------------
@@ -590,6 +618,30 @@ impl Lane {
         Ok(Ok(()))
     }
 
+    /// Fires the schedules that are due. What they start comes through the inbox, like everything else.
+    async fn work_schedules(&mut self, next: &mut Gathered) -> Result<(), StoreError> {
+        let now = self.parts.clock.now();
+        if !self.schedules.due(now) {
+            return Ok(());
+        }
+        let parts = Arc::clone(&self.parts);
+        let (store, host) = (&*parts.store, &*parts.host);
+        let work = self.schedules.work(store, &parts.definitions, host, now);
+        match work.await {
+            Ok(true) => self.inbox_empty = false,
+            Ok(false) => {}
+            Err(StoreError::Fenced { shard }) => {
+                tracing::warn!(%shard, "a schedule's shard was taken by another node");
+                self.drop_shards(&BTreeSet::from([shard]), next);
+                let _ = self.news.send(News::Lost(vec![shard]));
+                // What else was to be written is decided again.
+                self.inbox_empty = false;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     async fn take_timers(&mut self) -> Result<(), StoreError> {
         let now = self.parts.clock.now();
         if self.shards.working().is_empty() {
@@ -664,7 +716,13 @@ impl Lane {
         let mut subjects = BTreeSet::new();
         let mut starting = Vec::new();
         for row in rows {
-            let message = serde_json::from_str::<Message>(&row.body);
+            let message = match serde_json::from_str::<Message>(&row.body) {
+                Ok(Message::Schedule { name, command }) => {
+                    self.schedules.take(row, name, command);
+                    continue;
+                }
+                other => other,
+            };
             if let Ok(Message::Start(start)) = &message {
                 subjects.insert((row.shard, start.subject.clone()));
                 starting.push((row.shard, start.case));
@@ -693,6 +751,10 @@ impl Lane {
                 }) => {
                     self.command(case, row.shard, definition, command, next)
                         .await?
+                }
+                // They were taken out above.
+                Ok(Message::Schedule { name, .. }) => {
+                    Err(format!("a message to schedule `{name}` is out of place"))
                 }
                 Err(error) => Err(format!("the message is not understood: {error}")),
             };
@@ -1187,6 +1249,7 @@ impl Lane {
             && self.ready.len() == 0
             && self.inbox_empty
             && self.freed.is_empty()
+            && !self.schedules.due(self.parts.clock.now())
     }
 
     async fn wait(&mut self, draining: bool, next: &mut Gathered) {
@@ -1195,6 +1258,7 @@ impl Lane {
         for moment in [
             self.timers.peek().map(|Reverse(timer)| timer.due),
             self.gate.wake_at(),
+            self.schedules.wake_at(),
         ]
         .into_iter()
         .flatten()
@@ -1256,6 +1320,7 @@ impl Lane {
                 .store
                 .forget_replies(now - TimeDelta::milliseconds(REPLY_KEPT_MS))
                 .await?;
+            self.schedules.tidy(&*self.parts.store).await?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::core::definition::Lane;
 use crate::core::id::{Actor, CaseId, DefinitionHash, Place, ShardId, StepIndex, Subject};
 use crate::core::migration::Mapping;
+use crate::core::schedule::{Origin, Spec};
 use crate::store::InboxRow;
 
 /// A message. A stored form: variants and fields are only ever added.
@@ -23,6 +24,11 @@ pub enum Message {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         definition: Option<DefinitionHash>,
         command: Command,
+    },
+    /// Do something to a schedule.
+    Schedule {
+        name: String,
+        command: ScheduleCommand,
     },
 }
 
@@ -89,6 +95,50 @@ pub enum Command {
         #[serde(default)]
         mapping: Mapping,
         by: Actor,
+        reason: String,
+    },
+}
+
+/// What people and the configuration do to a schedule. A stored form: variants and fields are only ever added.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum ScheduleCommand {
+    /// Make it, or change what it says.
+    Put {
+        spec: Spec,
+        origin: Origin,
+        by: Actor,
+        #[serde(default)]
+        reason: String,
+    },
+    Remove {
+        origin: Origin,
+        by: Actor,
+        #[serde(default)]
+        reason: String,
+    },
+    Pause {
+        by: Actor,
+        #[serde(default)]
+        reason: String,
+    },
+    Resume {
+        by: Actor,
+        #[serde(default)]
+        reason: String,
+    },
+    /// A run now.
+    Run {
+        by: Actor,
+        #[serde(default)]
+        reason: String,
+    },
+    /// The fire times from `from` to `to` that have not run.
+    Backfill {
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        by: Actor,
+        #[serde(default)]
         reason: String,
     },
 }
