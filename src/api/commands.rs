@@ -92,18 +92,7 @@ pub(super) async fn send(
     definition: Option<DefinitionHash>,
     command: Command,
 ) -> Result<Response, ApiError> {
-    let id = match headers.get("idempotency-key").map(HeaderValue::to_str) {
-        None => Uuid::new_v4(),
-        Some(Ok(key)) if !key.is_empty() && key.len() <= KEY_BYTES_MAX => {
-            Uuid::new_v5(&NAMESPACE, format!("{case}\n{key}").as_bytes())
-        }
-        Some(_) => {
-            return Err(ApiError::wrong(
-                "Idempotency-Key",
-                format!("give 1 to {KEY_BYTES_MAX} visible characters"),
-            ));
-        }
-    };
+    let id = command_id(headers, &case.to_string())?;
     let store = &api.database.store;
     let mut reply = store.reply(shard, id).await?;
     if reply.is_none() {
@@ -123,7 +112,26 @@ pub(super) async fn send(
     answer(case, id, reply)
 }
 
-async fn wait(api: &Api, shard: ShardId, id: Uuid) -> Result<Option<ReplyRow>, ApiError> {
+/// The identifier of a command to `whom`: with a key the same each time.
+pub(super) fn command_id(headers: &HeaderMap, whom: &str) -> Result<Uuid, ApiError> {
+    match headers.get("idempotency-key").map(HeaderValue::to_str) {
+        None => Ok(Uuid::new_v4()),
+        Some(Ok(key)) if !key.is_empty() && key.len() <= KEY_BYTES_MAX => Ok(Uuid::new_v5(
+            &NAMESPACE,
+            format!("{whom}\n{key}").as_bytes(),
+        )),
+        Some(_) => Err(ApiError::wrong(
+            "Idempotency-Key",
+            format!("give 1 to {KEY_BYTES_MAX} visible characters"),
+        )),
+    }
+}
+
+pub(super) async fn wait(
+    api: &Api,
+    shard: ShardId,
+    id: Uuid,
+) -> Result<Option<ReplyRow>, ApiError> {
     let until = tokio::time::Instant::now() + REPLY_WAIT;
     let mut pause = REPLY_PAUSE_FIRST;
     loop {

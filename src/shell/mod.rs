@@ -4,6 +4,7 @@ pub mod case_view;
 pub mod database;
 pub mod node;
 pub mod node_view;
+pub mod schedules;
 pub mod search;
 
 use chrono::{DateTime, Utc};

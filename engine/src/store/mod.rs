@@ -46,8 +46,8 @@ pub use migrate::SHARDS_MAX;
 pub use node_rows::{Acquire, Heartbeat, Hint, NodeRow, ShardRow};
 pub use rows::{StoredCase, assemble, head_row, state_row, step_row, stored_time};
 pub use schedules::{
-    ScheduleBatch, ScheduleChangeRow, ScheduleRow, ScheduleRunRow, ScheduleStore, Started,
-    Whereabouts,
+    NoSchedules, ScheduleBatch, ScheduleChangeRow, ScheduleRow, ScheduleRunRow, ScheduleStore,
+    Started, Whereabouts,
 };
 pub use search::{CaseFilter, Waiting, WorkFilter};
 
@@ -466,8 +466,10 @@ pub trait Store: Send + Sync {
     /// [`StoreError::TooNew`] when the database was written by a newer program.
     async fn migrate(&self, migrations: &[Migration], shards: u32) -> Result<(), StoreError>;
 
-    /// The part that keeps schedules.
-    fn schedules(&self) -> &dyn ScheduleStore;
+    /// The part that keeps schedules. A store that has none refuses to be given any.
+    fn schedules(&self) -> &dyn ScheduleStore {
+        &NoSchedules
+    }
 
     /// The number of shards of this database.
     async fn shard_count(&self) -> Result<u32, StoreError>;

@@ -128,6 +128,57 @@ pub trait ScheduleStore: Send + Sync {
     async fn forget_runs(&self, shards: &[ShardId], keep: u32) -> Result<(), StoreError>;
 }
 
+/// For a store that keeps no schedules, such as one of a simulation of cases: there are none, and none can be made.
+pub struct NoSchedules;
+
+#[async_trait]
+impl ScheduleStore for NoSchedules {
+    async fn of_shards(&self, _: Option<&[ShardId]>) -> Result<Vec<ScheduleRow>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn commit(&self, _: &ScheduleBatch) -> Result<(), StoreError> {
+        Err(StoreError::Projection(
+            "this store keeps no schedules".to_owned(),
+        ))
+    }
+
+    async fn runs(
+        &self,
+        _: ShardId,
+        _: &str,
+        _: Option<Timestamp>,
+        _: Option<Timestamp>,
+        _: u32,
+    ) -> Result<Vec<ScheduleRunRow>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn last_runs(&self, _: &[(ShardId, String)]) -> Result<Vec<ScheduleRunRow>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn changes(
+        &self,
+        _: ShardId,
+        _: &str,
+        _: u32,
+    ) -> Result<Vec<ScheduleChangeRow>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn whereabouts(
+        &self,
+        _: &[Started],
+    ) -> Result<BTreeMap<CaseId, Whereabouts>, StoreError> {
+        Ok(BTreeMap::new())
+    }
+
+    async fn forget_runs(&self, _: &[ShardId], _: u32) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
 impl ScheduleBatch {
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -11,6 +11,7 @@
 mod behaviour;
 mod hostile;
 mod rights;
+mod schedules;
 
 use std::collections::BTreeSet;
 use std::path::Path;

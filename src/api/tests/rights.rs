@@ -40,6 +40,17 @@ fn body(path: &str) -> (&'static str, String) {
     match path.rsplit('/').next().unwrap() {
         "events" => ("application/cloudevents+json", hire("1", "E1").to_string()),
         "imports?source=hr" => ("text/csv", String::new()),
+        "pause" | "resume" | "run" | "remove" => (json, json!({"reason": "b"}).to_string()),
+        "backfill" => (
+            json,
+            json!({"from": "2024-01-01T00:00:00Z", "to": "2024-01-02T00:00:00Z", "reason": "b"})
+                .to_string(),
+        ),
+        "nothing" => (
+            json,
+            json!({"workflow": "leaver", "cron": "0 0 29 2 *", "zone": "UTC", "subject": "b"})
+                .to_string(),
+        ),
         "skip" => (json, json!({"step": "a", "reason": "b"}).to_string()),
         "cancel" => (json, json!({"reason": "b"}).to_string()),
         "signal" => (json, json!({"name": "b"}).to_string()),

@@ -151,7 +151,19 @@ impl Schedules {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut draft = Draft::new(self.shard_count, now);
-        for (row, name, command) in std::mem::take(&mut self.commands) {
+        let commands = std::mem::take(&mut self.commands);
+        // Nobody is told that a run is in the way which has ended.
+        let named: BTreeSet<&String> = commands.iter().map(|(_, name, _)| name).collect();
+        let named: Vec<String> = named
+            .into_iter()
+            .filter(|name| self.live.contains_key(*name))
+            .cloned()
+            .collect();
+        let settled = self.look(store, &named).await?;
+        for (name, settled) in named.iter().zip(settled) {
+            self.go_on(&mut draft, name, Input::Settled(settled));
+        }
+        for (row, name, command) in commands {
             let told = self
                 .obey((store, host), &mut draft, &row, &name, command)
                 .await?;
@@ -166,11 +178,8 @@ impl Schedules {
             .collect();
         let settled = self.look(store, &due).await?;
         for (name, settled) in due.iter().zip(settled) {
-            for input in [Input::Settled(settled), Input::Clock] {
-                if let Err(illegal) = self.step(&mut draft, name, input) {
-                    tracing::error!(schedule = %name, %illegal, "a schedule cannot go on");
-                }
-            }
+            self.go_on(&mut draft, name, Input::Settled(settled));
+            self.go_on(&mut draft, name, Input::Clock);
         }
         let decided: BTreeSet<String> = draft.names().map(str::to_owned).collect();
         let messages = draft.has_messages();
@@ -280,6 +289,13 @@ impl Schedules {
         Ok(self
             .step(draft, name, input)
             .map_err(|illegal| illegal.to_string()))
+    }
+
+    /// An input that nobody sent.
+    fn go_on(&self, draft: &mut Draft, name: &str, input: Input) {
+        if let Err(illegal) = self.step(draft, name, input) {
+            tracing::error!(schedule = %name, %illegal, "a schedule cannot go on");
+        }
     }
 
     /// Lets the core decide over one input.

@@ -31,7 +31,7 @@ use crate::runner::{
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{
-    CaseFilter, CaseSummary, MIGRATIONS, NoProjection, SHARDS_DEFAULT, ScheduleRunRow,
+    Acquire, CaseFilter, CaseSummary, MIGRATIONS, NoProjection, SHARDS_DEFAULT, ScheduleRunRow,
 };
 
 /// A clock that stands still until it is moved.
@@ -544,13 +544,24 @@ async fn a_wrong_command_is_refused_and_taken_out() {
     assert!(bench.store.inbox(&shards, 10).await.unwrap().is_empty());
 }
 
+async fn acquire(store: &dyn Store, node: &str, replaces: &[String]) -> Vec<ShardLease> {
+    let wanted = Acquire {
+        node,
+        lease_ms: 60_000,
+        replaces,
+        holding: &[],
+        shards_max: SHARDS_DEFAULT,
+    };
+    store.acquire(&wanted).await.unwrap()
+}
+
 /// Two lives of the clock side by side, without lanes: the one that lost the shard writes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_lost_the_shard_fires_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(&folder).await;
     let definitions = Definitions::new();
-    let old = store.acquire("old", 60_000, &[]).await.unwrap();
+    let old = acquire(&*store, "old", &[]).await;
     let mut first = Schedules::new(SHARDS_DEFAULT);
     first.gain(&*store, &old, s(0)).await.unwrap();
     send(
@@ -575,7 +586,7 @@ async fn whoever_lost_the_shard_fires_nothing() {
     // Nothing is due before.
     assert!(!first.due(s(10) - TimeDelta::microseconds(1)) && first.due(s(10)));
 
-    let new = store.acquire("new", 60_000, &["old".into()]).await.unwrap();
+    let new = acquire(&*store, "new", &["old".into()]).await;
     let mut second = Schedules::new(SHARDS_DEFAULT);
     second.gain(&*store, &new, s(5)).await.unwrap();
     let error = first

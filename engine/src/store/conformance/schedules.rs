@@ -400,10 +400,8 @@ pub(super) async fn a_schedule_is_written_by_the_owner_of_its_shard(database: &D
     let first = written(&leases, |batch| batch.schedules.push(row(1, None, 1)));
     store.schedules().commit(&first).await.unwrap();
     let other = database.open().await;
-    let taken = other
-        .acquire("node-b", LEASE_MS, &[NODE.to_owned()])
-        .await
-        .unwrap();
+    let replaces = [NODE.to_owned()];
+    let taken = take(&*other, "node-b", LEASE_MS, &replaces).await.unwrap();
     let write =
         |leases: &[ShardLease]| written(leases, |batch| batch.schedules.push(row(1, Some(1), 2)));
     let error = store.schedules().commit(&write(&leases)).await.unwrap_err();

@@ -147,7 +147,9 @@ impl ScheduleStore for PostgresStore {
         put_changes(&mut transaction, &batch.changes).await?;
         inbox::insert(&mut transaction, &batch.messages).await?;
         answer(&mut transaction, batch).await?;
-        transaction.commit().await.map_err(from_driver)
+        transaction.commit().await.map_err(from_driver)?;
+        self.hints.inbox(batch.messages.iter().map(|row| row.shard));
+        Ok(())
     }
 
     async fn runs(

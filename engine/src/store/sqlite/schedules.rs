@@ -245,7 +245,7 @@ impl SqliteStore {
 }
 
 async fn write(connection: &mut SqliteConnection, batch: &ScheduleBatch) -> Result<(), StoreError> {
-    if let Some(shard) = leases::lost(connection, &batch.leases, None).await? {
+    if let Some(shard) = leases::lost(connection, &batch.leases).await? {
         return Err(StoreError::Fenced { shard });
     }
     for row in &batch.schedules {
