@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::Shares;
 use super::auth::{Caller, Role};
-use super::commands::{reason, run_id};
+use super::commands::{reason, command_id};
 use super::input;
 use super::problem::{ApiError, Problem};
 use crate::shell::bulk::{self, Candidate, Choice, Operation, Verdict, Wish};
@@ -131,7 +131,7 @@ pub(super) async fn post(
             )));
         }
         Some(_) if !body.dry_run => {
-            let run = run_id(&headers, &preview.set)?;
+            let run = command_id(&headers, &preview.set)?;
             let nudge = || api.nudge.notify_one();
             bulk::act(
                 &api.database,

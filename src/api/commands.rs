@@ -113,7 +113,7 @@ pub(super) async fn send(
     definition: Option<DefinitionHash>,
     command: Command,
 ) -> Result<Response, ApiError> {
-    let id = run_id(headers, &case.to_string())?;
+    let id = command_id(headers, &case.to_string())?;
     let store = &api.database.store;
     let mut reply = store.reply(shard, id).await?;
     if reply.is_none() {
@@ -134,7 +134,7 @@ pub(super) async fn send(
 }
 
 /// Names what is asked for: by the caller's `Idempotency-Key` and what it is `about`, or anew.
-pub(super) fn run_id(headers: &HeaderMap, about: &str) -> Result<Uuid, ApiError> {
+pub(super) fn command_id(headers: &HeaderMap, about: &str) -> Result<Uuid, ApiError> {
     match headers.get("idempotency-key").map(HeaderValue::to_str) {
         None => Ok(Uuid::new_v4()),
         Some(Ok(key)) if !key.is_empty() && key.len() <= KEY_BYTES_MAX => Ok(Uuid::new_v5(
@@ -148,7 +148,11 @@ pub(super) fn run_id(headers: &HeaderMap, about: &str) -> Result<Uuid, ApiError>
     }
 }
 
-async fn wait(api: &Api, shard: ShardId, id: Uuid) -> Result<Option<ReplyRow>, ApiError> {
+pub(super) async fn wait(
+    api: &Api,
+    shard: ShardId,
+    id: Uuid,
+) -> Result<Option<ReplyRow>, ApiError> {
     let until = tokio::time::Instant::now() + REPLY_WAIT;
     let mut pause = REPLY_PAUSE_FIRST;
     loop {

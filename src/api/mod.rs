@@ -22,6 +22,7 @@ mod metrics;
 mod nodes;
 mod parked;
 pub mod problem;
+mod schedules;
 pub mod server;
 mod systems;
 mod tasks;
@@ -165,6 +166,14 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(explain::get))
         .routes(routes!(workflow_list::list))
         .routes(routes!(workflow_list::get))
+        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::get, schedules::put))
+        .routes(routes!(schedules::remove))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(schedules::run))
+        .routes(routes!(schedules::backfill))
+        .routes(routes!(schedules::command))
         .routes(routes!(systems::list))
         .routes(routes!(nodes::list))
         .routes(routes!(token_list::list, token_list::create))

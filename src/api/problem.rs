@@ -242,6 +242,7 @@ impl From<StoreError> for ApiError {
             }
             StoreError::Fenced { .. }
             | StoreError::Stale { .. }
+            | StoreError::StaleSchedule { .. }
             | StoreError::Corrupt { .. }
             | StoreError::Refused(_)
             | StoreError::TooNew { .. }

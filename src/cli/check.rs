@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use connectors::connector::{Connector as _, Finding};
+use engine::core::schedule::{Schedule, Spec};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use workflows::config::Configuration;
@@ -14,6 +15,7 @@ use workflows::systems::System;
 use super::case::held_line;
 use super::format::{Bar, Listing, Tone, counted, paint, plain};
 use super::{Context, Exit};
+use crate::shell::schedules::FireView;
 use crate::shell::{database, now};
 
 /// How long one system may take for its check.
@@ -28,7 +30,7 @@ changed anywhere. Exit code 1 when anything is not good.
 
 Examples:
   tenure check
-  tenure check --offline        only the files, as in a pipeline
+  tenure check --offline        only the files, as in a pipeline; says when schedules fire next
   tenure check --system crm
   tenure check --json | jq '.systems[] | select(.good | not)'")]
 pub struct Check {
@@ -59,8 +61,20 @@ struct ConfigurationReport {
     sources: Vec<String>,
     systems: Vec<String>,
     workflows: Vec<String>,
+    schedules: Vec<ScheduleReport>,
     roles: usize,
     policy: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ScheduleReport {
+    name: String,
+    workflow: String,
+    cron: String,
+    zone: String,
+    paused: bool,
+    /// When it would fire next, were it there now.
+    next: Option<FireView>,
 }
 
 #[derive(Serialize)]
@@ -130,6 +144,7 @@ fn broken(folder: String, problems: Problems) -> ConfigurationReport {
         sources: Vec::new(),
         systems: Vec::new(),
         workflows: Vec::new(),
+        schedules: Vec::new(),
         roles: 0,
         policy: None,
     }
@@ -165,9 +180,28 @@ fn described(folder: String, configuration: &Configuration, check: &Check) -> Co
             .iter()
             .map(|definition| definition.name.clone())
             .collect(),
+        schedules: configuration
+            .schedules
+            .values()
+            .filter_map(schedule)
+            .collect(),
         roles: configuration.policy.roles().count(),
         policy: Some(configuration.policy.hash().to_owned()),
     }
+}
+
+/// The configuration holds checked ones only, so there is one for each.
+fn schedule(spec: &Spec) -> Option<ScheduleReport> {
+    let schedule = Schedule::new(spec.clone()).ok()?;
+    let next = schedule.next(now()).filter(|_| !spec.paused);
+    Some(ScheduleReport {
+        name: spec.name.clone(),
+        workflow: spec.workflow.clone(),
+        cron: spec.cron.clone(),
+        zone: spec.zone.clone(),
+        paused: spec.paused,
+        next: next.map(|fire| FireView::of(&schedule, fire)),
+    })
 }
 
 async fn contact(
@@ -349,13 +383,31 @@ fn configuration(report: &ConfigurationReport) -> String {
         };
         let _ = writeln!(
             text,
-            "{} configuration {}: {}, {}, {}, {}",
+            "{} configuration {}: {}, {}, {}, {}, {}",
             paint(Tone::Good.sign(), Tone::Good),
             paint(&report.folder, Tone::Strong),
             many(report.sources.len(), "source", "sources"),
             many(report.systems.len(), "system", "systems"),
             many(report.roles, "role", "roles"),
             many(report.workflows.len(), "workflow", "workflows"),
+            many(report.schedules.len(), "schedule", "schedules"),
+        );
+    }
+    for schedule in &report.schedules {
+        let when = match &schedule.next {
+            _ if schedule.paused => "paused in its file".to_owned(),
+            None => "never fires again".to_owned(),
+            Some(fire) => format!(
+                "fires next at {} ({} UTC)",
+                fire.local.replacen('T', " ", 1),
+                fire.fire_at.format("%Y-%m-%d %H:%M:%S")
+            ),
+        };
+        let _ = writeln!(
+            text,
+            "  schedule {} starts {}: {when}",
+            paint(&schedule.name, Tone::Strong),
+            schedule.workflow
         );
     }
     text

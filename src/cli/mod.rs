@@ -15,6 +15,7 @@ mod migrate;
 mod nodes;
 mod output;
 mod policy;
+mod schedule;
 mod serve;
 mod token;
 mod work;
@@ -110,6 +111,7 @@ enum Command {
     Identity(identity::IdentityCommand),
     Explain(explain::Explain),
     Workflow(workflow::WorkflowCommand),
+    Schedule(schedule::ScheduleCommand),
     Policy(policy::PolicyCommand),
     Connector(connector::ConnectorCommand),
     Token(token::TokenCommand),
@@ -262,6 +264,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Identity(command) => identity::run(&context, command).await,
         Command::Explain(command) => explain::run(&context, command).await,
         Command::Workflow(command) => workflow::run(&context, command),
+        Command::Schedule(command) => schedule::run(&context, command).await,
         Command::Policy(command) => policy::run(&context, &command),
         Command::Connector(command) => connector::run(&context, command).await,
         Command::Token(command) => token::run(&context, command).await,
@@ -320,6 +323,16 @@ mod tests {
             "workflow schema",
             "workflow actions",
             "workflow graph leaver",
+            "schedule list",
+            "schedule show s --runs 5",
+            "schedule put s.yaml --reason r",
+            "schedule pause s --reason r",
+            "schedule resume s --reason r",
+            "schedule run s --reason r",
+            "schedule backfill s --from 2026-03-01 --to 2026-03-02",
+            "schedule backfill s --from 2026-03-01 --to 2026-03-02 --yes --reason r",
+            "schedule delete s --reason r",
+            "schedule schema",
             "policy check",
             "connector test crm --fixture f.json",
             "token create a --role read --role operate --days 3",

@@ -132,6 +132,9 @@ impl Running {
             stop: CancellationToken::new(),
             side: TaskTracker::new(),
         };
+        if super::schedules::declare(&running.database, &running.configuration).await? > 0 {
+            running.node.nudge();
+        }
         running.start_side_loops();
         running.side.spawn(housekeeping.run(running.stop.clone()));
         Ok(running)

@@ -9,6 +9,7 @@ use engine::core::Timestamp;
 use engine::core::admission::OpenCase;
 use engine::core::case::{CaseState, Verification};
 use engine::core::id::{CaseId, DefinitionHash, ShardId, Subject};
+use engine::store::ScheduleStore;
 use engine::store::{
     Acquire, Batch, Before, Bones, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten,
     Heartbeat, Hint, HistoryRow, InboxRow, Migration, NodeRow, Outcome, OutcomeKind, ParkedRow,
@@ -139,6 +140,10 @@ impl Store for ObservedStore {
 
     async fn migrate(&self, migrations: &[Migration], shards: u32) -> Result<(), StoreError> {
         self.inner.migrate(migrations, shards).await
+    }
+
+    fn schedules(&self) -> &dyn ScheduleStore {
+        self.inner.schedules()
     }
 
     async fn shard_count(&self) -> Result<u32, StoreError> {

@@ -6,6 +6,7 @@
 //! systems/*.yaml   one target system a file
 //! policy/*.yaml    roles and account templates, split as you like
 //! workflows/*.yaml workflows of your own; one with the name of a built-in takes its place
+//! schedules/*.yaml what starts cases by the clock, one schedule a file
 //! ```
 //!
 //! Loading reads everything, contacts nobody, and tells all that is wrong at once.
@@ -18,6 +19,7 @@ use chrono::TimeDelta;
 use connectors::secret::SecretRef;
 use engine::core::definition::Definition;
 use engine::core::duration::Span;
+use engine::core::schedule::Spec;
 use engine::runner::Retention;
 use engine::store::{SHARDS_DEFAULT, SHARDS_MAX};
 use schemars::JsonSchema;
@@ -25,6 +27,7 @@ use serde::Deserialize;
 
 use crate::definitions;
 use crate::policy::{PolicySet, Problem, Problems, Schema, yaml};
+use crate::schedules;
 use crate::sources::Source;
 use crate::systems::{SystemConfig, Systems};
 
@@ -240,6 +243,8 @@ pub struct Configuration {
     pub policy: Arc<PolicySet>,
     /// The built-in workflows and those of the folder.
     pub definitions: Vec<Definition>,
+    /// By name.
+    pub schedules: BTreeMap<String, Spec>,
     /// What rules may name.
     pub schema: Schema,
     /// What is allowed and likely a slip.
@@ -256,11 +261,12 @@ impl Configuration {
         let settings = take(Self::load_settings(root), &mut problems).unwrap_or_default();
         let mut warnings = Vec::new();
         let mut read = |folder: &str| take(files(root, folder), &mut problems).unwrap_or_default();
-        let (source_files, system_files, policy_files, workflow_files) = (
+        let (source_files, system_files, policy_files, workflow_files, schedule_files) = (
             read("sources"),
             read("systems"),
             read("policy"),
             read("workflows"),
+            read("schedules"),
         );
 
         let mut sources = BTreeMap::new();
@@ -296,6 +302,10 @@ impl Configuration {
         }
         let policy = take(PolicySet::load(&policy_files, &schema), &mut problems);
         let definitions = take(definitions::load(&workflow_files), &mut problems);
+        let schedules = definitions
+            .as_ref()
+            .map(|definitions| schedules_of(&schedule_files, definitions, &mut problems))
+            .unwrap_or_default();
         let systems = policy
             .as_ref()
             .and_then(|policy| take(Systems::build(&configs, &schema, policy), &mut problems));
@@ -309,6 +319,7 @@ impl Configuration {
                     systems: Arc::new(systems),
                     policy: Arc::new(policy),
                     definitions,
+                    schedules,
                     schema,
                     warnings,
                 })
@@ -468,6 +479,27 @@ impl StoreSettings {
             }
         }
     }
+}
+
+fn schedules_of(
+    files: &[(String, String)],
+    definitions: &[Definition],
+    problems: &mut Problems,
+) -> BTreeMap<String, Spec> {
+    let mut specs = BTreeMap::new();
+    for (file, text) in files {
+        let workflows = definitions
+            .iter()
+            .map(|definition| definition.name.as_str());
+        let Some(spec) = take(schedules::load(file, text, workflows), problems) else {
+            continue;
+        };
+        let name = spec.name.clone();
+        if specs.insert(name.clone(), spec).is_some() {
+            problems.push(twice(file, "schedule", &name));
+        }
+    }
+    specs
 }
 
 /// The value, or its problems added to the others.
@@ -729,6 +761,21 @@ mod tests {
                 ),
             ],
             &["has no attribute `nme`", "unknown action `account.destroy`"],
+        );
+        check(
+            &[(
+                "schedules/s.yaml",
+                "name: s\nworkflow: joinr\ncron: 61 * * * *\nzone: UTC\nsubject: x\n",
+            )],
+            &[
+                "`schedules/s.yaml`:2:11: there is no workflow `joinr`; fix: did you mean `joiner`?",
+                "`schedules/s.yaml`:3:7: `61` is no minute; fix: write 0-59",
+            ],
+        );
+        let nightly = "name: s\nworkflow: joiner\ncron: '@daily'\nzone: UTC\nsubject: x\n";
+        check(
+            &[("schedules/a.yaml", nightly), ("schedules/b.yaml", nightly)],
+            &["`schedules/b.yaml`: there is another schedule `s`"],
         );
         check(
             &[(

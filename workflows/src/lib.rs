@@ -18,6 +18,7 @@ pub mod definitions;
 pub mod directory;
 pub mod intake;
 pub mod policy;
+pub mod schedules;
 pub mod sources;
 pub mod systems;
 

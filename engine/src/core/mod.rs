@@ -13,6 +13,7 @@ pub mod migration;
 mod operators;
 pub mod proof;
 pub mod retry;
+pub mod schedule;
 mod scope;
 
 #[cfg(test)]

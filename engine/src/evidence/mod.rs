@@ -6,6 +6,8 @@
 //! still proves what it proved. The leaves are the ones a Merkle tree will be built over: the form never
 //! changes, a new one gets a new `format`.
 
+mod schedule;
+
 use chrono::SecondsFormat;
 use serde::Serialize;
 use serde_json::Value;
@@ -16,6 +18,8 @@ use crate::core::case::Case;
 use crate::core::event::Event;
 use crate::core::id::{Actor, CaseId, Place};
 use crate::core::proof::Proof;
+
+pub use schedule::{SCHEDULE_FORMAT, schedule_leaf};
 
 /// The name of this form of leaf.
 pub const FORMAT: &str = "tenure.evidence.v1";

@@ -25,6 +25,7 @@ use super::message::{Command, Message, StartCase};
 use super::node::NodeStatus;
 use super::pending::Pending;
 use super::port::{Actions, Attempt, Clock, Resource};
+use super::schedules::Schedules;
 use super::shards::{News, Order, Shards};
 use super::unread::{Fetched, Loaded, termination};
 use crate::core::Timestamp;
@@ -237,6 +238,7 @@ pub(super) struct Lane {
     freed: BTreeSet<(ShardId, Subject)>,
     /// Cases that are not to be read any more, because they are ended as they are.
     unread: BTreeSet<CaseId>,
+    schedules: Schedules,
     tidied_at: Timestamp,
     batches: u64,
     transitions: u64,
@@ -271,6 +273,7 @@ impl Lane {
             inbox_empty: false,
             freed: BTreeSet::new(),
             unread: BTreeSet::new(),
+            schedules: Schedules::new(shard_count),
             tidied_at: now,
             batches: 0,
             transitions: 0,
@@ -299,6 +302,8 @@ impl Lane {
                 self.start_next_of_freed().await?;
                 if !draining {
                     self.take_restless(&mut next).await?;
+                    // Before the inbox is looked at again: it takes messages out by itself.
+                    self.work_schedules(&mut next).await?;
                     self.take_inbox(&mut next).await?;
                     self.take_timers().await?;
                 }
@@ -327,6 +332,9 @@ impl Lane {
                 if draining && self.gate.out() == 0 {
                     self.publish(true);
                     return Ok(());
+                }
+                if !draining && self.schedules.due(self.parts.clock.now()) {
+                    continue;
                 }
                 self.publish(self.is_idle());
                 self.wait(draining, &mut next).await;
@@ -393,6 +401,11 @@ impl Lane {
             self.effect(case, shard, effect);
         }
         self.freed.extend(written.freed);
+        for id in &written.touched {
+            if self.hot.get(*id).is_some_and(|case| case.state.is_closed()) {
+                self.schedules.closed(*id);
+            }
+        }
         self.hot
             .settle(&written.touched, |case| next.pending.touches(case));
         self.tidy(self.parts.clock.now()).await
@@ -431,6 +444,20 @@ impl Lane {
         let opened = self.shards.open(&self.life);
         if !opened.is_empty() {
             let restless = self.parts.store.restless(&opened).await?;
+            let leases: Vec<ShardLease> = opened
+                .iter()
+                .filter_map(|shard| {
+                    let epoch = self.shards.epoch(*shard)?;
+                    Some(ShardLease {
+                        shard: *shard,
+                        epoch,
+                    })
+                })
+                .collect();
+            let now = self.parts.clock.now();
+            self.schedules
+                .gain(&*self.parts.store, &leases, now)
+                .await?;
             self.unrecovered.extend(restless.iter().map(|(_, id)| *id));
             self.restless.extend(restless);
             self.inbox_empty = false;
@@ -466,6 +493,7 @@ impl Lane {
         self.timers
             .retain(|Reverse(timer)| !gone.contains(&timer.shard));
         self.freed.retain(|(shard, _)| !gone.contains(shard));
+        self.schedules.lose(gone);
     }
 
     // --- gathering ------------------------------------------------------------------------------------
@@ -621,6 +649,30 @@ impl Lane {
         Ok(Ok(()))
     }
 
+    /// Fires the schedules that are due. What they start comes through the inbox, like everything else.
+    async fn work_schedules(&mut self, next: &mut Gathered) -> Result<(), StoreError> {
+        let now = self.parts.clock.now();
+        if !self.schedules.due(now) {
+            return Ok(());
+        }
+        let parts = Arc::clone(&self.parts);
+        let (store, host) = (&*parts.store, &*parts.host);
+        let work = self.schedules.work(store, &parts.definitions, host, now);
+        match work.await {
+            Ok(true) => self.inbox_empty = false,
+            Ok(false) => {}
+            Err(StoreError::Fenced { shard }) => {
+                tracing::warn!(%shard, "a schedule's shard was taken by another node");
+                self.drop_shards(&BTreeSet::from([shard]), next);
+                let _ = self.news.send(News::Lost(vec![shard]));
+                // What else was to be written is decided again.
+                self.inbox_empty = false;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     async fn take_timers(&mut self) -> Result<(), StoreError> {
         let now = self.parts.clock.now();
         if self.shards.working().is_empty() {
@@ -695,7 +747,13 @@ impl Lane {
         let mut subjects = BTreeSet::new();
         let mut starting = Vec::new();
         for row in rows {
-            let message = serde_json::from_str::<Message>(&row.body);
+            let message = match serde_json::from_str::<Message>(&row.body) {
+                Ok(Message::Schedule { name, command }) => {
+                    self.schedules.take(row, name, command);
+                    continue;
+                }
+                other => other,
+            };
             if let Ok(Message::Start(start)) = &message {
                 subjects.insert((row.shard, start.subject.clone()));
                 starting.push((row.shard, start.case));
@@ -739,6 +797,10 @@ impl Lane {
                 }) => {
                     self.command(case, row.shard, definition, command, next)
                         .await?
+                }
+                // They were taken out above.
+                Ok(Message::Schedule { name, .. }) => {
+                    Err(format!("a message to schedule `{name}` is out of place"))
                 }
                 Err(error) => Err(format!("the message is not understood: {error}")),
             };
@@ -1270,6 +1332,7 @@ impl Lane {
             && self.ready.len() == 0
             && self.inbox_empty
             && self.freed.is_empty()
+            && !self.schedules.due(self.parts.clock.now())
     }
 
     async fn wait(&mut self, draining: bool, next: &mut Gathered) {
@@ -1278,6 +1341,7 @@ impl Lane {
         for moment in [
             self.timers.peek().map(|Reverse(timer)| timer.due),
             self.gate.wake_at(),
+            self.schedules.wake_at(),
         ]
         .into_iter()
         .flatten()
@@ -1330,6 +1394,7 @@ impl Lane {
                 .store
                 .forget_replies(now - TimeDelta::milliseconds(REPLY_KEPT_MS))
                 .await?;
+            self.schedules.tidy(&*self.parts.store).await?;
         }
         Ok(())
     }

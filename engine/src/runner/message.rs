@@ -9,6 +9,7 @@ use crate::core::definition::Lane;
 use crate::core::id::{Actor, CaseId, DefinitionHash, Place, ShardId, StepIndex, Subject};
 use crate::core::input::Input;
 use crate::core::migration::Mapping;
+use crate::core::schedule::{Origin, Spec};
 use crate::store::InboxRow;
 
 /// A message. A stored form: variants and fields are only ever added.
@@ -24,6 +25,11 @@ pub enum Message {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         definition: Option<DefinitionHash>,
         command: Command,
+    },
+    /// Do something to a schedule.
+    Schedule {
+        name: String,
+        command: ScheduleCommand,
     },
 }
 
@@ -177,6 +183,50 @@ impl TryFrom<Command> for Input {
             Command::Migrate { .. } => return Err(Box::new(command)),
         })
     }
+}
+
+/// What people and the configuration do to a schedule. A stored form: variants and fields are only ever added.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum ScheduleCommand {
+    /// Make it, or change what it says.
+    Put {
+        spec: Spec,
+        origin: Origin,
+        by: Actor,
+        #[serde(default)]
+        reason: String,
+    },
+    Remove {
+        origin: Origin,
+        by: Actor,
+        #[serde(default)]
+        reason: String,
+    },
+    Pause {
+        by: Actor,
+        #[serde(default)]
+        reason: String,
+    },
+    Resume {
+        by: Actor,
+        #[serde(default)]
+        reason: String,
+    },
+    /// A run now.
+    Run {
+        by: Actor,
+        #[serde(default)]
+        reason: String,
+    },
+    /// The fire times from `from` to `to` that have not run.
+    Backfill {
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        by: Actor,
+        #[serde(default)]
+        reason: String,
+    },
 }
 
 impl Message {

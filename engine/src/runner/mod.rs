@@ -32,6 +32,7 @@ mod node;
 mod ownership;
 mod pending;
 mod port;
+mod schedules;
 mod shards;
 mod unread;
 
@@ -46,6 +47,6 @@ pub use definitions::Definitions;
 pub use host::{Host, SystemHost, Task};
 pub use housekeeping::{Housekeeping, Retention};
 pub use identity::is_dead as owner_is_dead;
-pub use message::{Command, Message, StartCase};
+pub use message::{Command, Message, ScheduleCommand, StartCase};
 pub use node::{Node, NodeConfig, NodeError, NodeHandle, NodeStatus, QueueStatus, WaitStatus};
 pub use port::{Actions, Attempt, Availability, Clock, Resource, SystemClock};

@@ -14,7 +14,9 @@ use crate::core::id::{
     Actor, CaseId, DefinitionHash, Epoch, InstanceIndex, Place, ShardId, StepIndex, Subject,
 };
 use crate::core::input::TimerTarget;
+use crate::core::schedule::{self, Cause, ChangeRecord, Operation, Run, RunKey, State};
 
+use super::schedules::{ScheduleChangeRow, ScheduleRow, ScheduleRunRow};
 use super::{
     Bones, BoxError, CaseSummary, EvidenceRow, HeadRow, HistoryRow, InboxRow, NodeRow, ParkedRow,
     ReplyRow, ShardLease, ShardRow, StateRow, StepRow, StoreError, TimerRow, VersionRow,
@@ -26,6 +28,7 @@ pub(super) trait Columns: Sized {
     fn big(&self, column: &str) -> Result<i64, BoxError>;
     fn flag(&self, column: &str) -> Result<bool, BoxError>;
     fn id(&self, column: &str) -> Result<Uuid, BoxError>;
+    fn maybe_id(&self, column: &str) -> Result<Option<Uuid>, BoxError>;
     fn bytes(&self, column: &str) -> Result<Vec<u8>, BoxError>;
     fn text(&self, column: &str) -> Result<String, BoxError>;
     fn maybe_text(&self, column: &str) -> Result<Option<String>, BoxError>;
@@ -43,6 +46,9 @@ impl Columns for PgRow {
         Ok(self.try_get(column)?)
     }
     fn id(&self, column: &str) -> Result<Uuid, BoxError> {
+        Ok(self.try_get(column)?)
+    }
+    fn maybe_id(&self, column: &str) -> Result<Option<Uuid>, BoxError> {
         Ok(self.try_get(column)?)
     }
     fn bytes(&self, column: &str) -> Result<Vec<u8>, BoxError> {
@@ -70,6 +76,9 @@ impl Columns for SqliteRow {
         Ok(self.try_get(column)?)
     }
     fn id(&self, column: &str) -> Result<Uuid, BoxError> {
+        Ok(self.try_get(column)?)
+    }
+    fn maybe_id(&self, column: &str) -> Result<Option<Uuid>, BoxError> {
         Ok(self.try_get(column)?)
     }
     fn bytes(&self, column: &str) -> Result<Vec<u8>, BoxError> {
@@ -107,8 +116,11 @@ impl<'r, R: Columns> Reader<'r, R> {
         let int = |column| self.row.int(column).ok().map(|value| value.to_string());
         let big = |column| self.row.big(column).ok().map(|value| value.to_string());
         let id = |column| self.row.id(column).ok().map(|value| value.to_string());
+        let text = |column| self.row.text(column).ok();
         let parts = [
             int("shard_id"),
+            text("name"),
+            text("schedule"),
             id("case_id"),
             id("id"),
             int("step"),
@@ -430,6 +442,64 @@ impl<'r, R: Columns> Reader<'r, R> {
             workflow: self.text("name")?,
             created_at: self.time("created_at")?,
             open: self.unsigned("cases")?,
+        })
+    }
+
+    /// `from_version` is the version the row has.
+    pub(super) fn schedule(&self) -> Result<ScheduleRow, StoreError> {
+        let body = self.text("state")?;
+        let state: State =
+            serde_json::from_str(&body).map_err(|error| self.corrupt("state", error))?;
+        Ok(ScheduleRow {
+            shard: self.shard()?,
+            from_version: Some(self.unsigned("version")?),
+            state,
+            next_due_at: self.maybe_time("next_due_at")?,
+            changed_at: self.time("changed_at")?,
+        })
+    }
+
+    pub(super) fn schedule_run(&self) -> Result<ScheduleRunRow, StoreError> {
+        Ok(ScheduleRunRow {
+            shard: self.shard()?,
+            schedule: self.text("schedule")?,
+            run: Run {
+                key: RunKey {
+                    fire_at: self.time("fire_at")?,
+                    by_hand: self.read("by_hand", R::flag)?,
+                },
+                cause: self.parse("cause", |name| {
+                    Cause::ALL.into_iter().find(|it| it.as_str() == name)
+                })?,
+                due_at: self.time("due_at")?,
+                decided_at: self.time("decided_at")?,
+                outcome: self.parse("outcome", |name| {
+                    schedule::Outcome::ALL
+                        .into_iter()
+                        .find(|it| it.as_str() == name)
+                })?,
+                case: self.read("case_id", R::maybe_id)?.map(CaseId),
+                initiator: Actor(self.text("initiator")?),
+                reason: self.text("reason")?,
+            },
+        })
+    }
+
+    pub(super) fn schedule_change(&self) -> Result<ScheduleChangeRow, StoreError> {
+        Ok(ScheduleChangeRow {
+            shard: self.shard()?,
+            schedule: self.text("schedule")?,
+            change: ChangeRecord {
+                version: self.unsigned("version")?,
+                at: self.time("at")?,
+                by: Actor(self.text("actor")?),
+                operation: self.parse("operation", |name| {
+                    Operation::ALL.into_iter().find(|it| it.as_str() == name)
+                })?,
+                reason: self.text("reason")?,
+                detail: self.text("detail")?,
+            },
+            leaf: self.read("leaf", R::bytes)?,
         })
     }
 

@@ -12,6 +12,7 @@
 //! column that a step changes; `case_step` has one row an instance; `case_timer` is only inserted into and
 //! deleted from; `case_history` and `evidence` are append-only, and on PostgreSQL partitioned by month, so that what is
 //! old is dropped and not deleted; `inbox` holds what came from outside until a batch that used it deletes it.
+//! Schedules have tables and transactions of their own ([`ScheduleStore`]).
 
 mod batch;
 mod decode;
@@ -19,6 +20,7 @@ mod failure;
 mod migrate;
 mod node_rows;
 mod rows;
+mod schedules;
 mod search;
 
 pub mod postgres;
@@ -43,6 +45,10 @@ use crate::core::input::TimerTarget;
 pub use migrate::SHARDS_MAX;
 pub use node_rows::{Acquire, Heartbeat, Hint, NodeRow, ShardRow};
 pub use rows::{StoredCase, assemble, head_row, pause_row, state_row, step_row, stored_time};
+pub use schedules::{
+    NoSchedules, ScheduleBatch, ScheduleChangeRow, ScheduleRow, ScheduleRunRow, ScheduleStore,
+    Started, Whereabouts,
+};
 pub use search::{CaseFilter, Waiting, WorkFilter};
 
 /// The number of logical shards a new database gets; fixed for its life.
@@ -61,6 +67,9 @@ pub enum StoreError {
     /// A case was changed by somebody else since it was read. Reload it.
     #[error("case `{case}` is not at version {version} any more")]
     Stale { case: CaseId, version: u64 },
+    /// A schedule was changed by somebody else since it was read. Reload it.
+    #[error("schedule `{schedule}` is not at version {version} any more")]
+    StaleSchedule { schedule: String, version: u64 },
     #[error("cannot decode `{table}.{column}` for key `{key}`")]
     Corrupt {
         table: &'static str,
@@ -134,6 +143,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "pause",
         postgres: include_str!("../../../migrations/postgres/0006_pause.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0006_pause.sql"),
+    },
+    Migration {
+        version: 7,
+        name: "schedules",
+        postgres: include_str!("../../../migrations/postgres/0007_schedules.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0007_schedules.sql"),
     },
 ];
 
@@ -511,6 +526,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::TooNew`] when the database was written by a newer program.
     async fn migrate(&self, migrations: &[Migration], shards: u32) -> Result<(), StoreError>;
+
+    /// The part that keeps schedules. A store that has none refuses to be given any.
+    fn schedules(&self) -> &dyn ScheduleStore {
+        &NoSchedules
+    }
 
     /// The number of shards of this database.
     async fn shard_count(&self) -> Result<u32, StoreError>;

@@ -12,6 +12,7 @@ mod behaviour;
 mod hostile;
 mod operations;
 mod rights;
+mod schedules;
 
 use std::collections::BTreeSet;
 use std::path::Path;

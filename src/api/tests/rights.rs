@@ -46,6 +46,17 @@ fn body(path: &str) -> (&'static str, String) {
             json,
             json!({"operation": "retry", "reason": "b", "filter": {}}).to_string(),
         ),
+        "run" | "remove" => (json, json!({"reason": "b"}).to_string()),
+        "backfill" => (
+            json,
+            json!({"from": "2024-01-01T00:00:00Z", "to": "2024-01-02T00:00:00Z", "reason": "b"})
+                .to_string(),
+        ),
+        "nothing" => (
+            json,
+            json!({"workflow": "leaver", "cron": "0 0 29 2 *", "zone": "UTC", "subject": "b"})
+                .to_string(),
+        ),
         "signal" => (json, json!({"name": "b"}).to_string()),
         "reject" => (json, json!({"note": "b"}).to_string()),
         "0" => (json, json!({"approve": true}).to_string()),

@@ -11,7 +11,7 @@ use super::format::{Tone, paint};
 use super::{Context, Exit};
 
 /// The files, with the folders they lie in.
-pub const FILES: [(&str, &str); 11] = [
+pub const FILES: [(&str, &str); 12] = [
     ("README.md", include_str!("files/README.md")),
     ("tenure.yaml", include_str!("files/tenure.yaml")),
     ("sources/hr.yaml", include_str!("files/hr.yaml")),
@@ -33,6 +33,10 @@ pub const FILES: [(&str, &str); 11] = [
         include_str!("files/plugin.yaml.example"),
     ),
     ("policy/roles.yaml", include_str!("files/roles.yaml")),
+    (
+        "schedules/nightly-review.yaml.example",
+        include_str!("files/nightly-review.yaml.example"),
+    ),
     ("example/people-1.csv", include_str!("files/people-1.csv")),
     ("example/people-2.csv", include_str!("files/people-2.csv")),
 ];
@@ -148,10 +152,20 @@ mod tests {
     fn every_example_of_a_system_can_be_read() {
         for (name, text) in FILES
             .iter()
-            .filter(|(name, _)| name.ends_with(".yaml.example"))
+            .filter(|(name, _)| name.starts_with("systems/") && name.ends_with(".yaml.example"))
         {
             SystemConfig::load(name, text).unwrap_or_else(|problems| panic!("{problems}"));
         }
+    }
+
+    #[test]
+    fn the_example_of_a_schedule_can_be_read() {
+        let (name, text) = FILES
+            .iter()
+            .find(|(name, _)| name.starts_with("schedules/"))
+            .unwrap();
+        workflows::schedules::load(name, text, ["review"])
+            .unwrap_or_else(|problems| panic!("{problems}"));
     }
 
     #[test]

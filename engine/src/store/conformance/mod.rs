@@ -27,6 +27,8 @@ mod reads;
 #[cfg(test)]
 mod retention;
 #[cfg(test)]
+mod schedules;
+#[cfg(test)]
 mod search;
 #[cfg(test)]
 mod trouble;
@@ -320,6 +322,15 @@ mod of_a_schema {
         a_transition_is_recorded_once_whatever_its_time,
         room_is_made_again_and_again_and_by_many,
         an_older_database_gets_its_partitions;
+    schedules:
+        a_schedule_is_read_back_as_it_was_written,
+        schedules_are_found_by_shard,
+        a_lost_shard_writes_nothing_of_a_schedule,
+        a_stale_schedule_writes_nothing,
+        runs_are_listed_from_the_latest_and_the_oldest_are_forgotten,
+        the_cases_of_a_schedule_are_followed,
+        text_that_cannot_be_kept_is_refused_in_schedules_too,
+        a_schedule_is_written_by_the_owner_of_its_shard;
     trouble:
         a_damaged_row_is_named,
         a_closed_store_is_unavailable;

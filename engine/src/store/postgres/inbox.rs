@@ -65,7 +65,10 @@ pub(super) async fn put(pool: &PgPool, rows: &[InboxRow]) -> Result<(), StoreErr
     insert(&mut connection, rows).await
 }
 
-async fn insert(connection: &mut PgConnection, rows: &[InboxRow]) -> Result<(), StoreError> {
+pub(super) async fn insert(
+    connection: &mut PgConnection,
+    rows: &[InboxRow],
+) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
     }

@@ -13,6 +13,7 @@ mod leases;
 mod migrate;
 mod partitions;
 mod read;
+mod schedules;
 
 use std::collections::HashSet;
 use std::str::FromStr;
@@ -30,6 +31,7 @@ use crate::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 
 use self::hints::Hints;
 use super::failure::from_driver;
+use super::schedules::ScheduleStore;
 use super::{
     Acquire, Batch, Before, Bones, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten,
     Heartbeat, Hint, HistoryRow, InboxRow, Migration, NodeRow, ParkedRow, Projection, ReplyRow,
@@ -176,6 +178,10 @@ fn sqlstate(error: &sqlx::Error) -> Option<String> {
 impl Store for PostgresStore {
     async fn migrate(&self, migrations: &[Migration], shards: u32) -> Result<(), StoreError> {
         migrate::migrate(self, migrations, shards).await
+    }
+
+    fn schedules(&self) -> &dyn ScheduleStore {
+        self
     }
 
     async fn shard_count(&self) -> Result<u32, StoreError> {

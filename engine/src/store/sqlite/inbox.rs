@@ -57,7 +57,10 @@ pub(super) async fn put(writer: &Writer, rows: &[InboxRow]) -> Result<(), StoreE
     transaction.end(written).await
 }
 
-async fn insert(connection: &mut SqliteConnection, rows: &[InboxRow]) -> Result<(), StoreError> {
+pub(super) async fn insert(
+    connection: &mut SqliteConnection,
+    rows: &[InboxRow],
+) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
     }

@@ -13,6 +13,7 @@ mod leases;
 mod migrate;
 mod numbers;
 mod read;
+mod schedules;
 mod statements;
 mod writer;
 
@@ -31,6 +32,7 @@ use crate::core::admission::OpenCase;
 use crate::core::case::CaseState;
 use crate::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 
+use super::schedules::ScheduleStore;
 use super::{
     Acquire, Batch, Before, Bones, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten,
     Heartbeat, HistoryRow, InboxRow, Migration, NodeRow, ParkedRow, Projection, ReplyRow,
@@ -122,6 +124,10 @@ fn make_file(path: &Path) -> std::io::Result<()> {
 impl Store for SqliteStore {
     async fn migrate(&self, migrations: &[Migration], shards: u32) -> Result<(), StoreError> {
         migrate::migrate(&self.writer, migrations, shards).await
+    }
+
+    fn schedules(&self) -> &dyn ScheduleStore {
+        self
     }
 
     async fn shard_count(&self) -> Result<u32, StoreError> {
