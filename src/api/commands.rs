@@ -179,7 +179,7 @@ async fn step_index(
     Ok((step, case.definition.hash.clone()))
 }
 
-fn reason(given: String) -> Result<String, ApiError> {
+pub(super) fn reason(given: String) -> Result<String, ApiError> {
     if given.trim().is_empty() {
         return Err(ApiError::wrong(
             "/reason",

@@ -13,11 +13,13 @@ mod cases;
 mod commands;
 mod events;
 mod explain;
+mod exports;
 mod health;
 mod identities;
 mod imports;
 mod input;
 mod metrics;
+mod moves;
 mod nodes;
 pub mod problem;
 pub mod server;
@@ -146,6 +148,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(commands::cancel))
         .routes(routes!(commands::signal))
         .routes(routes!(commands::get))
+        .routes(routes!(moves::migrate))
+        .routes(routes!(exports::get))
         .routes(routes!(approvals::list))
         .routes(routes!(approvals::answer))
         .routes(routes!(tasks::list))

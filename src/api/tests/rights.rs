@@ -41,6 +41,7 @@ fn body(path: &str) -> (&'static str, String) {
         "events" => ("application/cloudevents+json", hire("1", "E1").to_string()),
         "imports?source=hr" => ("text/csv", String::new()),
         "skip" => (json, json!({"step": "a", "reason": "b"}).to_string()),
+        "migrate" => (json, json!({"reason": "b"}).to_string()),
         "cancel" => (json, json!({"reason": "b"}).to_string()),
         "signal" => (json, json!({"name": "b"}).to_string()),
         "reject" => (json, json!({"note": "b"}).to_string()),
