@@ -315,6 +315,7 @@ impl Batch {
     pub fn retain_shards(&mut self, kept: impl Fn(ShardId) -> bool) {
         self.leases.retain(|row| kept(row.shard));
         self.heads.retain(|row| kept(row.shard));
+        self.rebuilt.retain(|row| kept(row.shard));
         self.states.retain(|row| kept(row.shard));
         self.steps.retain(|row| kept(row.shard));
         self.history.retain(|row| kept(row.shard));
@@ -574,7 +575,8 @@ pub trait Store: Send + Sync {
         limit: u32,
     ) -> Result<Vec<CaseSummary>, StoreError>;
 
-    /// How many cases there are by workflow and state.
+    /// How many cases there are by workflow and state: the open ones counted now, the closed ones by the batches that
+    /// closed them.
     async fn counts(&self) -> Result<Vec<(String, CaseState, u64)>, StoreError>;
 
     async fn history(&self, shard: ShardId, case: CaseId) -> Result<Vec<HistoryRow>, StoreError>;
