@@ -129,6 +129,12 @@ pub const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../../../migrations/postgres/0005_retention.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0005_retention.sql"),
     },
+    Migration {
+        version: 6,
+        name: "counts",
+        postgres: include_str!("../../../migrations/postgres/0006_counts.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0006_counts.sql"),
+    },
 ];
 
 /// Up to when what is over may be forgotten; `None` is never. What belongs to an open case always stays.
