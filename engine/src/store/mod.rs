@@ -150,6 +150,12 @@ pub const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../../../migrations/postgres/0007_schedules.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0007_schedules.sql"),
     },
+    Migration {
+        version: 8,
+        name: "counts",
+        postgres: include_str!("../../../migrations/postgres/0008_counts.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0008_counts.sql"),
+    },
 ];
 
 /// Up to when what is over may be forgotten; `None` is never. What belongs to an open case always stays.
@@ -378,6 +384,7 @@ impl Batch {
     pub fn retain_shards(&mut self, kept: impl Fn(ShardId) -> bool) {
         self.leases.retain(|row| kept(row.shard));
         self.heads.retain(|row| kept(row.shard));
+        self.rebuilt.retain(|row| kept(row.shard));
         self.states.retain(|row| kept(row.shard));
         self.steps.retain(|row| kept(row.shard));
         self.history.retain(|row| kept(row.shard));
@@ -671,7 +678,8 @@ pub trait Store: Send + Sync {
         limit: u32,
     ) -> Result<Vec<ParkedRow>, StoreError>;
 
-    /// How many cases there are by workflow and state.
+    /// How many cases there are by workflow and state: the open ones counted now, the closed ones by the batches that
+    /// closed them.
     async fn counts(&self) -> Result<Vec<(String, CaseState, u64)>, StoreError>;
 
     async fn history(&self, shard: ShardId, case: CaseId) -> Result<Vec<HistoryRow>, StoreError>;
