@@ -27,7 +27,7 @@
 //! | needs human | asking |
 //! | answer lost | waiting, then read back; unknown if the case is ending |
 //! | not applied (read back) | the next attempt, at once; cancelled if the case is ending |
-//! | not sent | cancelled if the case is ending, else the next attempt |
+//! | not sent | cancelled if the case is ending, else the next attempt; a read-back that was not sent: unknown if the case is ending |
 //! | failed: retry | waiting; when the budget is spent as permanent |
 //! | failed: system away, not before | waiting, counted against nothing |
 //! | failed: permanent | park -> parked; forward -> parked, others go on; undo -> failed, case undoes |
@@ -673,6 +673,16 @@ impl Machine<'_> {
                     self.wait(place, due, mode.read_back(), WaitReason::AnswerLost, None);
                 }
             }
+            // What was to be found out is not found out: an earlier attempt may have had its effect.
+            AttemptResult::NotSent if !matches!(mode, Mode::Do | Mode::Undo) => {
+                if ending && !mode.is_undo() {
+                    let reason = "the case ended before it was read back".to_owned();
+                    self.emit(Event::Unknown { place, reason });
+                    self.decision.outcomes.push(place);
+                } else {
+                    self.attempt(place, attempt + 1, mode, None);
+                }
+            }
             AttemptResult::NotApplied | AttemptResult::NotSent => {
                 if ending && !mode.is_undo() {
                     self.emit(Event::Cancelled { place });
@@ -688,10 +698,8 @@ impl Machine<'_> {
     }
 
     fn failed(&mut self, place: Place, mode: Mode, failure: Failure) {
-        // A read-back that failed knows nothing: the effect may be there, so it can only be asked again.
-        let reads_back = matches!(mode, Mode::ReadBack | Mode::UndoReadBack);
         if self.case.ending.is_some() && !mode.is_undo() {
-            if reads_back {
+            if is_unknown(&mode, &failure) {
                 self.emit(Event::Unknown {
                     place,
                     reason: failure.message,
@@ -753,8 +761,7 @@ impl Machine<'_> {
     fn permanent(&mut self, place: Place, mode: Mode, failure: Failure) {
         let undoes = self.case.definition.on_failure == OnFailure::Undo && !mode.is_undo();
         // An unknown effect cannot be left behind: somebody has to look before anything is undone.
-        let unknown = matches!(mode, Mode::ReadBack);
-        if undoes && !unknown {
+        if undoes && !is_unknown(&mode, &failure) {
             let reason = failure.message.clone();
             self.emit(Event::Failed { place, failure });
             self.end(Ending::Undoing, Actor::engine(), reason, None);
@@ -1315,6 +1322,16 @@ impl Machine<'_> {
             }
             other => self.decision.rows.extend(other.place().map(Row::Instance)),
         }
+    }
+}
+
+/// Whether the effect may be there although this attempt failed. A read-back that failed knows nothing. A system
+/// that was asked after what it accepted knows that it failed only if it says so for good.
+fn is_unknown(mode: &Mode, failure: &Failure) -> bool {
+    match mode {
+        Mode::ReadBack | Mode::UndoReadBack => true,
+        Mode::Poll { .. } => failure.class != FailureClass::Permanent,
+        Mode::Do | Mode::Undo => false,
     }
 }
 
