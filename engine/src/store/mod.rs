@@ -315,6 +315,7 @@ impl Batch {
     pub fn retain_shards(&mut self, kept: impl Fn(ShardId) -> bool) {
         self.leases.retain(|row| kept(row.shard));
         self.heads.retain(|row| kept(row.shard));
+        self.rebuilt.retain(|row| kept(row.shard));
         self.states.retain(|row| kept(row.shard));
         self.steps.retain(|row| kept(row.shard));
         self.history.retain(|row| kept(row.shard));
