@@ -44,7 +44,7 @@
 //! | needs human | asking |
 //! | answer lost | waiting, then read back; unknown if the case is ending |
 //! | not applied (read back) | the next attempt, at once; cancelled if the case is ending (an undo: done, as before) |
-//! | not sent | cancelled if the case is ending (an undo: done, as before), else the next attempt |
+//! | not sent | cancelled if the case is ending (an undo: done, as before), else the next attempt; a read-back that was not sent: unknown if the case is ending |
 //! | failed: retry | waiting; when the budget is spent as permanent |
 //! | failed: system away, not before | waiting, counted against nothing |
 //! | failed: permanent | park -> parked; forward -> parked, others go on; undo -> failed, case undoes |
@@ -753,6 +753,18 @@ impl Machine<'_> {
                     self.wait(place, due, mode.read_back(), WaitReason::AnswerLost, None);
                 }
             }
+            // What was to be found out is not found out: an earlier attempt may have had its effect.
+            AttemptResult::NotSent if !matches!(mode, Mode::Do | Mode::Undo) => {
+                if ending {
+                    let reason = "the case ended before it was read back".to_owned();
+                    self.emit(Event::Unknown { place, reason });
+                    self.decision.outcomes.push(place);
+                } else if self.case.paused.is_some() {
+                    self.wait(place, self.now, mode, WaitReason::Paused, None);
+                } else {
+                    self.attempt(place, attempt + 1, mode, None);
+                }
+            }
             AttemptResult::NotApplied | AttemptResult::NotSent => {
                 let next = if mode.is_undo() { Mode::Undo } else { Mode::Do };
                 if ending && mode.is_undo() {
@@ -760,11 +772,6 @@ impl Machine<'_> {
                 } else if ending {
                     self.emit(Event::Cancelled { place });
                 } else if self.case.paused.is_some() {
-                    // An attempt that did not leave is made as what it was: a read-back stays one.
-                    let next = match result {
-                        AttemptResult::NotSent => mode,
-                        _ => next,
-                    };
                     self.wait(place, self.now, next, WaitReason::Paused, None);
                 } else {
                     self.attempt(place, attempt + 1, next, None);
@@ -777,12 +784,10 @@ impl Machine<'_> {
     }
 
     fn failed(&mut self, place: Place, mode: Mode, failure: Failure) {
-        // A read-back that failed knows nothing: the effect may be there, so it can only be asked again.
-        let reads_back = matches!(mode, Mode::ReadBack | Mode::UndoReadBack);
         if self.case.ending.is_some() {
             if mode == Mode::Undo {
                 self.emit(Event::UndoStopped { place });
-            } else if reads_back {
+            } else if is_unknown(&mode, &failure) {
                 self.emit(Event::Unknown {
                     place,
                     reason: failure.message,
@@ -844,8 +849,7 @@ impl Machine<'_> {
     fn permanent(&mut self, place: Place, mode: Mode, failure: Failure) {
         let undoes = self.case.definition.on_failure == OnFailure::Undo && !mode.is_undo();
         // An unknown effect cannot be left behind: somebody has to look before anything is undone.
-        let unknown = matches!(mode, Mode::ReadBack);
-        if undoes && !unknown {
+        if undoes && !is_unknown(&mode, &failure) {
             let reason = failure.message.clone();
             self.emit(Event::Failed { place, failure });
             self.end(Ending::Undoing, Actor::engine(), reason, None);
@@ -1307,6 +1311,16 @@ impl Machine<'_> {
             }
             other => self.decision.rows.extend(other.place().map(Row::Instance)),
         }
+    }
+}
+
+/// Whether the effect may be there although this attempt failed. A read-back that failed knows nothing. A system
+/// that was asked after what it accepted knows that it failed only if it says so for good.
+fn is_unknown(mode: &Mode, failure: &Failure) -> bool {
+    match mode {
+        Mode::ReadBack | Mode::UndoReadBack => true,
+        Mode::Poll { .. } => failure.class != FailureClass::Permanent,
+        Mode::Do | Mode::Undo => false,
     }
 }
 

@@ -346,6 +346,47 @@ fn after_a_take_over_every_attempt_in_flight_is_read_back() {
 }
 
 #[test]
+fn a_case_that_ends_before_a_read_back_left_does_not_know_its_effect() {
+    let mut case = case_of("name: t\nsteps:\n  - {id: a, uses: x}\n");
+    drive(&mut case, vec![Input::Start, Input::Recovered]);
+    let cancel = Input::Cancel {
+        by: Actor("user:x".into()),
+        reason: "no".into(),
+    };
+    let names = drive(
+        &mut case,
+        vec![cancel, finished(0, 0, 2, AttemptResult::NotSent)],
+    );
+    assert_eq!(names, ["ending", "unknown", "closed"]);
+}
+
+#[test]
+fn what_a_system_accepted_is_not_failed_because_it_cannot_be_asked() {
+    let text = "name: t\non_failure: undo\nsteps:\n  - {id: a, uses: x, retry: {attempts: 1}}\n";
+    let accepted = || AttemptResult::Accepted {
+        handle: "h".into(),
+        poll_after_ms: 0,
+        proof: Proof::default(),
+    };
+    for (class, expected) in [
+        (FailureClass::Retry, vec!["parked"]),
+        (
+            FailureClass::Permanent,
+            vec!["failed", "ending", "undo_started", "closed"],
+        ),
+    ] {
+        let mut case = case_of(text);
+        let begin = vec![Input::Start, finished(0, 0, 1, accepted())];
+        drive(&mut case, begin);
+        let target = TimerTarget::Instance(Place::new(StepIndex(0), 0));
+        let due = Input::TimerDue { target, due: now() };
+        drive(&mut case, vec![due]);
+        let names = drive(&mut case, vec![finished(0, 0, 2, failed(class))]);
+        assert_eq!(names, expected);
+    }
+}
+
+#[test]
 fn an_approval_needs_its_quorum_of_different_people() {
     let mut case = all_kinds("forward");
     drive(

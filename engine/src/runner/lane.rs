@@ -675,10 +675,8 @@ impl Lane {
 
     async fn take_timers(&mut self) -> Result<(), StoreError> {
         let now = self.parts.clock.now();
-        if self.shards.working().is_empty() {
-            return Ok(());
-        }
-        if now + TimeDelta::milliseconds(HORIZON_MS / 2) > self.horizon {
+        let works = !self.shards.working().is_empty();
+        if works && now + TimeDelta::milliseconds(HORIZON_MS / 2) > self.horizon {
             let until = now + TimeDelta::milliseconds(HORIZON_MS);
             let rows = self
                 .parts
@@ -701,6 +699,8 @@ impl Lane {
             let Some(Reverse(timer)) = self.timers.pop() else {
                 break;
             };
+            // Of a shard that is being given up: the next owner finds it. Left here it would wake the lane at once, again
+            // and again.
             if !self.shards.works(timer.shard) {
                 continue;
             }
@@ -1345,6 +1345,8 @@ impl Lane {
         ]
         .into_iter()
         .flatten()
+        // Whoever drains takes neither timers nor work from a queue: what is due would wake it for nothing, at once.
+        .filter(|_| !draining)
         {
             pause = pause.min((moment - now).to_std().unwrap_or(Duration::ZERO));
         }

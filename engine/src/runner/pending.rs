@@ -5,11 +5,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
 
 use crate::core::Timestamp;
-use crate::core::case::{Case, InstanceState};
+use crate::core::case::Case;
 use crate::core::decide::{Decision, Row};
 use crate::core::definition::Work;
 use crate::core::event::Event;
-use crate::core::id::{CaseId, Place, ShardId};
+use crate::core::id::{CaseId, ShardId};
 use crate::evidence::{Cause, leaf};
 use crate::store::{
     Batch, EvidenceRow, HistoryRow, Outcome, OutcomeKind, RebuiltRow, ReplyRow, StepEnding,
@@ -168,8 +168,8 @@ impl Pending {
             at: now,
             leaf: leaf(case, cause, &decision.events, now),
         });
-        for place in &decision.outcomes {
-            self.batch.outcomes.extend(step_outcome(case, *place, now));
+        for event in &decision.events {
+            self.batch.outcomes.extend(step_outcome(case, event, now));
         }
         if case.state.is_closed() {
             self.batch.outcomes.push(outcome(
@@ -269,17 +269,19 @@ fn outcome(case: &Case, at: Timestamp, kind: OutcomeKind) -> Outcome {
 }
 
 /// What a finished action is for the layer above; a built-in step is nothing to it.
-fn step_outcome(case: &Case, place: Place, at: Timestamp) -> Option<Outcome> {
+///
+/// The event says how it ended, not the state: what was done may be on its way back in the same transition.
+fn step_outcome(case: &Case, event: &Event, at: Timestamp) -> Option<Outcome> {
+    let (place, ending) = match event {
+        Event::Done { place, .. } => (*place, StepEnding::Done),
+        Event::Undone { place } => (*place, StepEnding::Undone),
+        Event::Unknown { place, .. } => (*place, StepEnding::Unknown),
+        _ => return None,
+    };
     let step = case.step(place.step)?;
     let instance = case.instance(place)?;
     let Work::Action { uses, .. } = &step.work else {
         return None;
-    };
-    let ending = match instance.state {
-        InstanceState::Done => StepEnding::Done,
-        InstanceState::Undone => StepEnding::Undone,
-        InstanceState::Unknown => StepEnding::Unknown,
-        _ => return None,
     };
     Some(outcome(
         case,
@@ -295,4 +297,95 @@ fn step_outcome(case: &Case, place: Place, at: Timestamp) -> Option<Outcome> {
             verification: instance.verification.clone(),
         },
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::core::case::{Failure, FailureClass, NewCase, Verification};
+    use crate::core::decide::decide;
+    use crate::core::definition::Definition;
+    use crate::core::id::{Actor, Place, StepIndex, Subject};
+    use crate::core::input::{AttemptResult, Input};
+    use crate::core::proof::Proof;
+
+    const TEXT: &str = "
+name: t
+on_failure: undo
+steps:
+  - {id: a, uses: make, needs: [], undo: {uses: unmake}}
+  - {id: b, uses: fail, needs: []}
+";
+
+    /// Found by simulation: the layer above never learned of it, and so of nothing to look after if the undo fails.
+    #[test]
+    fn what_is_taken_back_at_once_is_told_as_done_first() {
+        let now = "2026-03-01T12:00:00Z".parse().unwrap();
+        let mut case = Case::new(NewCase {
+            id: CaseId(Uuid::from_u128(7)),
+            shard: ShardId(0),
+            subject: Subject("ada".into()),
+            definition: Arc::new(Definition::parse("t.yaml", TEXT, &[], &|_| true).unwrap()),
+            generation: 0,
+            input: Arc::new(json!({})),
+            salt: [0; 16],
+            initiator: Actor::engine(),
+            effective_at: None,
+            received_at: now,
+            created_at: now,
+        });
+        let finished = |step, result| Input::AttemptFinished {
+            place: Place::new(StepIndex(step), 0),
+            attempt: 1,
+            result: Box::new(result),
+        };
+        let failed = AttemptResult::Failed {
+            failure: Failure {
+                kind: "denied".into(),
+                message: "no".into(),
+                class: FailureClass::Permanent,
+            },
+            proof: Proof::default(),
+        };
+        let succeeded = AttemptResult::Succeeded {
+            output: json!({"id": "x"}),
+            verification: Verification::Verified,
+            proof: Proof::default(),
+        };
+        let cause = Cause {
+            input: "attempt_finished",
+            by: Actor::engine(),
+            outcome: None,
+            place: None,
+            attempt: None,
+            reason: None,
+            approver: None,
+            proof: None,
+        };
+        decide(&mut case, Input::Start, now).unwrap();
+        decide(&mut case, finished(1, failed), now).unwrap();
+        let decision = decide(&mut case, finished(0, succeeded), now).unwrap();
+        let mut pending = Pending::default();
+        pending
+            .transition(&case, case.version - 1, &decision, &cause, now)
+            .unwrap();
+        let told: Vec<_> = pending
+            .batch
+            .outcomes
+            .iter()
+            .map(|outcome| &outcome.kind)
+            .collect();
+        assert!(
+            matches!(
+                told.as_slice(),
+                [OutcomeKind::Step { ending: StepEnding::Done, output, .. }] if output["id"] == "x"
+            ),
+            "{told:?}"
+        );
+    }
 }
