@@ -27,7 +27,7 @@ const SHOWN_MAX: usize = 200;
 #[into_params(parameter_in = Query)]
 pub struct ListParameters {
     /// States, separated by commas: `queued`, `running`, `parked`, `undoing`, `ending`, `succeeded`, `unverified`,
-    /// `incomplete`, `undone`, `cancelled`, `preempted`.
+    /// `incomplete`, `undone`, `cancelled`, `preempted`, `superseded`.
     #[serde(default)]
     state: Option<String>,
     #[serde(default)]
@@ -106,6 +106,8 @@ pub struct Summary {
     generation: u32,
     lane: &'static str,
     state: &'static str,
+    /// A person holds it; it starts nothing until it is resumed.
+    paused: bool,
     initiator: String,
     in_flight: u32,
     parked: u32,
@@ -131,6 +133,7 @@ impl From<CaseSummary> for Summary {
             generation: head.generation,
             lane: head.lane.as_str(),
             state: state.state.as_str(),
+            paused: state.paused.is_some(),
             initiator: head.initiator.0,
             in_flight: state.in_flight,
             parked: state.parked,

@@ -1,4 +1,5 @@
-//! What people do to cases: retry, skip, cancel, signal; and the sending of commands for the other resources.
+//! What people do to cases: retry, skip, cancel, pause, resume, rerun, undo, signal; and the sending of commands
+//! for the other resources.
 //!
 //! A command is durable before it is answered. The answer waits a moment for the owner of the case to carry it
 //! out: 200 when it was, 409 when the case did not allow it, 202 when it is still on its way; then the command has
@@ -54,6 +55,8 @@ pub struct RetryBody {
     step: Option<String>,
     /// One instance of the step.
     instance: Option<u32>,
+    /// Why; it stands in the evidence.
+    reason: String,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -71,6 +74,24 @@ pub struct SkipBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CancelBody {
+    reason: String,
+    /// End it at once, whatever is in flight or broken; what is in flight is recorded as unknown.
+    #[serde(default)]
+    force: bool,
+}
+
+/// Why; it stands in the history and the evidence.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReasonBody {
+    reason: String,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RerunBody {
+    /// The step, by its id.
+    step: String,
     reason: String,
 }
 
@@ -227,15 +248,13 @@ pub(super) async fn retry(
         .zip(body.instance)
         .map(|(step, instance)| Place::new(step, instance));
     let step = step.filter(|_| place.is_none());
-    send(
-        &api,
-        &headers,
-        case,
-        shard,
-        definition,
-        Command::Retry { place, step, by },
-    )
-    .await
+    let command = Command::Retry {
+        place,
+        step,
+        by,
+        reason: input::text("/reason", body.reason)?,
+    };
+    send(&api, &headers, case, shard, definition, command).await
 }
 
 /// Give work up
@@ -277,18 +296,99 @@ pub(super) async fn cancel(
     input::Json(body): input::Json<CancelBody>,
 ) -> Result<Response, ApiError> {
     let (by, case, shard) = sender(&api, &caller, id).await?;
-    send(
-        &api,
-        &headers,
-        case,
-        shard,
-        None,
-        Command::Cancel {
-            by,
-            reason: reason(body.reason)?,
-        },
-    )
-    .await
+    let reason = reason(body.reason)?;
+    let command = if body.force {
+        Command::Terminate { by, reason }
+    } else {
+        Command::Cancel { by, reason }
+    };
+    send(&api, &headers, case, shard, None, command).await
+}
+
+/// Hold a case: it starts nothing until it is resumed
+///
+/// What is in flight comes back and is recorded. Timers that come due meanwhile act at resume.
+#[utoipa::path(
+    post, path = "/v1/cases/{id}/pause", tag = "cases", security(("token" = ["operate"])), params(("id" = Uuid, Path)),
+    request_body = ReasonBody,
+    responses((status = 200, body = CommandState), (status = 202, body = CommandState), (status = 404, body = Problem), (status = 409, body = Problem))
+)]
+pub(super) async fn pause(
+    State(api): Shares,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+    headers: HeaderMap,
+    input::Json(body): input::Json<ReasonBody>,
+) -> Result<Response, ApiError> {
+    let (by, case, shard) = sender(&api, &caller, id).await?;
+    let reason = reason(body.reason)?;
+    let command = Command::Pause { by, reason };
+    send(&api, &headers, case, shard, None, command).await
+}
+
+/// Let a paused case go on
+#[utoipa::path(
+    post, path = "/v1/cases/{id}/resume", tag = "cases", security(("token" = ["operate"])), params(("id" = Uuid, Path)),
+    request_body = ReasonBody,
+    responses((status = 200, body = CommandState), (status = 202, body = CommandState), (status = 404, body = Problem), (status = 409, body = Problem))
+)]
+pub(super) async fn resume(
+    State(api): Shares,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+    headers: HeaderMap,
+    input::Json(body): input::Json<ReasonBody>,
+) -> Result<Response, ApiError> {
+    let (by, case, shard) = sender(&api, &caller, id).await?;
+    let reason = reason(body.reason)?;
+    let command = Command::Resume { by, reason };
+    send(&api, &headers, case, shard, None, command).await
+}
+
+/// Plan a step, and everything behind it, anew
+///
+/// Their effects are made again, under keys of their own. A closed case stays closed.
+#[utoipa::path(
+    post, path = "/v1/cases/{id}/rerun", tag = "cases", security(("token" = ["operate"])), params(("id" = Uuid, Path)),
+    request_body = RerunBody,
+    responses((status = 200, body = CommandState), (status = 202, body = CommandState), (status = 404, body = Problem), (status = 409, body = Problem))
+)]
+pub(super) async fn rerun(
+    State(api): Shares,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+    headers: HeaderMap,
+    input::Json(body): input::Json<RerunBody>,
+) -> Result<Response, ApiError> {
+    let (by, case, shard) = sender(&api, &caller, id).await?;
+    let (step, definition) = step_index(&api, case, &body.step).await?;
+    let command = Command::Rerun {
+        step,
+        by,
+        reason: reason(body.reason)?,
+    };
+    send(&api, &headers, case, shard, Some(definition), command).await
+}
+
+/// Take back what a case did, last first
+///
+/// 409 for a workflow that only goes forward: a leaver is never undone.
+#[utoipa::path(
+    post, path = "/v1/cases/{id}/undo", tag = "cases", security(("token" = ["operate"])), params(("id" = Uuid, Path)),
+    request_body = ReasonBody,
+    responses((status = 200, body = CommandState), (status = 202, body = CommandState), (status = 404, body = Problem), (status = 409, body = Problem))
+)]
+pub(super) async fn undo(
+    State(api): Shares,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+    headers: HeaderMap,
+    input::Json(body): input::Json<ReasonBody>,
+) -> Result<Response, ApiError> {
+    let (by, case, shard) = sender(&api, &caller, id).await?;
+    let reason = reason(body.reason)?;
+    let command = Command::Undo { by, reason };
+    send(&api, &headers, case, shard, None, command).await
 }
 
 /// Send a signal that a step waits for

@@ -117,6 +117,7 @@ impl WaitKind {
     #[must_use]
     pub fn told(self) -> &'static str {
         match self {
+            Self::Paused => "paused",
             Self::Parked => "parked",
             Self::Approval => "waiting for an approval",
             Self::Task => "waiting for a task",

@@ -37,6 +37,8 @@ pub struct CaseView {
     pub lane: &'static str,
     pub state: &'static str,
     pub ending: Option<&'static str>,
+    /// Who holds the case; it starts nothing until it is resumed.
+    pub paused: Option<PauseView>,
     pub initiator: String,
     pub received_at: DateTime<Utc>,
     pub effective_at: Option<DateTime<Utc>>,
@@ -47,6 +49,13 @@ pub struct CaseView {
     pub input: Value,
     pub waits: Vec<Wait>,
     pub steps: Vec<StepView>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct PauseView {
+    pub at: DateTime<Utc>,
+    pub by: String,
+    pub reason: String,
 }
 
 /// One reason why a case does not go on, or what it is doing.
@@ -68,6 +77,7 @@ pub struct Wait {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitKind {
+    Paused,
     Parked,
     Approval,
     Task,
@@ -92,6 +102,8 @@ pub struct StepView {
     pub verified: usize,
     pub attested: usize,
     pub unverified: usize,
+    /// Instances of earlier runs of the step: what they did stands in the timeline.
+    pub earlier: usize,
     pub failure: Option<String>,
     pub started_at: Option<DateTime<Utc>>,
     pub finished_at: Option<DateTime<Utc>>,
@@ -130,10 +142,11 @@ pub fn view(case: &Case, surroundings: &Surroundings) -> CaseView {
         generation: case.generation,
         lane: case.definition.lane.as_str(),
         state: case.state.as_str(),
-        ending: case.ending.map(|ending| match ending {
-            Ending::Cancelled => "cancelled",
-            Ending::Preempted => "preempted",
-            Ending::Undoing => "undoing",
+        ending: case.ending.map(Ending::as_str),
+        paused: case.paused.as_ref().map(|pause| PauseView {
+            at: pause.at,
+            by: pause.by.0.clone(),
+            reason: pause.reason.clone(),
         }),
         initiator: case.initiator.0.clone(),
         received_at: case.received_at,
@@ -151,7 +164,7 @@ pub fn view(case: &Case, surroundings: &Surroundings) -> CaseView {
 fn step_view(step: &Step, run: &StepRun) -> StepView {
     let mut counts = BTreeMap::new();
     let (mut verified, mut attested, mut unverified) = (0, 0, 0);
-    for instance in &run.instances {
+    for instance in run.present() {
         *counts.entry(instance.state.as_str()).or_insert(0) += 1;
         match instance.verification {
             Some(Verification::Verified) => verified += 1,
@@ -160,7 +173,7 @@ fn step_view(step: &Step, run: &StepRun) -> StepView {
             Some(Verification::NotNeeded) | None => {}
         }
     }
-    let changes = run.instances.iter().map(|instance| instance.changed_at);
+    let changes = run.present().iter().map(|instance| instance.changed_at);
     StepView {
         id: step.id.clone(),
         uses: step.work.uses().to_owned(),
@@ -171,6 +184,7 @@ fn step_view(step: &Step, run: &StepRun) -> StepView {
         verified,
         attested,
         unverified,
+        earlier: usize::try_from(run.first).unwrap_or(usize::MAX),
         failure: run.failure.as_ref().map(|failure| failure.message.clone()),
         started_at: None,
         finished_at: run.state.is_finished().then(|| changes.max()).flatten(),
@@ -178,6 +192,7 @@ fn step_view(step: &Step, run: &StepRun) -> StepView {
             .instances
             .iter()
             .enumerate()
+            .skip(usize::try_from(run.first).unwrap_or(usize::MAX))
             .map(|(index, instance)| InstanceView {
                 index: u32::try_from(index).unwrap_or(u32::MAX),
                 label: label(&instance.item, &instance.with),
@@ -223,6 +238,23 @@ fn system_of(instance: &Instance) -> Option<&str> {
 /// Everything the case waits for, what needs a person first.
 fn waits(case: &Case, surroundings: &Surroundings) -> Vec<Wait> {
     let mut waits = Vec::new();
+    if let Some(pause) = &case.paused {
+        waits.push(Wait {
+            step: None,
+            instance: None,
+            label: String::new(),
+            kind: WaitKind::Paused,
+            why: format!(
+                "paused by {}: {}{}",
+                pause.by.0,
+                pause.reason,
+                held_back(case)
+            ),
+            since: Some(pause.at),
+            next_at: None,
+            needs_person: true,
+        });
+    }
     if case.state == CaseState::Queued {
         let ahead: Vec<String> = surroundings
             .ahead
@@ -257,8 +289,34 @@ fn waits(case: &Case, surroundings: &Surroundings) -> Vec<Wait> {
             }
         }
     }
+    if case.paused.is_some() {
+        // Nothing of it happens by itself.
+        for wait in &mut waits {
+            wait.next_at = None;
+        }
+    }
     waits.sort_by_key(|wait| (wait.kind, wait.next_at));
     waits
+}
+
+/// What a paused case would do.
+fn held_back(case: &Case) -> String {
+    let unfinished = |run: &StepRun| !run.state.is_finished() && run.state != StepState::Cancelled;
+    let steps: Vec<&str> = case
+        .definition
+        .steps
+        .iter()
+        .zip(&case.steps)
+        .filter(|(_, run)| unfinished(run))
+        .map(|(step, _)| step.id.as_str())
+        .collect();
+    if steps.is_empty() {
+        return String::new();
+    }
+    match case.state {
+        CaseState::Undoing => "; it does not go on taking back what it did".to_owned(),
+        _ => format!("; held back: {}", steps.join(", ")),
+    }
 }
 
 fn step_wait(step: &Step, run: &StepRun, surroundings: &Surroundings) -> Option<Wait> {
@@ -447,6 +505,11 @@ fn waiting(
             format!("the answer was lost and will be read back: {failure}"),
             Some(due),
         ),
+        WaitReason::Paused => (
+            WaitKind::Retry,
+            "did not leave, because the case was paused".to_owned(),
+            Some(due),
+        ),
     }
 }
 
@@ -607,7 +670,8 @@ fn step_of(event: &Event) -> Option<StepIndex> {
         | Event::StepPlanning { step }
         | Event::StepPlanned { step, .. }
         | Event::StepSkipped { step, .. }
-        | Event::StepStuck { step, .. } => Some(*step),
+        | Event::StepStuck { step, .. }
+        | Event::StepRerun { step, .. } => Some(*step),
         _ => None,
     }
 }
@@ -654,6 +718,7 @@ fn told(event: &Event) -> Option<String> {
                 WaitReason::NotBefore => "told to come back",
                 WaitReason::Accepted => "accepted by the system",
                 WaitReason::AnswerLost => "answer lost",
+                WaitReason::Paused => return Some("held back: the case is paused".to_owned()),
             };
             let detail = failure
                 .as_ref()
@@ -677,18 +742,28 @@ fn told(event: &Event) -> Option<String> {
         Event::Cancelled { .. } => "cancelled".to_owned(),
         Event::Unknown { reason, .. } => format!("left unknown: {reason}"),
         Event::Undone { .. } => "taken back".to_owned(),
+        Event::UndoStopped { .. } => "not taken back after all".to_owned(),
         Event::DeadlinePassed { escalate_to } => match escalate_to {
             Some(who) => format!("deadline passed; {who} was told"),
             None => "deadline passed".to_owned(),
         },
         Event::Ending {
-            ending, by, reason, ..
+            ending,
+            by,
+            reason,
+            forced,
+            ..
         } => match ending {
+            Ending::Cancelled if *forced => format!("ended by force by {}: {reason}", by.0),
             Ending::Cancelled => format!("cancelled by {}: {reason}", by.0),
             Ending::Preempted => format!("pre-empted: {reason}"),
+            Ending::Superseded => format!("superseded: {reason}"),
             Ending::Undoing => format!("will take back what it did: {reason}"),
         },
         Event::UndoStarted => "takes back what it did".to_owned(),
+        Event::Paused { by, reason } => format!("paused by {}: {reason}", by.0),
+        Event::Resumed { by, reason } => format!("resumed by {}: {reason}", by.0),
+        Event::StepRerun { by, reason, .. } => format!("runs again for {}: {reason}", by.0),
         Event::Closed { state } => format!("closed, {}", state.as_str()),
         Event::Migrated {
             from,

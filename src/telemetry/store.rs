@@ -10,9 +10,10 @@ use engine::core::admission::OpenCase;
 use engine::core::case::{CaseState, Verification};
 use engine::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 use engine::store::{
-    Acquire, Batch, Before, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten, Heartbeat,
-    Hint, HistoryRow, InboxRow, Migration, NodeRow, Outcome, OutcomeKind, Projection, ReplyRow,
-    ShardLease, ShardRow, StepEnding, Store, StoreError, StoredCase, TimerRow, VersionRow, Work,
+    Acquire, Batch, Before, Bones, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten,
+    Heartbeat, Hint, HistoryRow, InboxRow, Migration, NodeRow, Outcome, OutcomeKind, ParkedRow,
+    Projection, ReplyRow, ShardLease, ShardRow, StepEnding, Store, StoreError, StoredCase,
+    Termination, TimerRow, VersionRow, Work,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -186,6 +187,14 @@ impl Store for ObservedStore {
         self.inner.load(shard, case).await
     }
 
+    async fn bones(&self, shard: ShardId, case: CaseId) -> Result<Option<Bones>, StoreError> {
+        self.inner.bones(shard, case).await
+    }
+
+    async fn terminate(&self, end: &Termination) -> Result<(), StoreError> {
+        self.inner.terminate(end).await
+    }
+
     async fn locate(&self, case: CaseId) -> Result<Option<ShardId>, StoreError> {
         self.inner.locate(case).await
     }
@@ -239,6 +248,14 @@ impl Store for ObservedStore {
         limit: u32,
     ) -> Result<Vec<CaseSummary>, StoreError> {
         self.inner.list(filter, after, limit).await
+    }
+
+    async fn parked(
+        &self,
+        after: Option<ParkedRow>,
+        limit: u32,
+    ) -> Result<Vec<ParkedRow>, StoreError> {
+        self.inner.parked(after, limit).await
     }
 
     async fn counts(&self) -> Result<Vec<(String, CaseState, u64)>, StoreError> {

@@ -5,6 +5,7 @@
 //! | any | none | starts |
 //! | any | some it does not pre-empt | waits in the queue |
 //! | any | only ones it pre-empts | they are asked to end; it starts when the last has ended |
+//! | any | only queued ones that are paused | starts |
 //! | any | both kinds | the pre-empted ones are asked to end; it waits for the others |
 
 use std::collections::BTreeSet;
@@ -22,6 +23,14 @@ pub struct OpenCase {
     pub state: CaseState,
     pub lane: Lane,
     pub created_at: Timestamp,
+    pub paused: bool,
+}
+
+impl OpenCase {
+    /// Whether others of the subject may go before it: it has not begun, and a person holds it.
+    fn steps_aside(&self) -> bool {
+        self.paused && self.state == CaseState::Queued
+    }
 }
 
 /// The answer for a new case.
@@ -40,7 +49,7 @@ pub fn admit(preempts: &BTreeSet<String>, open: &[OpenCase]) -> Admission {
         .map(|case| case.id)
         .collect();
     Admission {
-        start_now: open.is_empty(),
+        start_now: open.iter().all(OpenCase::steps_aside),
         preempt,
     }
 }
@@ -52,6 +61,7 @@ pub fn next(open: &[OpenCase]) -> Option<CaseId> {
         return None;
     }
     open.iter()
+        .filter(|case| !case.paused)
         .min_by_key(|case| (case.lane != Lane::Revocation, case.created_at, case.id))
         .map(|case| case.id)
 }

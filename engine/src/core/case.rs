@@ -54,6 +54,18 @@ pub struct Case {
     pub given_up: u32,
     /// The end the case is on its way to while attempts in flight run out.
     pub ending: Option<Ending>,
+    /// Set while a person holds the case: it starts nothing, and has no timer but its deadline. Beside the state
+    /// and not one of its values, because a paused case is still queued, running, parked or undoing, and goes on
+    /// as that. Only an open case is paused.
+    pub paused: Option<Pause>,
+}
+
+/// Who holds a case, since when, and why. A stored form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    pub at: Timestamp,
+    pub by: Actor,
+    pub reason: String,
 }
 
 /// Where a case as a whole stands. The states exclude one another and share one column.
@@ -78,10 +90,12 @@ pub enum CaseState {
     Cancelled,
     /// Ended because a case that pre-empts it started.
     Preempted,
+    /// Ended because it belongs to an earlier life of its subject.
+    Superseded,
 }
 
 impl CaseState {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Queued,
         Self::Running,
         Self::Parked,
@@ -93,6 +107,7 @@ impl CaseState {
         Self::Undone,
         Self::Cancelled,
         Self::Preempted,
+        Self::Superseded,
     ];
 
     #[must_use]
@@ -104,7 +119,8 @@ impl CaseState {
             | Self::Incomplete
             | Self::Undone
             | Self::Cancelled
-            | Self::Preempted => true,
+            | Self::Preempted
+            | Self::Superseded => true,
         }
     }
 
@@ -122,6 +138,7 @@ impl CaseState {
             Self::Undone => "undone",
             Self::Cancelled => "cancelled",
             Self::Preempted => "preempted",
+            Self::Superseded => "superseded",
         }
     }
 
@@ -139,13 +156,37 @@ pub enum Ending {
     Preempted,
     /// Undo starts when the attempts in flight are over.
     Undoing,
+    /// The subject has begun a later life.
+    Superseded,
+}
+
+impl Ending {
+    pub const ALL: [Self; 4] = [
+        Self::Cancelled,
+        Self::Preempted,
+        Self::Undoing,
+        Self::Superseded,
+    ];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::Preempted => "preempted",
+            Self::Undoing => "undoing",
+            Self::Superseded => "superseded",
+        }
+    }
 }
 
 /// One step of a case.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StepRun {
     pub state: StepState,
+    /// Every instance ever planned: a step that was run again has those of its earlier runs first.
     pub instances: Vec<Instance>,
+    /// The first instance of the present run; those before it are history, finished for good.
+    pub first: u32,
     /// Instances not finished yet.
     pub remaining: u32,
     /// Instances that finished without proof, or were given up.
@@ -296,6 +337,17 @@ impl InstanceState {
         }
     }
 
+    /// Whether an effect is being taken back.
+    #[must_use]
+    pub fn is_undo(&self) -> bool {
+        match self {
+            Self::Running { mode } | Self::Waiting { mode, .. } | Self::Parked { mode } => {
+                mode.is_undo()
+            }
+            _ => false,
+        }
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -360,6 +412,8 @@ pub enum WaitReason {
     Accepted,
     /// The answer was lost; it will be read back.
     AnswerLost,
+    /// It did not leave, because the case was paused.
+    Paused,
 }
 
 /// What is asked.
@@ -420,6 +474,15 @@ pub enum FailureClass {
     NotBefore(Timestamp),
 }
 
+impl StepRun {
+    /// The instances of the present run.
+    #[must_use]
+    pub fn present(&self) -> &[Instance] {
+        let first = usize::try_from(self.first).unwrap_or(usize::MAX);
+        self.instances.get(first..).unwrap_or_default()
+    }
+}
+
 impl Case {
     /// A case that waits to be started.
     #[must_use]
@@ -451,6 +514,7 @@ impl Case {
             given_up: 0,
             undo_stack: Vec::new(),
             ending: None,
+            paused: None,
         }
     }
 
@@ -483,7 +547,7 @@ impl Case {
         self.definition.step(index)
     }
 
-    /// The places of every instance of a step.
+    /// The places of every instance of a step, those of its earlier runs too.
     pub fn places(&self, index: StepIndex) -> impl Iterator<Item = Place> + use<> {
         let count = self.step_run(index).map_or(0, |run| run.instances.len());
         (0..u32::try_from(count).unwrap_or(u32::MAX)).map(move |instance| Place {
@@ -514,7 +578,8 @@ impl Case {
             })
     }
 
-    /// The key that stays the same over every attempt of one effect. Undo is another effect.
+    /// The key that stays the same over every attempt of one effect. Undo is another effect, and so is the same
+    /// work in a later run of the step: its instances have numbers of their own.
     #[must_use]
     pub fn idempotency_key(&self, place: Place, undo: bool) -> String {
         let step = self

@@ -9,14 +9,31 @@
 //!
 //! Of the case as a whole:
 //!
-//! | state \ input | start | attempt finished, facts, timer, answer, task done, signal | retry, skip | cancel | preempt | recovered | migrate |
-//! |---|---|---|---|---|---|---|---|
-//! | queued | running | illegal | illegal | cancelled | preempted | nothing | same |
-//! | running | illegal | see below | parked work only | ending | ending | read back | same, starts what is ready |
-//! | parked | illegal | see below | goes on | ending | ending | read back | same, or running when what was stuck is dropped |
-//! | undoing | illegal | undo goes on | parked undo only | illegal | illegal | read back | same |
-//! | ending | illegal | closes with the last one | illegal | illegal | illegal | read back | illegal |
-//! | closed | illegal | illegal | illegal | illegal | illegal | nothing | illegal |
+//! | state \ input | start | attempt finished, facts, timer, answer, task done, signal | retry, skip | rerun, undo | cancel | preempt, supersede | terminate | recovered | migrate |
+//! |---|---|---|---|---|---|---|---|---|---|
+//! | queued | running | illegal | illegal | illegal | cancelled | closed | cancelled | nothing | same |
+//! | running | illegal | see below | parked work only | planned anew; ending, then undoing | ending | ending | cancelled | read back | same, starts what is ready |
+//! | parked | illegal | see below | goes on | the same | ending | ending | cancelled | read back | same, or running when what was stuck is dropped |
+//! | undoing | illegal | undo goes on | parked undo only | illegal | illegal | ending | cancelled | read back | same |
+//! | ending | illegal | closes with the last one | illegal | illegal | illegal | illegal | cancelled | read back | illegal |
+//! | closed | illegal | illegal | illegal | illegal | illegal | illegal | illegal | nothing | illegal |
+//!
+//! An undo is illegal for a workflow that only goes forward: a leaver is never undone. A rerun is illegal while an
+//! attempt of what it would plan anew is in flight or of unknown outcome.
+//!
+//! Of *paused*, which stands beside the state: `pause` makes a case paused that is queued, running, parked or
+//! undoing and not paused yet, `resume` ends that, and so does the case's own end. While it is paused
+//!
+//! | input | what happens |
+//! |---|---|
+//! | start, retry, rerun, undo | illegal |
+//! | attempt finished | recorded; whatever would be attempted next waits, without a timer |
+//! | attempt in a queue | is taken out and waits |
+//! | facts | the step waits; they are read again at resume |
+//! | answer, task done, signal, skip | recorded; nothing is started by it |
+//! | timer | illegal, except the deadline's: no other stands. At resume each is set again, those that are past act at once |
+//! | cancel, preempt, supersede, terminate, migrate | as if it were not paused; a migration starts nothing |
+//! | recovered | read back: that changes nothing outside |
 //!
 //! Of one instance, when an attempt in mode `do` ends (`undo` is alike, with `undone` for `done`):
 //!
@@ -26,13 +43,15 @@
 //! | accepted | waiting, then poll |
 //! | needs human | asking |
 //! | answer lost | waiting, then read back; unknown if the case is ending |
-//! | not applied (read back) | the next attempt, at once; cancelled if the case is ending |
-//! | not sent | cancelled if the case is ending, else the next attempt; a read-back that was not sent: unknown if the case is ending |
+//! | not applied (read back) | the next attempt, at once; cancelled if the case is ending (an undo: done, as before) |
+//! | not sent | cancelled if the case is ending (an undo: done, as before), else the next attempt; a read-back that was not sent: unknown if the case is ending |
 //! | failed: retry | waiting; when the budget is spent as permanent |
 //! | failed: system away, not before | waiting, counted against nothing |
 //! | failed: permanent | park -> parked; forward -> parked, others go on; undo -> failed, case undoes |
 //!
 //! A failed undo parks, always: a case that could not take everything back stays visible.
+//!
+//! What people ask for stands in [`operators`](super::operators).
 //!
 //! Longer than 800 lines: the table above is one match over state and input, and a reader has to be able to hold
 //! the two side by side.
@@ -63,6 +82,8 @@ pub struct Decision {
     pub rows: Vec<Row>,
     /// Instances that finished or were undone: what the layer above turns into changes of its own.
     pub outcomes: Vec<Place>,
+    /// Whether the case is paused now and was not before, or the other way round.
+    pub pause_changed: bool,
 }
 
 /// A row of the step table.
@@ -123,6 +144,18 @@ pub enum Illegal {
     ReasonRequired,
     #[error("the case cannot go on under that version: {0}")]
     CannotMigrate(String),
+    #[error("the case is paused; resume it first")]
+    Paused,
+    #[error("the case is not paused")]
+    NotPaused,
+    #[error("a case of a workflow that only goes forward is never undone")]
+    NeverUndone,
+    #[error("step `{0}` has not begun; there is nothing to run again")]
+    NotBegun(String),
+    #[error("an attempt of step `{0}` is in flight or its outcome is unknown; wait for it")]
+    InFlight(String),
+    #[error("the case cannot be read ({0}); it can only be ended by force")]
+    Broken(String),
 }
 
 /// Moves `case` by one input.
@@ -133,31 +166,52 @@ pub fn decide(case: &mut Case, input: Input, now: Timestamp) -> Result<Decision,
     let legal = match (case.state, &input) {
         (state, Input::Recovered) => Ok(state),
         (state, _) if state.is_closed() => Err(state),
+        (state, Input::Terminate { .. }) => Ok(state),
         (
             CaseState::Queued,
-            Input::Start | Input::Cancel { .. } | Input::Preempt { .. } | Input::Migrate(_),
+            Input::Start
+            | Input::Cancel { .. }
+            | Input::Preempt { .. }
+            | Input::Supersede { .. }
+            | Input::Pause { .. }
+            | Input::Resume { .. }
+            | Input::Migrate(_),
         ) => Ok(CaseState::Queued),
         (state @ CaseState::Queued, _) | (state, Input::Start) => Err(state),
         (
             state @ (CaseState::Undoing | CaseState::Ending),
-            Input::Cancel { .. } | Input::Preempt { .. },
+            Input::Cancel { .. } | Input::Rerun { .. } | Input::Undo { .. },
         ) => Err(state),
         (
             state @ CaseState::Ending,
-            Input::Retry { .. } | Input::Skip { .. } | Input::Migrate(_),
+            Input::Retry { .. }
+            | Input::Skip { .. }
+            | Input::Preempt { .. }
+            | Input::Supersede { .. }
+            | Input::Pause { .. }
+            | Input::Migrate(_),
         ) => Err(state),
         (state, _) => Ok(state),
     };
     if let Err(state) = legal {
         return Err(Illegal::State(state, input.name()));
     }
+    let starts = matches!(
+        input,
+        Input::Start | Input::Retry { .. } | Input::Rerun { .. } | Input::Undo { .. }
+    );
+    if starts && case.paused.is_some() {
+        return Err(Illegal::Paused);
+    }
+    let paused = case.paused.is_some();
     let mut machine = Machine {
         case,
         now,
         decision: Decision::default(),
     };
     machine.input(input)?;
-    let decision = machine.decision;
+    let mut decision = machine.decision;
+    decision.pause_changed = paused != case.paused.is_some();
     if !decision.events.is_empty() {
         case.version += 1;
     }
@@ -195,7 +249,9 @@ impl Machine<'_> {
                 output,
             } => return self.task_done(place, &by, &proof, output),
             Input::Signal { name, by, payload } => return self.signal(&name, &by, payload),
-            Input::Retry { place, step, by } => return self.retry(place, step, &by),
+            Input::Retry {
+                place, step, by, ..
+            } => return self.retry(place, step, &by),
             Input::Skip {
                 step,
                 place,
@@ -208,6 +264,18 @@ impl Machine<'_> {
                 let reason = "a case that pre-empts this one starts".to_owned();
                 self.end(Ending::Preempted, Actor::engine(), reason, Some(by));
             }
+            Input::Supersede { generation } => {
+                let reason = format!(
+                    "the subject has begun life {generation}, and the case belongs to life {}",
+                    self.case.generation
+                );
+                self.end(Ending::Superseded, Actor::engine(), reason, None);
+            }
+            Input::Pause { by, reason } => return self.pause(by, reason),
+            Input::Resume { by, reason } => return self.resume(by, reason),
+            Input::Rerun { step, by, reason } => return self.rerun(step, &by, &reason),
+            Input::Undo { by, reason } => return self.undo(by, reason),
+            Input::Terminate { by, reason } => return self.terminate(by, reason),
         }
         Ok(())
     }
@@ -233,7 +301,7 @@ impl Machine<'_> {
         (0..u16::try_from(self.case.steps.len()).unwrap_or(u16::MAX)).map(StepIndex)
     }
 
-    fn is_ready(&self, step: StepIndex) -> bool {
+    pub(super) fn is_ready(&self, step: StepIndex) -> bool {
         let pending = self
             .case
             .step_run(step)
@@ -249,7 +317,10 @@ impl Machine<'_> {
     }
 
     /// A parked case of a workflow that parks starts nothing new; one that goes forward does.
-    fn may_start(&self) -> bool {
+    pub(super) fn may_start(&self) -> bool {
+        if self.case.paused.is_some() {
+            return false;
+        }
         match self.case.state {
             CaseState::Running => true,
             CaseState::Parked => self.case.definition.on_failure == OnFailure::Forward,
@@ -257,7 +328,7 @@ impl Machine<'_> {
         }
     }
 
-    fn ready(&mut self, step: StepIndex) {
+    pub(super) fn ready(&mut self, step: StepIndex) {
         if !self.may_start() {
             return;
         }
@@ -272,7 +343,7 @@ impl Machine<'_> {
     }
 
     /// Plans the step, after its facts were fetched if it reads any.
-    fn begin(&mut self, step: StepIndex) {
+    pub(super) fn begin(&mut self, step: StepIndex) {
         let Some(definition) = self.case.step(step) else {
             return;
         };
@@ -300,8 +371,9 @@ impl Machine<'_> {
                     .iter()
                     .map(|planned| planned.ask.is_some())
                     .collect();
+                let first = self.case.step_run(step).map_or(0, |run| run.first);
                 self.emit(Event::StepPlanned { step, instances });
-                for (instance, asks) in (0..).zip(asks) {
+                for (instance, asks) in (first..).zip(asks) {
                     if !asks {
                         let place = Place::new(step, instance);
                         self.decision.effects.push(Effect::Attempt {
@@ -407,7 +479,7 @@ impl Machine<'_> {
     }
 
     /// The question a built-in step asks, and until when.
-    fn ask_of(&self, step: StepIndex) -> Option<(Ask, Option<Timestamp>)> {
+    pub(super) fn ask_of(&self, step: StepIndex) -> Option<(Ask, Option<Timestamp>)> {
         let (ask, timeout) = match &self.case.step(step)?.work {
             Work::Action { .. } => return None,
             Work::Approval(approval) => (
@@ -440,6 +512,9 @@ impl Machine<'_> {
     // --- timers and facts -----------------------------------------------------------------------------
 
     fn timer(&mut self, target: TimerTarget, due: Timestamp) -> Result<(), Illegal> {
+        if self.case.paused.is_some() && target != TimerTarget::Case {
+            return Err(Illegal::StaleTimer);
+        }
         match target {
             TimerTarget::Case => {
                 if self.case.deadline_at != Some(due) || self.case.deadline_passed {
@@ -551,6 +626,11 @@ impl Machine<'_> {
             });
         } else {
             match facts {
+                // They would be old by the time the case is resumed.
+                Ok(_) if self.case.paused.is_some() => {
+                    let due = self.now;
+                    self.emit(Event::StepDelayed { step, due });
+                }
                 Ok(facts) => self.plan(step, &facts),
                 Err(failure) => self.stuck(step, failure),
             }
@@ -562,7 +642,7 @@ impl Machine<'_> {
 
     // --- attempts -------------------------------------------------------------------------------------
 
-    fn attempt(&mut self, place: Place, attempt: u32, mode: Mode, by: Option<Actor>) {
+    pub(super) fn attempt(&mut self, place: Place, attempt: u32, mode: Mode, by: Option<Actor>) {
         self.emit(Event::Attempted {
             place,
             attempt,
@@ -665,7 +745,7 @@ impl Machine<'_> {
                 }
             }
             AttemptResult::AnswerLost { reason, .. } => {
-                if ending && !mode.is_undo() {
+                if ending {
                     self.emit(Event::Unknown { place, reason });
                     self.decision.outcomes.push(place);
                 } else {
@@ -675,20 +755,26 @@ impl Machine<'_> {
             }
             // What was to be found out is not found out: an earlier attempt may have had its effect.
             AttemptResult::NotSent if !matches!(mode, Mode::Do | Mode::Undo) => {
-                if ending && !mode.is_undo() {
+                if ending {
                     let reason = "the case ended before it was read back".to_owned();
                     self.emit(Event::Unknown { place, reason });
                     self.decision.outcomes.push(place);
+                } else if self.case.paused.is_some() {
+                    self.wait(place, self.now, mode, WaitReason::Paused, None);
                 } else {
                     self.attempt(place, attempt + 1, mode, None);
                 }
             }
             AttemptResult::NotApplied | AttemptResult::NotSent => {
-                if ending && !mode.is_undo() {
+                let next = if mode.is_undo() { Mode::Undo } else { Mode::Do };
+                if ending && mode.is_undo() {
+                    self.emit(Event::UndoStopped { place });
+                } else if ending {
                     self.emit(Event::Cancelled { place });
+                } else if self.case.paused.is_some() {
+                    self.wait(place, self.now, next, WaitReason::Paused, None);
                 } else {
-                    let mode = if mode.is_undo() { Mode::Undo } else { Mode::Do };
-                    self.attempt(place, attempt + 1, mode, None);
+                    self.attempt(place, attempt + 1, next, None);
                 }
             }
             AttemptResult::Failed { failure, .. } => self.failed(place, mode, failure),
@@ -698,8 +784,10 @@ impl Machine<'_> {
     }
 
     fn failed(&mut self, place: Place, mode: Mode, failure: Failure) {
-        if self.case.ending.is_some() && !mode.is_undo() {
-            if is_unknown(&mode, &failure) {
+        if self.case.ending.is_some() {
+            if mode == Mode::Undo {
+                self.emit(Event::UndoStopped { place });
+            } else if is_unknown(&mode, &failure) {
                 self.emit(Event::Unknown {
                     place,
                     reason: failure.message,
@@ -795,7 +883,7 @@ impl Machine<'_> {
         }
     }
 
-    fn step_finished(&mut self, step: StepIndex) {
+    pub(super) fn step_finished(&mut self, step: StepIndex) {
         if self.case.ending.is_some() {
             return;
         }
@@ -833,7 +921,7 @@ impl Machine<'_> {
         }
     }
 
-    fn close(&mut self, state: CaseState) {
+    pub(super) fn close(&mut self, state: CaseState) {
         for step in self.steps() {
             if let Some(due) = self.timer_of(TimerTarget::Step(step)) {
                 self.decision
@@ -977,150 +1065,9 @@ impl Machine<'_> {
         Ok(())
     }
 
-    // --- operators ------------------------------------------------------------------------------------
-
-    fn retry(
-        &mut self,
-        place: Option<Place>,
-        step: Option<StepIndex>,
-        by: &Actor,
-    ) -> Result<(), Illegal> {
-        let wanted = |candidate: StepIndex| {
-            place.is_none_or(|place| place.step == candidate)
-                && step.is_none_or(|step| step == candidate)
-        };
-        let stuck: Vec<StepIndex> = self
-            .steps()
-            .filter(|candidate| wanted(*candidate))
-            .filter(|candidate| {
-                self.case
-                    .step_run(*candidate)
-                    .is_some_and(|run| run.state == StepState::Stuck)
-            })
-            .collect();
-        let parked: Vec<Place> = self
-            .steps()
-            .filter(|candidate| wanted(*candidate))
-            .flat_map(|candidate| self.case.places(candidate))
-            .filter(|candidate| place.is_none_or(|place| place == *candidate))
-            .filter(|candidate| {
-                matches!(
-                    self.case
-                        .instance(*candidate)
-                        .map(|instance| &instance.state),
-                    Some(InstanceState::Parked { .. })
-                )
-            })
-            .collect();
-        if stuck.is_empty() && parked.is_empty() {
-            return Err(Illegal::NothingParked);
-        }
-        for step in stuck {
-            self.begin(step);
-        }
-        for place in parked {
-            let Some(instance) = self.case.instance(place) else {
-                continue;
-            };
-            let InstanceState::Parked { mode } = &instance.state else {
-                continue;
-            };
-            let (attempt, mode) = (instance.attempt + 1, mode.clone());
-            match self.ask_of(place.step) {
-                Some((ask, due)) => self.emit(Event::Asked {
-                    place,
-                    ask,
-                    due,
-                    output: Value::Null,
-                }),
-                None => self.attempt(place, attempt, mode, Some(by.clone())),
-            }
-        }
-        self.resume();
-        self.close_when_done();
-        Ok(())
-    }
-
-    fn skip(
-        &mut self,
-        step: StepIndex,
-        place: Option<Place>,
-        by: Actor,
-        reason: String,
-    ) -> Result<(), Illegal> {
-        if reason.trim().is_empty() {
-            return Err(Illegal::ReasonRequired);
-        }
-        let state = self.case.step_run(step).ok_or(Illegal::NoSuchPlace)?.state;
-        if matches!(state, StepState::Stuck | StepState::Delayed { .. }) && place.is_none() {
-            self.emit(Event::StepSkipped {
-                step,
-                reason,
-                by: Some(by),
-            });
-            self.step_finished(step);
-            self.resume();
-            self.close_when_done();
-            return Ok(());
-        }
-        let places: Vec<Place> = self
-            .case
-            .places(step)
-            .filter(|candidate| place.is_none_or(|place| place == *candidate))
-            .filter(|candidate| {
-                matches!(
-                    self.case
-                        .instance(*candidate)
-                        .map(|instance| &instance.state),
-                    Some(
-                        InstanceState::Parked { .. }
-                            | InstanceState::Waiting { .. }
-                            | InstanceState::Asking { .. }
-                    )
-                )
-            })
-            .collect();
-        if places.is_empty() {
-            return Err(Illegal::NotSkippable);
-        }
-        let undoing = self.case.state == CaseState::Undoing;
-        for place in places {
-            self.emit(Event::GivenUp {
-                place,
-                by: by.clone(),
-                reason: reason.clone(),
-            });
-        }
-        if undoing {
-            self.undo_next();
-            return Ok(());
-        }
-        if self
-            .case
-            .step_run(step)
-            .is_some_and(|run| run.state == StepState::Done)
-        {
-            self.step_finished(step);
-        }
-        self.resume();
-        self.close_when_done();
-        Ok(())
-    }
-
-    /// Starts what was held back while the case was parked.
-    pub(super) fn resume(&mut self) {
-        if !self.may_start() {
-            return;
-        }
-        let ready: Vec<StepIndex> = self.steps().filter(|step| self.is_ready(*step)).collect();
-        for step in ready {
-            self.ready(step);
-        }
-    }
-
     // --- ending and undoing ---------------------------------------------------------------------------
 
-    fn end(
+    pub(super) fn end(
         &mut self,
         ending: Ending,
         by: Actor,
@@ -1132,7 +1079,14 @@ impl Machine<'_> {
             by,
             reason: reason.clone(),
             for_case,
+            forced: false,
         });
+        self.wind_down(&reason, false);
+        self.after_ending();
+    }
+
+    /// Leaves off what is not finished. What is in flight is waited for, or is left unknown when `forced`.
+    pub(super) fn wind_down(&mut self, reason: &str, forced: bool) {
         for step in self.steps() {
             for place in self.case.places(step) {
                 let Some(instance) = self.case.instance(place) else {
@@ -1142,19 +1096,22 @@ impl Machine<'_> {
                     InstanceState::Running { .. } => {
                         let attempt = instance.attempt;
                         self.decision.effects.push(Effect::Abort { place, attempt });
+                        if forced {
+                            self.unknown(place, reason);
+                        }
                     }
                     InstanceState::Waiting {
-                        mode: Mode::ReadBack | Mode::Poll { .. },
+                        mode: Mode::ReadBack | Mode::Poll { .. } | Mode::UndoReadBack,
                         ..
                     }
                     | InstanceState::Parked {
-                        mode: Mode::ReadBack | Mode::Poll { .. },
-                    } => {
-                        self.emit(Event::Unknown {
-                            place,
-                            reason: reason.clone(),
-                        });
-                        self.decision.outcomes.push(place);
+                        mode: Mode::ReadBack | Mode::Poll { .. } | Mode::UndoReadBack,
+                    } => self.unknown(place, reason),
+                    InstanceState::Waiting {
+                        mode: Mode::Undo, ..
+                    }
+                    | InstanceState::Parked { mode: Mode::Undo } => {
+                        self.emit(Event::UndoStopped { place });
                     }
                     InstanceState::Waiting { .. }
                     | InstanceState::Asking { .. }
@@ -1170,11 +1127,18 @@ impl Machine<'_> {
                 }
             }
         }
-        self.after_ending();
+    }
+
+    fn unknown(&mut self, place: Place, reason: &str) {
+        self.emit(Event::Unknown {
+            place,
+            reason: reason.to_owned(),
+        });
+        self.decision.outcomes.push(place);
     }
 
     /// Takes the next step towards the end once nothing is in flight.
-    fn after_ending(&mut self) {
+    pub(super) fn after_ending(&mut self) {
         if self.case.in_flight > 0 || self.case.state.is_closed() {
             return;
         }
@@ -1182,6 +1146,7 @@ impl Machine<'_> {
             None => {}
             Some(Ending::Cancelled) => self.close(CaseState::Cancelled),
             Some(Ending::Preempted) => self.close(CaseState::Preempted),
+            Some(Ending::Superseded) => self.close(CaseState::Superseded),
             Some(Ending::Undoing) => {
                 self.emit(Event::UndoStarted);
                 self.undo_next();
@@ -1190,8 +1155,9 @@ impl Machine<'_> {
     }
 
     /// Undoes the instances of the step that finished last; when none is left the case is undone.
-    fn undo_next(&mut self) {
-        if self.case.in_flight > 0 || self.case.parked > 0 || self.waiting_undo() {
+    pub(super) fn undo_next(&mut self) {
+        let held = self.case.paused.is_some() || self.case.ending.is_some();
+        if held || self.case.in_flight > 0 || self.case.parked > 0 || self.waiting_undo() {
             return;
         }
         let undoable = |place: &&Place| {
@@ -1225,12 +1191,17 @@ impl Machine<'_> {
             }
             return;
         }
-        let state = if self.case.given_up > 0 {
+        let state = if self.case.given_up > 0 || self.any_unknown() {
             CaseState::Incomplete
         } else {
             CaseState::Undone
         };
         self.close(state);
+    }
+
+    fn any_unknown(&self) -> bool {
+        let mut instances = self.case.steps.iter().flat_map(|run| &run.instances);
+        instances.any(|instance| instance.state == InstanceState::Unknown)
     }
 
     fn waiting_undo(&self) -> bool {
@@ -1249,8 +1220,16 @@ impl Machine<'_> {
         let before = target.and_then(|target| self.timer_of(target));
         // A step has a row of its own once it waited as a whole; planning must bring that row up to date.
         let had_row = matches!(target, Some(TimerTarget::Step(step))
-            if self.case.step_run(step).is_some_and(|run| run.state != StepState::Pending));
+            if self.case.step_run(step).is_some_and(|run| run.state != StepState::Pending || run.first > 0));
+        if matches!(event, Event::Paused { .. }) {
+            let held = self.held_timers();
+            self.decision.timers_cleared.extend(held);
+        }
         self.case.apply(&event, self.now);
+        if matches!(event, Event::Resumed { .. }) {
+            let held = self.held_timers();
+            self.decision.timers_set.extend(held);
+        }
         if let Some(target) = target {
             let after = self.timer_of(target);
             if before != after {
@@ -1266,7 +1245,17 @@ impl Machine<'_> {
         self.decision.events.push(event);
     }
 
+    /// The timers that a pause takes away and its end gives back.
+    fn held_timers(&self) -> Vec<(TimerTarget, Timestamp)> {
+        let mut timers: Vec<_> = self.standing().into_iter().collect();
+        timers.retain(|(target, _)| *target != TimerTarget::Case);
+        timers
+    }
+
     pub(super) fn timer_of(&self, target: TimerTarget) -> Option<Timestamp> {
+        if self.case.paused.is_some() && target != TimerTarget::Case {
+            return None;
+        }
         match target {
             TimerTarget::Case => {
                 if self.case.deadline_passed || self.case.state.is_closed() {
@@ -1293,22 +1282,22 @@ impl Machine<'_> {
                 if had_row {
                     self.decision.rows.push(Row::Step(*step));
                 }
-                for instance in 0..u32::try_from(instances.len()).unwrap_or(u32::MAX) {
-                    self.decision
-                        .rows
-                        .push(Row::Instance(Place::new(*step, instance)));
-                }
-                for (instance, planned) in (0..).zip(instances) {
+                let first = self.case.step_run(*step).map_or(0, |run| run.first);
+                for (instance, planned) in (first..).zip(instances) {
+                    let place = Place::new(*step, instance);
+                    self.decision.rows.push(Row::Instance(place));
                     if let Some(due) = planned.due {
-                        let target = TimerTarget::Instance(Place::new(*step, instance));
-                        self.decision.timers_set.push((target, due));
+                        self.decision
+                            .timers_set
+                            .push((TimerTarget::Instance(place), due));
                     }
                 }
             }
             Event::StepDelayed { step, .. }
             | Event::StepPlanning { step }
             | Event::StepSkipped { step, .. }
-            | Event::StepStuck { step, .. } => self.decision.rows.push(Row::Step(*step)),
+            | Event::StepStuck { step, .. }
+            | Event::StepRerun { step, .. } => self.decision.rows.push(Row::Step(*step)),
             Event::Closed { .. } | Event::UndoStarted => {
                 for step in self.steps() {
                     if self
@@ -1355,7 +1344,8 @@ fn timer_target(event: &Event) -> Option<TimerTarget> {
         | Event::StepPlanning { step }
         | Event::StepPlanned { step, .. }
         | Event::StepSkipped { step, .. }
-        | Event::StepStuck { step, .. } => Some(TimerTarget::Step(*step)),
+        | Event::StepStuck { step, .. }
+        | Event::StepRerun { step, .. } => Some(TimerTarget::Step(*step)),
         other => other.place().map(TimerTarget::Instance),
     }
 }

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::Timestamp;
 use super::case::{
-    Ask, Case, CaseState, Ending, Failure, Instance, InstanceState, Mode, StepState, Verification,
-    WaitReason,
+    Ask, Case, CaseState, Ending, Failure, Instance, InstanceState, Mode, Pause, StepState,
+    Verification, WaitReason,
 };
 use super::id::{Actor, CaseId, DefinitionHash, Place, StepIndex};
 
@@ -104,6 +104,10 @@ pub enum Event {
     Undone {
         place: Place,
     },
+    /// It will not be taken back after all: what was done is still there.
+    UndoStopped {
+        place: Place,
+    },
     DeadlinePassed {
         escalate_to: Option<String>,
     },
@@ -113,6 +117,9 @@ pub enum Event {
         reason: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         for_case: Option<CaseId>,
+        /// Without waiting for what is in flight.
+        #[serde(default, skip_serializing_if = "is_false")]
+        forced: bool,
     },
     UndoStarted,
     Closed {
@@ -137,6 +144,28 @@ pub enum Event {
         by: Actor,
         reason: String,
     },
+    Paused {
+        by: Actor,
+        reason: String,
+    },
+    Resumed {
+        by: Actor,
+        reason: String,
+    },
+    /// The step is to be planned anew; what it did before stays in its instances.
+    StepRerun {
+        step: StepIndex,
+        by: Actor,
+        reason: String,
+    },
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature serde calls"
+)]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// An instance as planned.
@@ -176,11 +205,15 @@ impl Event {
             Self::Cancelled { .. } => "cancelled",
             Self::Unknown { .. } => "unknown",
             Self::Undone { .. } => "undone",
+            Self::UndoStopped { .. } => "undo_stopped",
             Self::DeadlinePassed { .. } => "deadline_passed",
             Self::Ending { .. } => "ending",
             Self::UndoStarted => "undo_started",
             Self::Closed { .. } => "closed",
             Self::Migrated { .. } => "migrated",
+            Self::Paused { .. } => "paused",
+            Self::Resumed { .. } => "resumed",
+            Self::StepRerun { .. } => "step_rerun",
         }
     }
 
@@ -199,7 +232,8 @@ impl Event {
             | Self::GivenUp { place, .. }
             | Self::Cancelled { place }
             | Self::Unknown { place, .. }
-            | Self::Undone { place } => Some(*place),
+            | Self::Undone { place }
+            | Self::UndoStopped { place } => Some(*place),
             Self::Started { .. }
             | Self::StepDelayed { .. }
             | Self::StepPlanning { .. }
@@ -210,7 +244,10 @@ impl Event {
             | Self::Ending { .. }
             | Self::UndoStarted
             | Self::Closed { .. }
-            | Self::Migrated { .. } => None,
+            | Self::Migrated { .. }
+            | Self::Paused { .. }
+            | Self::Resumed { .. }
+            | Self::StepRerun { .. } => None,
         }
     }
 }
@@ -283,6 +320,7 @@ impl Case {
                     }
                     WaitReason::SystemAway | WaitReason::AnswerLost => instance.away += 1,
                     WaitReason::NotBefore | WaitReason::Accepted => instance.away = 0,
+                    WaitReason::Paused => {}
                 }
                 if failure.is_some() {
                     instance.failure.clone_from(failure);
@@ -375,6 +413,9 @@ impl Case {
                 self.finish_instance(*place);
             }
             Event::Unknown { place, reason } => {
+                let undoing = self
+                    .instance(*place)
+                    .is_some_and(|instance| instance.state.is_undo());
                 self.change(*place, at, |instance| {
                     instance.state = InstanceState::Unknown;
                     instance.verification = Some(Verification::Unverified {
@@ -382,11 +423,17 @@ impl Case {
                     });
                 });
                 self.unverified += 1;
-                self.finish_instance(*place);
+                // What is being taken back was finished before.
+                if !undoing {
+                    self.finish_instance(*place);
+                }
             }
             Event::Undone { place } => self.change(*place, at, |instance| {
                 instance.state = InstanceState::Undone
             }),
+            Event::UndoStopped { place } => {
+                self.change(*place, at, |instance| instance.state = InstanceState::Done)
+            }
             Event::DeadlinePassed { .. } => self.deadline_passed = true,
             Event::Ending { ending, .. } => {
                 self.ending = Some(*ending);
@@ -409,6 +456,7 @@ impl Case {
                 self.state = *state;
                 self.closed_at = Some(at);
                 self.parked = 0;
+                self.paused = None;
                 for run in &mut self.steps {
                     if matches!(
                         run.state,
@@ -426,6 +474,15 @@ impl Case {
                 deadline_at,
                 ..
             } => self.move_steps(steps, *count, again, known_as, *deadline_at),
+            Event::Paused { by, reason } => {
+                self.paused = Some(Pause {
+                    at,
+                    by: by.clone(),
+                    reason: reason.clone(),
+                });
+            }
+            Event::Resumed { .. } => self.paused = None,
+            Event::StepRerun { step, .. } => self.forget_run(*step),
         }
         self.settle();
     }
@@ -460,39 +517,57 @@ impl Case {
         if let Some(run) = self.step_run_mut(step) {
             run.remaining = count;
             run.failure = None;
-            run.instances = planned
-                .iter()
-                .map(|planned| {
-                    let state = match &planned.ask {
-                        None => {
-                            in_flight += 1;
-                            InstanceState::Running { mode: Mode::Do }
-                        }
-                        Some(ask) => InstanceState::Asking {
-                            ask: ask.clone(),
-                            due: planned.due,
-                            approvals: BTreeSet::new(),
-                        },
-                    };
-                    Instance {
-                        item: planned.item.clone(),
-                        with: planned.with.clone(),
-                        state,
-                        attempt: 1,
-                        failures: 0,
-                        away: 0,
-                        output: Value::Null,
-                        failure: None,
-                        verification: None,
-                        finished_version: None,
-                        planned_version,
-                        changed_at: at,
+            run.instances
+                .truncate(usize::try_from(run.first).unwrap_or(usize::MAX));
+            run.instances.extend(planned.iter().map(|planned| {
+                let state = match &planned.ask {
+                    None => {
+                        in_flight += 1;
+                        InstanceState::Running { mode: Mode::Do }
                     }
-                })
-                .collect();
+                    Some(ask) => InstanceState::Asking {
+                        ask: ask.clone(),
+                        due: planned.due,
+                        approvals: BTreeSet::new(),
+                    },
+                };
+                Instance {
+                    item: planned.item.clone(),
+                    with: planned.with.clone(),
+                    state,
+                    attempt: 1,
+                    failures: 0,
+                    away: 0,
+                    output: Value::Null,
+                    failure: None,
+                    verification: None,
+                    finished_version: None,
+                    planned_version,
+                    changed_at: at,
+                }
+            }));
         }
         self.in_flight += in_flight;
         self.unfinished += count;
+    }
+
+    /// Puts a step back to where it waits for what it needs. Its instances stay, as those of an earlier run: an
+    /// undo of the case still takes back what they did.
+    fn forget_run(&mut self, step: StepIndex) {
+        let Some(run) = self.step_run_mut(step) else {
+            return;
+        };
+        let finished = u32::from(run.state.is_finished());
+        let (unverified, given_up) = (run.unverified, run.given_up);
+        run.first = u32::try_from(run.instances.len()).unwrap_or(u32::MAX);
+        run.remaining = 0;
+        run.unverified = 0;
+        run.given_up = 0;
+        run.failure = None;
+        self.steps_done = self.steps_done.saturating_sub(finished);
+        self.unverified = self.unverified.saturating_sub(unverified);
+        self.given_up = self.given_up.saturating_sub(given_up);
+        self.set_step(step, StepState::Pending);
     }
 
     /// Changes one instance and keeps the case's counters of what is in flight and parked.

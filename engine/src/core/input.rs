@@ -56,6 +56,8 @@ pub enum Input {
         place: Option<Place>,
         step: Option<StepIndex>,
         by: Actor,
+        /// May be empty.
+        reason: String,
     },
     /// Give work up, with a reason.
     Skip {
@@ -70,6 +72,22 @@ pub enum Input {
     Preempt { by: CaseId },
     /// Go on under another version of the workflow.
     Migrate(Box<Migrate>),
+    /// Hold the case: start nothing until it is resumed.
+    Pause { by: Actor, reason: String },
+    /// Let a paused case go on; timers that came due meanwhile act now.
+    Resume { by: Actor, reason: String },
+    /// Plan a step and everything that depends on it anew.
+    Rerun {
+        step: StepIndex,
+        by: Actor,
+        reason: String,
+    },
+    /// Take back what the case did.
+    Undo { by: Actor, reason: String },
+    /// End the case now, whatever is in flight or broken; what is in flight is left unknown.
+    Terminate { by: Actor, reason: String },
+    /// The subject has begun a later life.
+    Supersede { generation: u32 },
 }
 
 /// What a case is to go on under.
@@ -101,6 +119,12 @@ impl Input {
             Self::Cancel { .. } => "cancel",
             Self::Preempt { .. } => "preempt",
             Self::Migrate(_) => "migrate",
+            Self::Pause { .. } => "pause",
+            Self::Resume { .. } => "resume",
+            Self::Rerun { .. } => "rerun",
+            Self::Undo { .. } => "undo",
+            Self::Terminate { .. } => "terminate",
+            Self::Supersede { .. } => "supersede",
         }
     }
 }

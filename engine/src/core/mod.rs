@@ -10,10 +10,13 @@ pub mod expression;
 pub mod id;
 pub mod input;
 pub mod migration;
+mod operators;
 pub mod proof;
 pub mod retry;
 mod scope;
 
+#[cfg(test)]
+mod operator_tests;
 #[cfg(test)]
 mod tests;
 

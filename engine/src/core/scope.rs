@@ -147,7 +147,8 @@ impl<'a> Scope<'a> {
 /// A finished step as expressions see it: the fields of its output (when that is a map), and beside them
 /// `state`, `output`, `outputs` (one for each instance) and `all_verified`.
 fn step_value(run: &StepRun) -> Value {
-    let mut fields = match run.instances.as_slice() {
+    let present = run.present();
+    let mut fields = match present {
         [only] => match &only.output {
             Value::Object(fields) => fields.clone(),
             _ => Map::new(),
@@ -155,13 +156,12 @@ fn step_value(run: &StepRun) -> Value {
         _ => Map::new(),
     };
     let done = |instance: &&super::case::Instance| matches!(instance.state, InstanceState::Done);
-    let outputs: Vec<Value> = run
-        .instances
+    let outputs: Vec<Value> = present
         .iter()
         .filter(done)
         .map(|instance| instance.output.clone())
         .collect();
-    let all_verified = run.instances.iter().all(|instance| {
+    let all_verified = present.iter().all(|instance| {
         matches!(
             instance.verification,
             Some(Verification::Verified | Verification::Attested { .. } | Verification::NotNeeded)

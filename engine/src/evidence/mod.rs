@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::core::Timestamp;
 use crate::core::case::Case;
 use crate::core::event::Event;
-use crate::core::id::{Actor, Place};
+use crate::core::id::{Actor, CaseId, Place};
 use crate::core::proof::Proof;
 
 /// The name of this form of leaf.
@@ -77,11 +77,55 @@ struct Clocks {
     verified: Option<String>,
 }
 
+/// What a leaf says of a case as a whole.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    pub case: CaseId,
+    /// The version the transition brought it to.
+    pub version: u64,
+    pub subject: &'a str,
+    pub workflow: &'a str,
+    pub definition: &'a str,
+    pub generation: u32,
+    pub salt: &'a [u8],
+    pub effective_at: Option<Timestamp>,
+    pub received_at: Timestamp,
+    pub created_at: Timestamp,
+}
+
 /// The leaf of the transition that brought `case` to its present version.
 #[must_use]
 pub fn leaf(case: &Case, cause: &Cause, events: &[Event], now: Timestamp) -> Vec<u8> {
+    let about = About {
+        case: case.id,
+        version: case.version,
+        subject: &case.subject.0,
+        workflow: &case.definition.name,
+        definition: &case.definition.hash.0,
+        generation: case.generation,
+        salt: &case.salt,
+        effective_at: case.effective_at,
+        received_at: case.received_at,
+        created_at: case.created_at,
+    };
+    let step = cause
+        .place
+        .and_then(|place| case.step(place.step))
+        .map(|step| step.id.as_str());
+    leaf_about(&about, step, cause, events, now)
+}
+
+/// As [`leaf`], for a case that is not in memory.
+#[must_use]
+pub fn leaf_about(
+    case: &About<'_>,
+    step: Option<&str>,
+    cause: &Cause,
+    events: &[Event],
+    now: Timestamp,
+) -> Vec<u8> {
     let proof = cause.proof.as_ref();
-    let salted = |value: &str| salted_digest(&case.salt, value.as_bytes());
+    let salted = |value: &str| salted_digest(case.salt, value.as_bytes());
     let value_digest =
         |value: &Option<Value>| value.as_ref().map(|value| salted(&canonical(value)));
     let who = |actor: &Actor| {
@@ -97,7 +141,7 @@ pub fn leaf(case: &Case, cause: &Cause, events: &[Event], now: Timestamp) -> Vec
         approver: cause.approver.as_ref().map(who),
         attempt: cause.attempt,
         before: proof.and_then(|proof| value_digest(&proof.before)),
-        case: case.id.to_string(),
+        case: case.case.to_string(),
         clocks: Clocks {
             acknowledged: proof.and_then(|proof| proof.acknowledged_at).map(stamp),
             decided: stamp(now),
@@ -107,7 +151,7 @@ pub fn leaf(case: &Case, cause: &Cause, events: &[Event], now: Timestamp) -> Vec
             sent: proof.and_then(|proof| proof.sent_at).map(stamp),
             verified: proof.and_then(|proof| proof.verified_at).map(stamp),
         },
-        definition: &case.definition.hash.0,
+        definition: case.definition,
         events: events.iter().map(Event::name).collect(),
         format: FORMAT,
         generation: case.generation,
@@ -121,13 +165,10 @@ pub fn leaf(case: &Case, cause: &Cause, events: &[Event], now: Timestamp) -> Vec
         reason: cause.reason.as_deref().map(salted),
         request_id: proof.and_then(|proof| proof.request_id.as_deref()),
         sequence: case.version,
-        step: cause
-            .place
-            .and_then(|place| case.step(place.step))
-            .map(|step| step.id.as_str()),
-        subject: salted(&case.subject.0),
+        step,
+        subject: salted(case.subject),
         system: proof.and_then(|proof| proof.system.as_deref()),
-        workflow: &case.definition.name,
+        workflow: case.workflow,
     };
     // A struct of strings and numbers always serialises.
     serde_json::to_vec(&leaf).unwrap_or_default()

@@ -67,7 +67,7 @@ impl Hot {
         cases
     }
 
-    fn remove(&mut self, id: CaseId) {
+    pub fn remove(&mut self, id: CaseId) {
         if let Some(entry) = self.cases.remove(&id) {
             self.instances -= entry.instances;
         }

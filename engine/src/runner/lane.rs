@@ -26,9 +26,10 @@ use super::node::{NodeStatus, QueueStatus};
 use super::pending::Pending;
 use super::port::{Actions, Attempt, Clock, Resource};
 use super::shards::{News, Order, Shards};
+use super::unread::{Fetched, Loaded, termination};
 use crate::core::Timestamp;
 use crate::core::admission::{self, OpenCase};
-use crate::core::case::{Case, CaseState, Failure, FailureClass, InstanceState, NewCase};
+use crate::core::case::{Case, CaseState, Failure, FailureClass, InstanceState, Mode, NewCase};
 use crate::core::decide::{Effect, Illegal, decide};
 use crate::core::definition::{Definition, Lane as Priority};
 use crate::core::id::{Actor, CaseId, DefinitionHash, Epoch, Place, ShardId, StepIndex, Subject};
@@ -58,6 +59,8 @@ const INSIDE_CONCURRENCY: usize = 32;
 const INSIDE_RESERVED: usize = 8;
 /// How many timers one look takes.
 const TIMERS_MAX: u32 = 10_000;
+/// The most unfinished instances that an end by force lists one by one.
+const TERMINATE_INSTANCES_MAX: u32 = 20_000;
 /// Pauses while facts cannot be read.
 const FACTS_PAUSE_FIRST: Duration = Duration::from_millis(200);
 const FACTS_PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -232,6 +235,8 @@ pub(super) struct Lane {
     inbox_empty: bool,
     /// Subjects whose case closed: the next one may start.
     freed: BTreeSet<(ShardId, Subject)>,
+    /// Cases that are not to be read any more, because they are ended as they are.
+    unread: BTreeSet<CaseId>,
     tidied_at: Timestamp,
     batches: u64,
     transitions: u64,
@@ -265,6 +270,7 @@ impl Lane {
             horizon: now,
             inbox_empty: false,
             freed: BTreeSet::new(),
+            unread: BTreeSet::new(),
             tidied_at: now,
             batches: 0,
             transitions: 0,
@@ -472,13 +478,13 @@ impl Lane {
         if !self.unrecovered.remove(&id) {
             return Ok(());
         }
-        let Some(case) = self.fetch(shard, id).await? else {
+        let Fetched::Case(case) = self.fetch(shard, id).await? else {
             return Ok(());
         };
         if case.state == CaseState::Queued {
             self.freed.insert((shard, case.subject.clone()));
         }
-        self.hot.insert(case);
+        self.hot.insert(*case);
         if let Err(illegal) = self.decide(id, shard, Input::Recovered, next)? {
             tracing::error!(case = %id, %illegal, "a case cannot be recovered");
         }
@@ -522,6 +528,8 @@ impl Lane {
                 .await?
             {
                 Ok(()) => {}
+                // A program that can read the case may find its timers.
+                Err(Illegal::Broken(_)) => {}
                 Err(refused) => {
                     if let Input::TimerDue { target, due } = arrival.input {
                         let row = TimerRow {
@@ -553,8 +561,17 @@ impl Lane {
         next: &mut Gathered,
     ) -> Result<Result<(), Illegal>, StoreError> {
         self.recover(shard, id, next).await?;
-        if !self.load(id, shard).await? {
-            return Ok(Err(Illegal::NoSuchPlace));
+        match self.load(id, shard).await? {
+            Loaded::There => {}
+            Loaded::Missing => return Ok(Err(Illegal::NoSuchPlace)),
+            Loaded::Broken(why) => {
+                return match input {
+                    Input::Terminate { by, reason } => {
+                        self.terminate_unread(shard, id, by, reason).await
+                    }
+                    _ => Ok(Err(Illegal::Broken(why))),
+                };
+            }
         }
         self.decide(id, shard, input, next)
     }
@@ -578,7 +595,8 @@ impl Lane {
         };
         next.pending
             .transition(case, before, &decision, &cause, now)?;
-        if case.state.is_closed() {
+        // A queued case moves by nothing but its end and its resumption.
+        if case.state.is_closed() || case.state == CaseState::Queued {
             next.freed.push((shard, case.subject.clone()));
         }
         next.effects.extend(
@@ -681,6 +699,21 @@ impl Lane {
             }
         }
         for (row, message) in messages {
+            if let Ok(Message::Command {
+                case,
+                command: Command::Terminate { .. },
+                ..
+            }) = &message
+                && self.is_large(*case)
+            {
+                if next.pending.touches(*case) {
+                    // Once this batch is written.
+                    continue;
+                }
+                // Its end would be a batch of its own size: it is ended as one that cannot be read.
+                self.hot.remove(*case);
+                self.unread.insert(*case);
+            }
             next.pending.inbox_done(row.shard, row.id);
             let verdict = match message {
                 // The same cause sent again: its case is there already.
@@ -724,7 +757,7 @@ impl Lane {
         next: &mut Gathered,
     ) -> Result<Result<(), String>, StoreError> {
         if let Some(meant) = definition
-            && self.load(case, shard).await?
+            && matches!(self.load(case, shard).await?, Loaded::There)
             && let Some(case) = self.hot.get(case)
             && case.definition.hash != meant
         {
@@ -743,42 +776,6 @@ impl Lane {
 
     async fn input_of(&self, command: Command) -> Result<Result<Input, String>, StoreError> {
         Ok(Ok(match command {
-            Command::Answer {
-                place,
-                by,
-                approve,
-                note,
-            } => Input::Answered {
-                place,
-                by,
-                approve,
-                note,
-            },
-            Command::TaskDone {
-                place,
-                by,
-                proof,
-                output,
-            } => Input::TaskDone {
-                place,
-                by,
-                proof,
-                output,
-            },
-            Command::Signal { name, by, payload } => Input::Signal { name, by, payload },
-            Command::Retry { place, step, by } => Input::Retry { place, step, by },
-            Command::Skip {
-                step,
-                place,
-                by,
-                reason,
-            } => Input::Skip {
-                step,
-                place,
-                by,
-                reason,
-            },
-            Command::Cancel { by, reason } => Input::Cancel { by, reason },
             Command::Migrate {
                 from,
                 to,
@@ -794,6 +791,10 @@ impl Lane {
                     reason,
                 })),
                 Err(why) => return Ok(Err(why)),
+            },
+            plain => match Input::try_from(plain) {
+                Ok(input) => input,
+                Err(_) => return Ok(Err("the command is not understood".to_owned())),
             },
         }))
     }
@@ -841,6 +842,7 @@ impl Lane {
             state: CaseState::Queued,
             lane: definition.lane,
             created_at: now,
+            paused: false,
         });
         next.pending.created(&case);
         self.hot.insert(case);
@@ -898,27 +900,87 @@ impl Lane {
         Ok(())
     }
 
-    /// Brings a case into memory; false when there is none.
-    async fn load(&mut self, id: CaseId, shard: ShardId) -> Result<bool, StoreError> {
+    /// Brings a case into memory.
+    async fn load(&mut self, id: CaseId, shard: ShardId) -> Result<Loaded, StoreError> {
         if self.hot.get(id).is_none() {
             match self.fetch(shard, id).await? {
-                Some(case) => self.hot.insert(case),
-                None => return Ok(false),
+                Fetched::Case(case) => self.hot.insert(*case),
+                Fetched::Missing => return Ok(Loaded::Missing),
+                Fetched::Broken(why) => return Ok(Loaded::Broken(why)),
             }
         }
-        Ok(true)
+        Ok(Loaded::There)
     }
 
-    async fn fetch(&self, shard: ShardId, id: CaseId) -> Result<Option<Case>, StoreError> {
-        let Some(stored) = self.parts.store.load(shard, id).await? else {
-            return Ok(None);
+    /// Loads a case. One that cannot be read is told apart from a store that does not answer: it must not keep the
+    /// others of the lane from being worked on.
+    async fn fetch(&self, shard: ShardId, id: CaseId) -> Result<Fetched, StoreError> {
+        let fetched = self.read(shard, id).await;
+        if let Ok(Fetched::Broken(why)) = &fetched {
+            tracing::error!(case = %id, reason = %why, "a case cannot be read; `tenure case cancel --force` ends it");
+        }
+        fetched
+    }
+
+    async fn read(&self, shard: ShardId, id: CaseId) -> Result<Fetched, StoreError> {
+        if self.unread.contains(&id) {
+            return Ok(Fetched::Broken("it is being ended".to_owned()));
+        }
+        let stored = match self.parts.store.load(shard, id).await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return Ok(Fetched::Missing),
+            Err(error @ StoreError::Corrupt { .. }) => return Ok(Fetched::broken(&error)),
+            Err(error) => return Err(error),
         };
         let hash = stored.head.definition.clone();
-        let definition = self
-            .definition(&hash)
-            .await?
-            .map_err(|why| StoreError::Projection(format!("case `{id}`: {why}")))?;
-        assemble(definition, stored).map(Some)
+        let definition = match self.definition(&hash).await? {
+            Ok(definition) => definition,
+            Err(why) => return Ok(Fetched::Broken(why)),
+        };
+        match assemble(definition, stored) {
+            Ok(case) => Ok(Fetched::Case(Box::new(case))),
+            Err(error @ StoreError::Corrupt { .. }) => Ok(Fetched::broken(&error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends a case of which no more is known than that it is there. A transaction of its own: nothing of the
+    /// case is in memory, so no batch can touch it.
+    async fn terminate_unread(
+        &mut self,
+        shard: ShardId,
+        id: CaseId,
+        by: Actor,
+        reason: String,
+    ) -> Result<Result<(), Illegal>, StoreError> {
+        self.unread.remove(&id);
+        if reason.trim().is_empty() {
+            return Ok(Err(Illegal::ReasonRequired));
+        }
+        let Some(epoch) = self.shards.epoch(shard) else {
+            return Err(StoreError::Fenced { shard });
+        };
+        let Some(bones) = self.parts.store.bones(shard, id).await? else {
+            return Ok(Err(Illegal::NoSuchPlace));
+        };
+        if bones.closed {
+            return Ok(Err(Illegal::State(CaseState::Cancelled, "terminate")));
+        }
+        let input = Input::Terminate {
+            by: by.clone(),
+            reason: reason.clone(),
+        };
+        let now = self.parts.clock.now();
+        let lease = ShardLease { shard, epoch };
+        let end = termination(lease, id, &bones, &cause(&input), by, reason, now)?;
+        self.parts.store.terminate(&end).await?;
+        self.freed.insert((shard, bones.subject));
+        Ok(Ok(()))
+    }
+
+    fn is_large(&self, id: CaseId) -> bool {
+        let unfinished = self.hot.get(id).map_or(0, |case| case.unfinished);
+        unfinished > TERMINATE_INSTANCES_MAX
     }
 
     /// A version of a workflow, or why there is none to work with.
@@ -1061,9 +1123,9 @@ impl Lane {
         let now = self.parts.clock.now();
         for (resource, queued) in self.gate.take(&*self.parts.actions, now) {
             if self.hot.get(queued.case).is_none()
-                && let Some(case) = self.fetch(queued.shard, queued.case).await?
+                && let Fetched::Case(case) = self.fetch(queued.shard, queued.case).await?
             {
-                self.hot.insert(case);
+                self.hot.insert(*case);
             }
             if !self.leave(&resource, &queued) {
                 self.gate.returned(&resource, queued.lane());
@@ -1088,6 +1150,12 @@ impl Lane {
                     instance.attempt == *attempt && instance.state == running
                 });
                 if !stands {
+                    return false;
+                }
+                // Paused since it was queued. To read back changes nothing outside.
+                if case.paused.is_some() && matches!(mode, Mode::Do | Mode::Undo) {
+                    let result = AttemptResult::NotSent;
+                    self.answer(queued.case, queued.shard, *place, *attempt, result);
                     return false;
                 }
                 let epoch = self.epoch(queued.shard);
@@ -1324,9 +1392,12 @@ fn cause(input: &Input) -> Cause {
             cause.reason = Some(proof.clone());
         }
         Input::Signal { by, .. } => cause.by = by.clone(),
-        Input::Retry { place, by, .. } => {
+        Input::Retry {
+            place, by, reason, ..
+        } => {
             cause.place = *place;
             cause.by = by.clone();
+            cause.reason = (!reason.is_empty()).then(|| reason.clone());
         }
         Input::Skip {
             place, by, reason, ..
@@ -1335,7 +1406,11 @@ fn cause(input: &Input) -> Cause {
             cause.by = by.clone();
             cause.reason = Some(reason.clone());
         }
-        Input::Cancel { by, reason } => {
+        Input::Cancel { by, reason }
+        | Input::Pause { by, reason }
+        | Input::Resume { by, reason }
+        | Input::Undo { by, reason }
+        | Input::Terminate { by, reason } => {
             cause.by = by.clone();
             cause.reason = Some(reason.clone());
         }
@@ -1353,7 +1428,15 @@ fn cause(input: &Input) -> Cause {
                 ..Proof::default()
             });
         }
+        Input::Rerun { step, by, reason } => {
+            cause.by = by.clone();
+            cause.place = Some(Place::new(*step, 0));
+            cause.reason = Some(reason.clone());
+        }
         Input::Preempt { by } => cause.reason = Some(format!("pre-empted by case {by}")),
+        Input::Supersede { generation } => {
+            cause.reason = Some(format!("superseded by life {generation} of the subject"));
+        }
     }
     cause
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::core::definition::Lane;
 use crate::core::id::{Actor, CaseId, DefinitionHash, Place, ShardId, StepIndex, Subject};
+use crate::core::input::Input;
 use crate::core::migration::Mapping;
 use crate::store::InboxRow;
 
@@ -70,6 +71,8 @@ pub enum Command {
         #[serde(default)]
         step: Option<StepIndex>,
         by: Actor,
+        #[serde(default)]
+        reason: String,
     },
     Skip {
         step: StepIndex,
@@ -91,6 +94,89 @@ pub enum Command {
         by: Actor,
         reason: String,
     },
+    Pause {
+        by: Actor,
+        reason: String,
+    },
+    Resume {
+        by: Actor,
+        reason: String,
+    },
+    Rerun {
+        step: StepIndex,
+        by: Actor,
+        reason: String,
+    },
+    Undo {
+        by: Actor,
+        reason: String,
+    },
+    Terminate {
+        by: Actor,
+        reason: String,
+    },
+}
+
+/// What a command is to the core; one that needs another version of the workflow comes back as it is.
+impl TryFrom<Command> for Input {
+    type Error = Box<Command>;
+
+    fn try_from(command: Command) -> Result<Self, Box<Command>> {
+        Ok(match command {
+            Command::Answer {
+                place,
+                by,
+                approve,
+                note,
+            } => Self::Answered {
+                place,
+                by,
+                approve,
+                note,
+            },
+            Command::TaskDone {
+                place,
+                by,
+                proof,
+                output,
+            } => Self::TaskDone {
+                place,
+                by,
+                proof,
+                output,
+            },
+            Command::Signal { name, by, payload } => Self::Signal { name, by, payload },
+            Command::Retry {
+                place,
+                step,
+                by,
+                reason,
+            } => Self::Retry {
+                place,
+                step,
+                by,
+                reason,
+            },
+            Command::Skip {
+                step,
+                place,
+                by,
+                reason,
+            } => Self::Skip {
+                step,
+                place,
+                by,
+                reason,
+            },
+            Command::Cancel { by, reason } => Self::Cancel { by, reason },
+            Command::Pause { by, reason } => Self::Pause { by, reason },
+            Command::Resume { by, reason } => Self::Resume { by, reason },
+            Command::Rerun { step, by, reason } => Self::Rerun { step, by, reason },
+            Command::Undo { by, reason } => Self::Undo { by, reason },
+            Command::Terminate { by, reason } => Self::Terminate { by, reason },
+            Command::Migrate { .. } => return Err(Box::new(command)),
+        })
+    }
 }
 
 impl Message {

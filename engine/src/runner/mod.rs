@@ -29,7 +29,10 @@ mod ownership;
 mod pending;
 mod port;
 mod shards;
+mod unread;
 
+#[cfg(test)]
+mod operator_tests;
 #[cfg(test)]
 mod several_nodes;
 #[cfg(test)]

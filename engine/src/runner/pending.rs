@@ -13,7 +13,7 @@ use crate::core::id::{CaseId, ShardId};
 use crate::evidence::{Cause, leaf};
 use crate::store::{
     Batch, EvidenceRow, HistoryRow, Outcome, OutcomeKind, RebuiltRow, ReplyRow, StepEnding,
-    StoreError, TimerRow, head_row, state_row, step_row,
+    StoreError, TimerRow, head_row, pause_row, state_row, step_row,
 };
 
 /// The most transitions one batch gathers.
@@ -38,6 +38,7 @@ struct Touched {
     moved: bool,
     /// The case came to another version: its rows in the database go.
     rebuilt: bool,
+    pause_changed: bool,
 }
 
 impl Pending {
@@ -95,6 +96,7 @@ impl Pending {
                 rows: BTreeSet::new(),
                 moved: false,
                 rebuilt: false,
+                pause_changed: false,
             }
         })
     }
@@ -143,6 +145,7 @@ impl Pending {
             touched.rows.clear();
             touched.rebuilt = touched.from_version.is_some();
         }
+        touched.pause_changed |= decision.pause_changed;
         touched.rows.extend(decision.rows.iter().copied());
         if migrated {
             self.rebuild(case);
@@ -221,6 +224,9 @@ impl Pending {
                 self.batch
                     .states
                     .push(state_row(case, touched.from_version, now));
+            }
+            if touched.pause_changed {
+                self.batch.pauses.push(pause_row(case));
             }
             let rows = touched
                 .rows

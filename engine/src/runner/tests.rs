@@ -115,7 +115,7 @@ fn succeeded() -> AttemptResult {
 pub(super) struct Bench {
     pub(super) store: Arc<SqliteStore>,
     pub(super) world: Arc<World>,
-    definitions: Arc<Definitions>,
+    pub(super) definitions: Arc<Definitions>,
     _folder: tempfile::TempDir,
 }
 
@@ -140,7 +140,7 @@ impl Bench {
         }
     }
 
-    async fn node(&self) -> NodeHandle {
+    pub(super) async fn node(&self) -> NodeHandle {
         self.node_named("test", 3_000).await
     }
 

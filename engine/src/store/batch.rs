@@ -8,12 +8,13 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
+use crate::core::Timestamp;
 use crate::core::id::{CaseId, ShardId};
 use crate::core::input::TimerTarget;
 
 use super::{
-    Batch, EvidenceRow, HeadRow, HistoryRow, InboxRow, RebuiltRow, ReplyRow, ShardLease, StateRow,
-    StepRow, StoreError, TimerRow,
+    Batch, EvidenceRow, HeadRow, HistoryRow, InboxRow, ParkedRow, PauseRow, RebuiltRow, ReplyRow,
+    ShardLease, StateRow, StepRow, StoreError, TimerRow,
 };
 
 /// A batch in which no two rows have the same key, in order of shard and case: neighbours in the batch are
@@ -171,7 +172,8 @@ fn covered(batch: &Batch) -> Result<(), StoreError> {
         .chain(batch.timers_cleared.iter().map(|row| row.shard))
         .chain(batch.timers_set.iter().map(|row| row.shard))
         .chain(batch.inbox_done.iter().map(|(shard, _)| *shard))
-        .chain(batch.replies.iter().map(|row| row.shard));
+        .chain(batch.replies.iter().map(|row| row.shard))
+        .chain(batch.pauses.iter().map(|row| row.shard));
     for shard in shards {
         if leased.binary_search(&shard).is_err() {
             return Err(StoreError::Fenced { shard });
@@ -293,6 +295,21 @@ fn leaf_text(row: &EvidenceRow) -> Result<(&EvidenceRow, &str), StoreError> {
             key: row.case.to_string(),
         }),
     }
+}
+
+/// A pause as its columns hold it.
+pub(super) fn pause_columns(row: &PauseRow) -> Option<(Timestamp, String)> {
+    let pause = row.pause.as_ref()?;
+    // Plain data always has a JSON form, in which U+0000 is written as an escape.
+    Some((pause.at, serde_json::to_string(pause).unwrap_or_default()))
+}
+
+/// The columns of a place in the list of what waits for people; -1 for what is not there.
+pub(super) fn parked_columns(row: &ParkedRow) -> (i32, i32) {
+    (
+        row.step.map_or(-1, |step| i32::from(step.0)),
+        instance_column(row.instance),
+    )
 }
 
 /// Checks messages at the door. An escaped U+0000 is refused too: it would come out as a subject or a name

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::core::Timestamp;
 use crate::core::admission::OpenCase;
-use crate::core::case::{CaseState, Ending};
+use crate::core::case::{CaseState, Ending, Pause};
 use crate::core::definition::Lane;
 use crate::core::id::{
     Actor, CaseId, DefinitionHash, Epoch, InstanceIndex, Place, ShardId, StepIndex, Subject,
@@ -16,8 +16,8 @@ use crate::core::id::{
 use crate::core::input::TimerTarget;
 
 use super::{
-    BoxError, CaseSummary, EvidenceRow, HeadRow, HistoryRow, InboxRow, NodeRow, ReplyRow,
-    ShardLease, ShardRow, StateRow, StepRow, StoreError, TimerRow, VersionRow,
+    Bones, BoxError, CaseSummary, EvidenceRow, HeadRow, HistoryRow, InboxRow, NodeRow, ParkedRow,
+    ReplyRow, ShardLease, ShardRow, StateRow, StepRow, StoreError, TimerRow, VersionRow,
 };
 
 /// How a database's row gives up its columns: the two differ only in how they keep times and numbers.
@@ -275,7 +275,32 @@ impl<'r, R: Columns> Reader<'r, R> {
             deadline_passed: self.read("deadline_passed", R::flag)?,
             closed_at: self.maybe_time("closed_at")?,
             changed_at: self.time("changed_at")?,
+            paused: self.pause()?,
         })
+    }
+
+    fn pause(&self) -> Result<Option<Pause>, StoreError> {
+        self.read("paused", R::maybe_text)?
+            .map(|body| serde_json::from_str(&body).map_err(|error| self.corrupt("paused", error)))
+            .transpose()
+    }
+
+    /// Never fails: what cannot be read is left empty.
+    pub(super) fn bones(&self) -> Bones {
+        let epoch = Timestamp::UNIX_EPOCH;
+        let salt = self.read("salt", R::bytes).unwrap_or_default();
+        Bones {
+            subject: Subject(self.text("subject").unwrap_or_default()),
+            workflow: self.text("workflow").unwrap_or_default(),
+            definition: DefinitionHash(self.text("definition").unwrap_or_default()),
+            generation: self.unsigned("generation").unwrap_or_default(),
+            salt: salt.try_into().unwrap_or_default(),
+            effective_at: self.maybe_time("effective_at").unwrap_or_default(),
+            received_at: self.time("received_at").unwrap_or(epoch),
+            created_at: self.time("created_at").unwrap_or(epoch),
+            version: self.unsigned("version").unwrap_or_default(),
+            closed: self.read("closed", R::flag).unwrap_or_default(),
+        }
     }
 
     /// A joined row; `table` should be `case_state`, whose values are the ones that change.
@@ -376,11 +401,27 @@ impl<'r, R: Columns> Reader<'r, R> {
         let open = OpenCase {
             id: self.case()?,
             workflow: self.text("workflow")?,
-            state: self.state_name()?,
+            // A state this program does not know must not stop everything else of the shard: the case counts as
+            // begun, so that others wait until somebody has ended it.
+            state: self.state_name().unwrap_or(CaseState::Running),
             lane: self.lane()?,
             created_at: self.time("created_at")?,
+            paused: self.read("paused", R::flag)?,
         };
         Ok((Subject(self.text("subject")?), open))
+    }
+
+    pub(super) fn parked(&self) -> Result<ParkedRow, StoreError> {
+        let maybe = |number: i32| (number >= 0).then_some(number);
+        let step = maybe(self.int("step")?).and_then(|step| u16::try_from(step).ok());
+        let instance = maybe(self.int("instance")?).and_then(|number| u32::try_from(number).ok());
+        Ok(ParkedRow {
+            shard: self.shard()?,
+            case: self.case()?,
+            at: self.time("at")?,
+            step: step.map(StepIndex),
+            instance,
+        })
     }
 
     pub(super) fn version_row(&self) -> Result<VersionRow, StoreError> {
@@ -435,15 +476,11 @@ fn lane_of_rank(rank: i32) -> Option<Lane> {
 }
 
 pub(super) fn ending_name(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Cancelled => "cancelled",
-        Ending::Preempted => "preempted",
-        Ending::Undoing => "undoing",
-    }
+    ending.as_str()
 }
 
 fn ending(name: &str) -> Option<Ending> {
-    [Ending::Cancelled, Ending::Preempted, Ending::Undoing]
+    Ending::ALL
         .into_iter()
-        .find(|ending| ending_name(*ending) == name)
+        .find(|ending| ending.as_str() == name)
 }

@@ -35,14 +35,14 @@ use uuid::Uuid;
 
 use crate::core::Timestamp;
 use crate::core::admission::OpenCase;
-use crate::core::case::{CaseState, Verification};
+use crate::core::case::{CaseState, Pause, Verification};
 use crate::core::definition::Lane;
-use crate::core::id::{Actor, CaseId, DefinitionHash, Epoch, Place, ShardId, Subject};
+use crate::core::id::{Actor, CaseId, DefinitionHash, Epoch, Place, ShardId, StepIndex, Subject};
 use crate::core::input::TimerTarget;
 
 pub use migrate::SHARDS_MAX;
 pub use node_rows::{Acquire, Heartbeat, Hint, NodeRow, ShardRow};
-pub use rows::{StoredCase, assemble, head_row, state_row, step_row, stored_time};
+pub use rows::{StoredCase, assemble, head_row, pause_row, state_row, step_row, stored_time};
 pub use search::{CaseFilter, Waiting, WorkFilter};
 
 /// The number of logical shards a new database gets; fixed for its life.
@@ -129,6 +129,12 @@ pub const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../../../migrations/postgres/0005_retention.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0005_retention.sql"),
     },
+    Migration {
+        version: 6,
+        name: "pause",
+        postgres: include_str!("../../../migrations/postgres/0006_pause.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0006_pause.sql"),
+    },
 ];
 
 /// Up to when what is over may be forgotten; `None` is never. What belongs to an open case always stays.
@@ -208,6 +214,16 @@ pub struct StateRow {
     pub deadline_passed: bool,
     pub closed_at: Option<Timestamp>,
     pub changed_at: Timestamp,
+    /// Read with the row, written with [`PauseRow`].
+    pub paused: Option<Pause>,
+}
+
+/// Who holds a case now, or that nobody does any more.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PauseRow {
+    pub shard: ShardId,
+    pub case: CaseId,
+    pub pause: Option<Pause>,
 }
 
 /// One instance, or (`instance` is `None`) a step that waited as a whole.
@@ -308,6 +324,38 @@ pub struct Batch {
     pub inbox_done: Vec<(ShardId, Uuid)>,
     pub replies: Vec<ReplyRow>,
     pub outcomes: Vec<Outcome>,
+    /// At most one row a case.
+    pub pauses: Vec<PauseRow>,
+}
+
+/// What is known of a case without reading its steps, its input or its definition: enough to end it. A column
+/// that cannot be read is empty.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bones {
+    pub subject: Subject,
+    pub workflow: String,
+    pub definition: DefinitionHash,
+    pub generation: u32,
+    pub salt: [u8; 16],
+    pub effective_at: Option<Timestamp>,
+    pub received_at: Timestamp,
+    pub created_at: Timestamp,
+    /// The highest version in its state and its history.
+    pub version: u64,
+    pub closed: bool,
+}
+
+/// The end of a case that is not read. Its state, history and evidence say so; its timers and whatever holds it
+/// go; instances that were in flight are `unknown` from then on, other unfinished ones `cancelled`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Termination {
+    pub lease: ShardLease,
+    pub case: CaseId,
+    /// The version the case gets.
+    pub version: u64,
+    pub at: Timestamp,
+    pub history: HistoryRow,
+    pub evidence: EvidenceRow,
 }
 
 impl Batch {
@@ -440,6 +488,19 @@ pub struct CaseCursor {
     pub case: CaseId,
 }
 
+/// Something that waits for a person to do something about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParkedRow {
+    pub shard: ShardId,
+    pub case: CaseId,
+    /// Since when.
+    pub at: Timestamp,
+    /// The step that is parked or stuck; `None`: the case as a whole is paused.
+    pub step: Option<StepIndex>,
+    /// The instance that is parked; `None`: the step is stuck.
+    pub instance: Option<u32>,
+}
+
 /// A database that holds cases.
 ///
 /// All times come from the caller, except the lease clock, which is the database's own.
@@ -532,6 +593,15 @@ pub trait Store: Send + Sync {
 
     async fn load(&self, shard: ShardId, case: CaseId) -> Result<Option<StoredCase>, StoreError>;
 
+    /// What can be read of a case that cannot be loaded. Never [`StoreError::Corrupt`].
+    async fn bones(&self, shard: ShardId, case: CaseId) -> Result<Option<Bones>, StoreError>;
+
+    /// Ends a case without reading it, in one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when the shard is not ours, [`StoreError::Stale`] when the case is closed already.
+    async fn terminate(&self, end: &Termination) -> Result<(), StoreError>;
+
     /// The shard of a case, if it exists.
     async fn locate(&self, case: CaseId) -> Result<Option<ShardId>, StoreError>;
 
@@ -574,6 +644,13 @@ pub trait Store: Send + Sync {
         after: Option<CaseCursor>,
         limit: u32,
     ) -> Result<Vec<CaseSummary>, StoreError>;
+
+    /// Parked instances, stuck steps and paused cases, those that wait longest first, behind `after`.
+    async fn parked(
+        &self,
+        after: Option<ParkedRow>,
+        limit: u32,
+    ) -> Result<Vec<ParkedRow>, StoreError>;
 
     /// How many cases there are by workflow and state.
     async fn counts(&self) -> Result<Vec<(String, CaseState, u64)>, StoreError>;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use engine::core::case::{Ask, Case, Instance, InstanceState};
 use engine::core::definition::Lane;
-use engine::core::id::{CaseId, Place, StepIndex};
+use engine::core::id::{CaseId, DefinitionHash, Place, ShardId, StepIndex};
 use engine::runner::{Command, Message};
 use serde::Serialize;
 use serde_json::Value;
@@ -26,13 +26,13 @@ const CHOICES_SHOWN: usize = 10;
 
 /// Which case, and which part of it
 #[derive(Debug, clap::Args)]
-struct Target {
+pub(super) struct Target {
     /// Identifier, its beginning, or a person's key
     #[arg(value_name = "CASE")]
-    case: String,
+    pub(super) case: String,
     /// The step, by its id
     #[arg(long, value_name = "STEP")]
-    step: Option<String>,
+    pub(super) step: Option<String>,
     /// The instance of a step with `for_each`, by its number
     #[arg(long, value_name = "N", requires = "step")]
     instance: Option<u32>,
@@ -44,10 +44,15 @@ struct Target {
 Examples:
   tenure case retry 6f2c1a9e                              everything that is parked in the case
   tenure case retry 6f2c1a9e --step disable
-  tenure case retry 6f2c1a9e --step disable --instance 2")]
+  tenure case retry 6f2c1a9e --step disable --instance 2 --reason 'rights are given now'
+
+For many cases at once: tenure case bulk retry")]
 pub struct Retry {
     #[command(flatten)]
     target: Target,
+    /// Why; it stands in the evidence
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
 }
 
 /// Give work up, with a reason that stays in the evidence
@@ -68,10 +73,15 @@ pub struct Skip {
 /// End a case: start nothing more, let what is in flight come back
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-What was done already stays done.
+What was done already stays done; `tenure case undo` takes it back.
+
+With --force the case ends at once, whatever it waits for: an attempt that never comes back, a step that is
+broken, a workflow version that cannot be read any more. What was in flight is recorded as unknown: look at it
+on the system, because nobody else will.
 
 Examples:
-  tenure case cancel 6f2c1a9e --reason 'hired by mistake'")]
+  tenure case cancel 6f2c1a9e --reason 'hired by mistake'
+  tenure case cancel 6f2c1a9e --force --reason 'the system was switched off with the attempt in flight'")]
 pub struct Cancel {
     /// Identifier, its beginning, or a person's key
     #[arg(value_name = "CASE")]
@@ -79,6 +89,9 @@ pub struct Cancel {
     /// Why
     #[arg(long, value_name = "TEXT")]
     reason: String,
+    /// Do not wait for what is in flight
+    #[arg(long)]
+    force: bool,
 }
 
 /// Answer an approval with yes
@@ -149,6 +162,7 @@ pub(super) async fn retry(context: &Context, retry: Retry) -> anyhow::Result<Exi
         place,
         step: if place.is_none() { step } else { None },
         by: actor(),
+        reason: retry.reason,
     };
     told(context, &database, &case, command, "will be tried again").await
 }
@@ -167,12 +181,15 @@ pub(super) async fn skip(context: &Context, skip: Skip) -> anyhow::Result<Exit> 
 }
 
 pub(super) async fn cancel(context: &Context, cancel: Cancel) -> anyhow::Result<Exit> {
-    let (database, case) = open(context, &cancel.case).await?;
-    let command = Command::Cancel {
-        by: actor(),
-        reason: cancel.reason,
+    let database = context.database().await?;
+    let aim = Aim::find(&database, &cancel.case).await?;
+    let (by, reason) = (actor(), cancel.reason);
+    let (command, what) = if cancel.force {
+        (Command::Terminate { by, reason }, "is ended")
+    } else {
+        (Command::Cancel { by, reason }, "ends")
     };
-    told(context, &database, &case, command, "ends").await
+    told(context, &database, aim, command, what).await
 }
 
 pub(super) async fn approve(context: &Context, approve: Approve) -> anyhow::Result<Exit> {
@@ -281,7 +298,7 @@ fn json_of(option: &str, text: Option<&str>) -> anyhow::Result<Value> {
     }
 }
 
-async fn open(context: &Context, meant: &str) -> anyhow::Result<(Database, Case)> {
+pub(super) async fn open(context: &Context, meant: &str) -> anyhow::Result<(Database, Case)> {
     let database = context.database().await?;
     let id = database.find_case(meant).await?;
     let case = database.case(id).await?;
@@ -293,11 +310,42 @@ async fn open(context: &Context, meant: &str) -> anyhow::Result<(Database, Case)
     Ok((database, case))
 }
 
-/// The step and the instance that the options name.
-fn part(case: &Case, target: &Target) -> anyhow::Result<(Option<StepIndex>, Option<Place>)> {
-    let Some(name) = &target.step else {
-        return Ok((None, None));
-    };
+/// Where a command goes. A case need not be read for that.
+#[derive(Debug, Clone)]
+pub struct Aim {
+    pub case: CaseId,
+    pub shard: ShardId,
+    /// The version of the workflow that the command speaks of, where it names a step.
+    pub definition: Option<DefinitionHash>,
+}
+
+impl Aim {
+    /// # Errors
+    /// When there is no such case.
+    pub(super) async fn find(database: &Database, meant: &str) -> anyhow::Result<Self> {
+        let case = database.find_case(meant).await?;
+        let shard = database.store.locate(case).await?;
+        let shard = shard.with_context(|| format!("there is no case `{case}`"))?;
+        Ok(Self {
+            case,
+            shard,
+            definition: None,
+        })
+    }
+}
+
+impl From<&Case> for Aim {
+    fn from(case: &Case) -> Self {
+        Self {
+            case: case.id,
+            shard: case.shard,
+            definition: Some(case.definition.hash.clone()),
+        }
+    }
+}
+
+/// The step of that name.
+pub(super) fn step(case: &Case, name: &str) -> anyhow::Result<StepIndex> {
     let Some(step) = case.definition.find(name) else {
         let known: Vec<&str> = case
             .definition
@@ -311,6 +359,18 @@ fn part(case: &Case, target: &Target) -> anyhow::Result<(Option<StepIndex>, Opti
             known.join(", ")
         );
     };
+    Ok(step)
+}
+
+/// The step and the instance that the options name.
+pub(super) fn part(
+    case: &Case,
+    target: &Target,
+) -> anyhow::Result<(Option<StepIndex>, Option<Place>)> {
+    let Some(name) = &target.step else {
+        return Ok((None, None));
+    };
+    let step = step(case, name)?;
     let place = target.instance.map(|instance| Place::new(step, instance));
     if let Some(place) = place
         && case.instance(place).is_none()
@@ -385,22 +445,22 @@ pub enum Answered {
 /// When the database does not answer.
 pub async fn send(
     database: &Database,
-    case: &Case,
+    aim: Aim,
     command: Command,
     wait: Duration,
 ) -> anyhow::Result<Answered> {
     let id = Uuid::new_v4();
+    // A person waits for the answer: it goes before whatever is done in bulk.
     let row = Message::Command {
-        case: case.id,
-        definition: Some(case.definition.hash.clone()),
+        case: aim.case,
+        definition: aim.definition,
         command,
     }
-    // What a person asks for does not wait behind a storm of new cases.
-    .into_row(case.shard, id, Lane::Revocation, now())?;
+    .into_row(aim.shard, id, Lane::Revocation, now())?;
     database.store.put_inbox(&[row]).await?;
     let until = Instant::now() + wait;
     loop {
-        if let Some(reply) = database.store.reply(case.shard, id).await? {
+        if let Some(reply) = database.store.reply(aim.shard, id).await? {
             return Ok(if reply.accepted {
                 Answered::Accepted
             } else {
@@ -423,17 +483,19 @@ struct Told {
     answered: Answered,
 }
 
-async fn told(
+pub(super) async fn told(
     context: &Context,
     database: &Database,
-    case: &Case,
+    aim: impl Into<Aim>,
     command: Command,
     what: &str,
 ) -> anyhow::Result<Exit> {
+    let aim = aim.into();
+    let case = aim.case;
     let alive = database.node_alive().await?;
     let answered = send(
         database,
-        case,
+        aim,
         command,
         if alive { ANSWER_WAIT } else { Duration::ZERO },
     )
@@ -443,11 +505,8 @@ async fn told(
     } else {
         Exit::Good
     };
-    let told = Told {
-        case: case.id,
-        answered,
-    };
-    let id = case.id.to_string();
+    let told = Told { case, answered };
+    let id = case.to_string();
     context.output.result(&told, |told| match &told.answered {
         Answered::Accepted => format!("{} case {} {what}", paint(Tone::Good.sign(), Tone::Good), short(&id)),
         Answered::Refused { message } => format!("{} case {} refuses: {message}", paint(Tone::Bad.sign(), Tone::Bad), short(&id)),

@@ -106,6 +106,7 @@ struct CaseLine {
     subject: String,
     state: &'static str,
     steps_done: u32,
+    paused: bool,
     in_flight: u32,
     parked: u32,
     unverified: u32,
@@ -160,6 +161,7 @@ fn line(summary: &CaseSummary) -> CaseLine {
         subject: head.subject.0.clone(),
         state: state.state.as_str(),
         steps_done: state.steps_done,
+        paused: state.paused.is_some(),
         in_flight: state.in_flight,
         parked: state.parked,
         unverified: state.unverified,
@@ -256,6 +258,9 @@ pub(crate) fn held_line(row: &SystemStateRow, now: DateTime<Utc>) -> String {
 }
 
 fn remark(case: &CaseLine, now: DateTime<Utc>) -> (String, Tone) {
+    if case.paused {
+        return ("paused".to_owned(), Tone::Bad);
+    }
     if case.parked > 0 {
         return (format!("{} parked", case.parked), Tone::Bad);
     }
@@ -307,6 +312,7 @@ mod tests {
                 subject: "E\u{1b}1".to_owned(),
                 state: "parked",
                 steps_done: 2,
+                paused: false,
                 in_flight: 0,
                 parked: 1,
                 unverified: 0,

@@ -3,6 +3,7 @@
 mod act;
 mod list;
 mod show;
+mod steer;
 mod watch;
 
 use clap::{Args, Subcommand};
@@ -34,6 +35,10 @@ enum Sub {
     Retry(act::Retry),
     Skip(act::Skip),
     Cancel(act::Cancel),
+    Pause(steer::Pause),
+    Resume(steer::Resume),
+    Rerun(steer::Rerun),
+    Undo(steer::Undo),
     Approve(act::Approve),
     Reject(act::Reject),
     CompleteTask(act::CompleteTask),
@@ -52,6 +57,10 @@ pub async fn run(context: &Context, command: CaseCommand) -> anyhow::Result<Exit
         Sub::Retry(command) => act::retry(context, command).await,
         Sub::Skip(command) => act::skip(context, command).await,
         Sub::Cancel(command) => act::cancel(context, command).await,
+        Sub::Pause(command) => steer::pause(context, command).await,
+        Sub::Resume(command) => steer::resume(context, command).await,
+        Sub::Rerun(command) => steer::rerun(context, command).await,
+        Sub::Undo(command) => steer::undo(context, command).await,
         Sub::Approve(command) => act::approve(context, command).await,
         Sub::Reject(command) => act::reject(context, command).await,
         Sub::CompleteTask(command) => act::complete_task(context, command).await,

@@ -283,7 +283,7 @@ fn instance_lines(step: &StepView, all: bool) -> Vec<String> {
 
 fn wait_line(case: &CaseView, wait: &Wait, now: DateTime<Utc>) -> String {
     let tone = match wait.kind {
-        WaitKind::Parked => Tone::Bad,
+        WaitKind::Parked | WaitKind::Paused => Tone::Bad,
         WaitKind::InFlight => Tone::Busy,
         _ => Tone::Warn,
     };
@@ -334,6 +334,7 @@ fn command(case: &CaseView, wait: &Wait) -> Option<String> {
         WaitKind::Parked => {
             format!("tenure case retry {at}    or: tenure case skip {at} --reason '...'")
         }
+        WaitKind::Paused => format!("tenure case resume {short} --reason '...'"),
         WaitKind::Approval => format!("tenure case approve {at}    or: tenure case reject {at}"),
         WaitKind::Task => format!("tenure case complete-task {at} --proof '...'"),
         _ => return None,

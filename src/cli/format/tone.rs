@@ -46,10 +46,10 @@ impl Tone {
             | "closed" => Self::Good,
             "running" | "planning" | "open" | "ending" | "undoing" => Self::Busy,
             "queued" | "waiting" | "delayed" | "asking" | "unverified" | "attested"
-            | "incomplete" | "held" => Self::Warn,
+            | "incomplete" | "held" | "paused" => Self::Warn,
             "parked" | "stuck" | "failed" | "unknown" | "refuted" => Self::Bad,
-            "pending" | "skipped" | "cancelled" | "preempted" | "undone" | "given_up"
-            | "disabled" | "revoked" => Self::Dim,
+            "pending" | "skipped" | "cancelled" | "preempted" | "superseded" | "undone"
+            | "given_up" | "disabled" | "revoked" => Self::Dim,
             _ => Self::Plain,
         }
     }

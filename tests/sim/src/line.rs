@@ -11,9 +11,10 @@ use engine::core::admission::OpenCase;
 use engine::core::case::CaseState;
 use engine::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 use engine::store::{
-    Acquire, Batch, Before, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten, Heartbeat,
-    HistoryRow, InboxRow, Migration, NoProjection, NodeRow, Projection, ReplyRow, ShardLease,
-    ShardRow, Store, StoreError, StoredCase, TimerRow, VersionRow, Work,
+    Acquire, Batch, Before, Bones, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten,
+    Heartbeat, HistoryRow, InboxRow, Migration, NoProjection, NodeRow, ParkedRow, Projection,
+    ReplyRow, ShardLease, ShardRow, Store, StoreError, StoredCase, Termination, TimerRow,
+    VersionRow, Work,
 };
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -300,6 +301,28 @@ impl Store for Line {
         let database = self.database();
         let work = async move { database.forget_replies(before).await };
         self.call(Kind::Changes, "forget_replies", work).await
+    }
+
+    async fn bones(&self, shard: ShardId, case: CaseId) -> Result<Option<Bones>, StoreError> {
+        let database = self.database();
+        let work = async move { database.bones(shard, case).await };
+        self.call(Kind::Looks, "bones", work).await
+    }
+
+    async fn terminate(&self, end: &Termination) -> Result<(), StoreError> {
+        let (database, end) = (self.database(), end.clone());
+        let work = async move { database.terminate(&end).await };
+        self.call(Kind::Changes, "terminate", work).await
+    }
+
+    async fn parked(
+        &self,
+        after: Option<ParkedRow>,
+        limit: u32,
+    ) -> Result<Vec<ParkedRow>, StoreError> {
+        let database = self.database();
+        let work = async move { database.parked(after, limit).await };
+        self.call(Kind::Looks, "parked", work).await
     }
 
     async fn load(&self, shard: ShardId, case: CaseId) -> Result<Option<StoredCase>, StoreError> {

@@ -532,6 +532,7 @@ async fn a_leaver_goes_on(operation: OperationName, left: &[&str]) {
         place: None,
         step: None,
         by: actor("eve"),
+        reason: String::new(),
     };
     company.command(&leaver, retry).await;
     node.nudge();
@@ -607,6 +608,7 @@ async fn a_mover_goes_on(operation: OperationName) {
         place: None,
         step: None,
         by: actor("eve"),
+        reason: String::new(),
     };
     company.command(&mover, retry).await;
     node.nudge();

@@ -235,10 +235,12 @@ fn name(definition: &Definition, step: StepIndex) -> String {
 
 /// Nothing of it was done yet.
 fn waits_to_begin(run: &StepRun) -> bool {
-    matches!(
-        run.state,
-        StepState::Pending | StepState::Delayed { .. } | StepState::Stuck
-    )
+    // A step that is to run again has the instances of its earlier runs.
+    run.instances.is_empty()
+        && matches!(
+            run.state,
+            StepState::Pending | StepState::Delayed { .. } | StepState::Stuck
+        )
 }
 
 /// A case beside the version it is to move to.
@@ -601,13 +603,13 @@ impl Machine<'_> {
                 by: Some(by.clone()),
             });
         }
-        self.resume();
+        self.start_ready();
         self.close_when_done();
         Ok(())
     }
 
     /// Every timer that stands.
-    fn standing(&self) -> BTreeSet<(TimerTarget, Timestamp)> {
+    pub(super) fn standing(&self) -> BTreeSet<(TimerTarget, Timestamp)> {
         let steps = self.steps().map(TimerTarget::Step);
         let instances = self
             .steps()
@@ -626,7 +628,8 @@ impl Machine<'_> {
             let Some(run) = self.case.step_run(step) else {
                 continue;
             };
-            if run.instances.is_empty() && run.state != StepState::Pending {
+            let waits = run.present().is_empty() && run.state != StepState::Pending;
+            if waits || run.first > 0 {
                 self.decision.rows.push(Row::Step(step));
             }
             self.decision

@@ -274,6 +274,7 @@ fn what_was_stuck_is_mended_by_a_version_that_plans_it() {
         place: None,
         step: None,
         by,
+        reason: String::new(),
     };
     drive(&mut case, vec![retry, finished(0, 0, 1, succeeded())]);
     assert_eq!(case.state, CaseState::Succeeded);

@@ -64,6 +64,7 @@ impl Numbered {
             deadline_passed: true,
             closed_at: None,
             changed_at: at(8),
+            paused: None,
         }
     }
 

@@ -15,6 +15,7 @@
 
 mod batches;
 mod build;
+mod ending;
 mod fences;
 #[cfg(test)]
 mod hints;
@@ -238,6 +239,11 @@ tests! {
         a_timer_set_and_cleared_in_one_batch_ends_as_it_began,
         hostile_text_comes_back_unchanged,
         text_that_cannot_be_kept_is_refused_before_anything_is_written;
+    ending:
+        a_pause_is_kept_and_lifted,
+        a_pause_of_a_lost_shard_is_not_kept,
+        an_end_by_a_node_that_lost_its_shard_writes_nothing,
+        what_waits_for_people_comes_in_pages_the_oldest_first;
     fences:
         a_stale_version_writes_nothing,
         the_case_that_does_not_fit_is_the_one_named,
@@ -304,6 +310,8 @@ mod of_a_schema {
         a_failing_migration_is_named_and_undone,
         the_number_of_shards_is_fixed,
         shards_have_bounds;
+    ending:
+        a_case_that_cannot_be_read_can_be_ended;
     retention:
         history_is_forgotten_and_that_of_open_cases_is_not,
         evidence_goes_only_when_asked,

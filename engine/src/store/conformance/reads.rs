@@ -105,6 +105,7 @@ pub(super) async fn open_cases_are_those_of_the_subject(database: &Database) {
             state: CaseState::Running,
             lane,
             created_at: at(i64::from(number)),
+            paused: false,
         };
         (subject.clone(), open)
     };

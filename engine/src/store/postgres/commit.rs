@@ -21,7 +21,7 @@ use crate::store::{
     Batch, HeadRow, Projection, StateRow, StepRow, StoreError, TimerRow, Transaction,
 };
 
-use super::{PostgresStore, is_duplicate, is_guard, leases};
+use super::{PostgresStore, ending, is_duplicate, is_guard, leases};
 
 /// `unnest` stands in the select list, where it streams; in FROM its rows would be stored first.
 const COMMIT: &str = "
@@ -183,7 +183,7 @@ pub(super) async fn commit(
 ) -> Result<(), StoreError> {
     let writes = Writes::of(batch)?;
     let query = bind(sqlx::query(COMMIT), &writes);
-    if batch.outcomes.is_empty() && writes.rebuilt.is_empty() {
+    if batch.outcomes.is_empty() && batch.pauses.is_empty() && writes.rebuilt.is_empty() {
         // One statement is a transaction by itself.
         let written = query.execute(&store.lanes).await;
         return match written {
@@ -207,8 +207,11 @@ pub(super) async fn commit(
         drop(transaction);
         return Err(why(store, &writes, error).await);
     }
+    let connection: &mut PgConnection = &mut transaction;
+    if !batch.pauses.is_empty() {
+        ending::pause(connection, &batch.pauses).await?;
+    }
     if !batch.outcomes.is_empty() {
-        let connection: &mut PgConnection = &mut transaction;
         projection
             .project(&mut Transaction::Postgres(connection), &batch.outcomes)
             .await?;

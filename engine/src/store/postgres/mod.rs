@@ -5,6 +5,7 @@
 //! savepoints, no triggers, and LISTEN/NOTIFY only as a hint that may be lost ([`hints`]).
 
 mod commit;
+mod ending;
 mod forget;
 mod hints;
 mod inbox;
@@ -30,9 +31,9 @@ use crate::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 use self::hints::Hints;
 use super::failure::from_driver;
 use super::{
-    Acquire, Batch, Before, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten, Heartbeat,
-    Hint, HistoryRow, InboxRow, Migration, NodeRow, Projection, ReplyRow, ShardLease, ShardRow,
-    Store, StoreError, StoredCase, TimerRow, VersionRow, Work,
+    Acquire, Batch, Before, Bones, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten,
+    Heartbeat, Hint, HistoryRow, InboxRow, Migration, NodeRow, ParkedRow, Projection, ReplyRow,
+    ShardLease, ShardRow, Store, StoreError, StoredCase, Termination, TimerRow, VersionRow, Work,
 };
 
 /// How to connect.
@@ -255,6 +256,14 @@ impl Store for PostgresStore {
         read::load(&self.readers, shard, case).await
     }
 
+    async fn bones(&self, shard: ShardId, case: CaseId) -> Result<Option<Bones>, StoreError> {
+        ending::bones(&self.readers, shard, case).await
+    }
+
+    async fn terminate(&self, end: &Termination) -> Result<(), StoreError> {
+        ending::terminate(self, end).await
+    }
+
     async fn locate(&self, case: CaseId) -> Result<Option<ShardId>, StoreError> {
         read::locate(&self.readers, case).await
     }
@@ -308,6 +317,14 @@ impl Store for PostgresStore {
         limit: u32,
     ) -> Result<Vec<CaseSummary>, StoreError> {
         read::list(&self.readers, filter, after, limit).await
+    }
+
+    async fn parked(
+        &self,
+        after: Option<ParkedRow>,
+        limit: u32,
+    ) -> Result<Vec<ParkedRow>, StoreError> {
+        ending::parked(&self.readers, after, limit).await
     }
 
     async fn counts(&self) -> Result<Vec<(String, CaseState, u64)>, StoreError> {

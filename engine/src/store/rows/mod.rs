@@ -16,12 +16,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::core::Timestamp;
-use crate::core::case::{Case, Failure, Instance, InstanceState, StepRun, StepState, Verification};
+use crate::core::case::{
+    Case, Failure, Instance, InstanceState, Pause, StepRun, StepState, Verification,
+};
 use crate::core::decide::Row;
 use crate::core::definition::Definition;
 use crate::core::id::{Place, StepIndex};
 
-use super::{HeadRow, StateRow, StepRow, StoreError};
+use super::{HeadRow, PauseRow, StateRow, StepRow, StoreError};
 
 /// A case as it lies in the database.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +75,20 @@ pub fn state_row(case: &Case, from_version: Option<u64>, now: Timestamp) -> Stat
         deadline_passed: case.deadline_passed,
         closed_at: case.closed_at.map(stored_time),
         changed_at: stored_time(now),
+        paused: case.paused.clone(),
+    }
+}
+
+/// The row that says who holds the case, or that nobody does any more.
+#[must_use]
+pub fn pause_row(case: &Case) -> PauseRow {
+    PauseRow {
+        shard: case.shard,
+        case: case.id,
+        pause: case.paused.as_ref().map(|pause| Pause {
+            at: stored_time(pause.at),
+            ..pause.clone()
+        }),
     }
 }
 
@@ -86,6 +102,7 @@ pub fn step_row(case: &Case, row: Row, now: Timestamp) -> Option<StepRow> {
             let body = StepBody {
                 state: stored_step_state(run.state),
                 failure: run.failure.clone(),
+                first: run.first,
                 run: RunForm::of(run, case.version),
             };
             Some(StepRow {
@@ -165,6 +182,7 @@ pub fn assemble(definition: Arc<Definition>, stored: StoredCase) -> Result<Case,
                 let body: StepBody = decode(&row)?;
                 run.state = body.state;
                 run.failure = body.failure;
+                run.first = body.first;
                 body.run
             }
             Some(index) => {
@@ -192,13 +210,16 @@ pub fn assemble(definition: Arc<Definition>, stored: StoredCase) -> Result<Case,
         }
     }
     for run in &mut runs {
-        if !run.instances.is_empty() {
+        if !run.present().is_empty() {
             run.state = if run.remaining == 0 {
                 StepState::Done
             } else {
                 StepState::Open
             };
         }
+    }
+    if state.state.is_closed() {
+        end_unread(&mut runs);
     }
     // Several instances finish in one transition only when one signal answers them all, in order of place.
     finished.sort_unstable();
@@ -228,7 +249,29 @@ pub fn assemble(definition: Arc<Definition>, stored: StoredCase) -> Result<Case,
         undo_stack: finished.into_iter().map(|(_, place)| place).collect(),
         given_up: state.given_up,
         ending: state.ending,
+        paused: state.paused,
     })
+}
+
+/// A case that was ended without being read has rows that do not know of its end.
+fn end_unread(runs: &mut [StepRun]) {
+    for run in runs {
+        for instance in &mut run.instances {
+            match instance.state {
+                InstanceState::Running { .. } => instance.state = InstanceState::Unknown,
+                InstanceState::Waiting { .. }
+                | InstanceState::Asking { .. }
+                | InstanceState::Parked { .. } => instance.state = InstanceState::Cancelled,
+                _ => {}
+            }
+        }
+        if matches!(
+            run.state,
+            StepState::Delayed { .. } | StepState::Planning | StepState::Stuck
+        ) {
+            run.state = StepState::Cancelled;
+        }
+    }
 }
 
 /// A time as both databases keep it: whole microseconds, rounded down.
@@ -244,6 +287,8 @@ struct StepBody {
     state: StepState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     failure: Option<Failure>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    first: u32,
     run: RunForm,
 }
 

@@ -291,6 +291,7 @@ fn input(case: &Case, choice: u8, detail: u8) -> Input {
             place: None,
             step: None,
             by: actor(detail),
+            reason: String::new(),
         },
         19 => Input::Skip {
             step,
@@ -306,7 +307,29 @@ fn input(case: &Case, choice: u8, detail: u8) -> Input {
         22 if detail < 20 => Input::Preempt {
             by: CaseId(Uuid::from_u128(8)),
         },
-        23 => migrate(case),
+        23 => Input::Pause {
+            by: actor(detail),
+            reason: "wait".to_owned(),
+        },
+        24 | 25 => Input::Resume {
+            by: actor(detail),
+            reason: "go".to_owned(),
+        },
+        26 | 27 => Input::Rerun {
+            step,
+            by: actor(detail),
+            reason: "again".to_owned(),
+        },
+        28 if detail < 40 => Input::Undo {
+            by: actor(detail),
+            reason: "back".to_owned(),
+        },
+        29 if detail < 10 => Input::Terminate {
+            by: actor(detail),
+            reason: "enough".to_owned(),
+        },
+        30 if detail < 10 => Input::Supersede { generation: 2 },
+        31 => migrate(case),
         _ => Input::Start,
     }
 }
@@ -447,7 +470,7 @@ proptest! {
     #[test]
     fn a_case_is_what_its_rows_say(
         which in 0_usize..3,
-        inputs in prop::collection::vec((0_u8..24, any::<u8>(), 0_i64..4_000_000_000), 1..120),
+        inputs in prop::collection::vec((0_u8..31, any::<u8>(), 0_i64..4_000_000_000), 1..120),
     ) {
         let definition = &DEFINITIONS[which];
         let mut case = new_case(definition);
@@ -485,7 +508,7 @@ fn the_test_definitions_reach_every_end() {
             let choice = if turn == 0 {
                 255
             } else {
-                (random >> 33) as u8 % 24
+                (random >> 33) as u8 % 31
             };
             now += TimeDelta::microseconds(((random >> 40) as i64) % 4_000_000);
             let input = input(&case, choice, (random >> 50) as u8);

@@ -12,7 +12,7 @@ use crate::store::{Batch, Projection, StoreError, Transaction};
 
 use super::json::Rows;
 use super::numbers::Numbered;
-use super::{SqliteStore, leases, statements};
+use super::{SqliteStore, ending, leases, statements};
 
 /// The first case that is not as the batch expects: a null version is a case that must not be there.
 const STALE: &str = "
@@ -99,6 +99,9 @@ async fn write(
             Err(error) if is_duplicate(&error) => return Err(Refusal::Unfit(from_driver(error))),
             Err(error) => return Err(from_driver(error).into()),
         }
+    }
+    if !batch.pauses.is_empty() {
+        ending::pause(connection, &batch.pauses).await?;
     }
     if !batch.outcomes.is_empty() {
         projection

@@ -5,6 +5,7 @@
 //! a snapshot of its own. WAL with `synchronous = FULL`: a commit is on disk when it is acknowledged.
 
 mod commit;
+mod ending;
 mod forget;
 mod inbox;
 mod json;
@@ -31,9 +32,9 @@ use crate::core::case::CaseState;
 use crate::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 
 use super::{
-    Acquire, Batch, Before, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten, Heartbeat,
-    HistoryRow, InboxRow, Migration, NodeRow, Projection, ReplyRow, ShardLease, ShardRow, Store,
-    StoreError, StoredCase, TimerRow, VersionRow, Work,
+    Acquire, Batch, Before, Bones, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten,
+    Heartbeat, HistoryRow, InboxRow, Migration, NodeRow, ParkedRow, Projection, ReplyRow,
+    ShardLease, ShardRow, Store, StoreError, StoredCase, Termination, TimerRow, VersionRow, Work,
 };
 use numbers::Numbers;
 use writer::Writer;
@@ -201,6 +202,14 @@ impl Store for SqliteStore {
         read::load(&self.readers, shard, case).await
     }
 
+    async fn bones(&self, shard: ShardId, case: CaseId) -> Result<Option<Bones>, StoreError> {
+        ending::bones(&self.readers, shard, case).await
+    }
+
+    async fn terminate(&self, end: &Termination) -> Result<(), StoreError> {
+        ending::terminate(&self.writer, end).await
+    }
+
     async fn locate(&self, case: CaseId) -> Result<Option<ShardId>, StoreError> {
         read::locate(&self.readers, case).await
     }
@@ -254,6 +263,14 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Result<Vec<CaseSummary>, StoreError> {
         read::list(&self.readers, filter, after, limit).await
+    }
+
+    async fn parked(
+        &self,
+        after: Option<ParkedRow>,
+        limit: u32,
+    ) -> Result<Vec<ParkedRow>, StoreError> {
+        ending::parked(&self.readers, after, limit).await
     }
 
     async fn counts(&self) -> Result<Vec<(String, CaseState, u64)>, StoreError> {

@@ -27,7 +27,9 @@ macro_rules! summary_columns {
        head.subject, head.workflow, head.definition, head.lane, head.initiator, head.salt, head.input,
        state.version, state.deadline_at, state.closed_at, state.changed_at, state.in_flight, state.parked,
        state.unfinished, state.unverified, state.given_up, state.steps_done, state.deadline_passed,
-       state.state, state.ending"
+       state.state, state.ending,
+       (SELECT pause.body FROM case_pause AS pause
+         WHERE pause.shard_id = head.shard_id AND pause.case_id = head.case_id) AS paused"
     };
 }
 
@@ -80,7 +82,9 @@ SELECT open.shard_id, open.case_id
  ORDER BY open.created_at, open.case_id";
 
 const OPEN_CASES: &str = "
-SELECT open.shard_id, open.case_id, open.created_at, open.subject, open.workflow, open.lane, state.state
+SELECT open.shard_id, open.case_id, open.created_at, open.subject, open.workflow, open.lane, state.state,
+       EXISTS (SELECT 1 FROM case_pause AS pause
+                WHERE pause.shard_id = open.shard_id AND pause.case_id = open.case_id) AS paused
   FROM json_each(?1) AS wanted
   JOIN case_open AS open ON open.shard_id = wanted.value ->> 0 AND open.subject = wanted.value ->> 1
   JOIN case_state AS state ON state.case_number = open.case_number

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use engine::core::case::{CaseState, Ending};
 use engine::core::id::{CaseId, ShardId};
 use engine::store::{
-    Batch, HeadRow, InboxRow, ReplyRow, StateRow, StepRow, StoreError, TimerRow, stored_time,
+    Batch, HeadRow, InboxRow, ReplyRow, StateRow, StepRow, StoreError, Termination, TimerRow,
+    stored_time,
 };
 
 use super::{CaseKey, StepKey, Tables, Unchecked, lost};
@@ -90,7 +92,18 @@ pub(super) fn apply(tables: &mut Tables, batch: &Batch) {
     }
     for row in &batch.states {
         let key = (row.shard, row.case);
-        tables.states.insert(key, stored_state(row));
+        let mut stored = stored_state(row);
+        // Who holds a case has a row of its own.
+        stored.paused = tables
+            .states
+            .get(&key)
+            .and_then(|before| before.paused.clone());
+        tables.states.insert(key, stored);
+    }
+    for row in &batch.pauses {
+        if let Some(state) = tables.states.get_mut(&(row.shard, row.case)) {
+            state.paused.clone_from(&row.pause);
+        }
     }
     for row in &batch.steps {
         tables.steps.insert(step_key(row), stored_step(row));
@@ -136,6 +149,46 @@ pub(super) fn apply(tables: &mut Tables, batch: &Batch) {
         // The first answer to a message stays.
         tables.replies.entry(key).or_insert(stored);
     }
+}
+
+/// Ends a case without reading it.
+pub(super) fn terminate(tables: &mut Tables, end: &Termination) -> Result<(), StoreError> {
+    let (shard, case) = (end.lease.shard, end.case);
+    if let Some(shard) = lost(tables, &[end.lease], None) {
+        return Err(StoreError::Fenced { shard });
+    }
+    let at = stored_time(end.at);
+    let open = tables.states.get_mut(&(shard, case));
+    let Some(state) = open.filter(|state| state.closed_at.is_none()) else {
+        return Err(StoreError::Stale {
+            case,
+            version: end.version,
+        });
+    };
+    state.version = end.version;
+    state.from_version = Some(end.version);
+    state.state = CaseState::Cancelled;
+    state.ending = Some(Ending::Cancelled);
+    (state.in_flight, state.parked) = (0, 0);
+    (state.closed_at, state.changed_at) = (Some(at), at);
+    state.paused = None;
+    tables.timers.retain(|timer| timer.case != case);
+    for (_, row) in tables
+        .steps
+        .range_mut((shard, case, 0, i64::MIN)..=(shard, case, u16::MAX, i64::MAX))
+    {
+        match row.state.as_str() {
+            "running" => "unknown".clone_into(&mut row.state),
+            "waiting" | "asking" | "parked" | "delayed" | "planning" | "stuck" => {
+                "cancelled".clone_into(&mut row.state);
+            }
+            _ => {}
+        }
+    }
+    let key = (shard, case, end.version);
+    tables.history.insert(key, end.history.clone());
+    tables.evidence.insert(key, end.evidence.clone());
+    Ok(())
 }
 
 pub(super) fn put(tables: &mut Tables, rows: &[InboxRow]) {

@@ -24,10 +24,10 @@ use engine::core::case::CaseState;
 use engine::core::id::{CaseId, DefinitionHash, Epoch, ShardId, Subject};
 use engine::runner::Clock;
 use engine::store::{
-    Acquire, Batch, Before, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten, HeadRow,
-    Heartbeat, HistoryRow, InboxRow, Migration, NodeRow, Projection, ReplyRow, ShardLease,
-    ShardRow, StateRow, StepRow, Store, StoreError, StoredCase, TimerRow, Transaction, VersionRow,
-    Work, stored_time,
+    Acquire, Batch, Before, Bones, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten,
+    HeadRow, Heartbeat, HistoryRow, InboxRow, Migration, NodeRow, ParkedRow, Projection, ReplyRow,
+    ShardLease, ShardRow, StateRow, StepRow, Store, StoreError, StoredCase, Termination, TimerRow,
+    Transaction, VersionRow, Work, stored_time,
 };
 use sqlx::SqliteConnection;
 use uuid::Uuid;
@@ -356,6 +356,43 @@ impl Store for Database {
         let before = stored_time(before);
         self.tables().replies.retain(|_, row| row.at >= before);
         Ok(())
+    }
+
+    async fn bones(&self, shard: ShardId, case: CaseId) -> Result<Option<Bones>, StoreError> {
+        let tables = self.tables();
+        let key = (shard, case);
+        let (Some(head), Some(state)) = (tables.heads.get(&key), tables.states.get(&key)) else {
+            return Ok(None);
+        };
+        let history = tables
+            .history
+            .range((shard, case, 0)..=(shard, case, u64::MAX));
+        let newest = history.last().map_or(0, |((_, _, version), _)| *version);
+        Ok(Some(Bones {
+            subject: head.subject.clone(),
+            workflow: head.workflow.clone(),
+            definition: head.definition.clone(),
+            generation: head.generation,
+            salt: head.salt,
+            effective_at: head.effective_at,
+            received_at: head.received_at,
+            created_at: head.created_at,
+            version: state.version.max(newest),
+            closed: state.closed_at.is_some(),
+        }))
+    }
+
+    async fn terminate(&self, end: &Termination) -> Result<(), StoreError> {
+        let _writer = self.writer.lock().await;
+        commit::terminate(&mut self.tables(), end)
+    }
+
+    async fn parked(
+        &self,
+        after: Option<ParkedRow>,
+        limit: u32,
+    ) -> Result<Vec<ParkedRow>, StoreError> {
+        Ok(read::parked(&self.tables(), after, limit))
     }
 
     async fn load(&self, shard: ShardId, case: CaseId) -> Result<Option<StoredCase>, StoreError> {

@@ -6,10 +6,10 @@ use engine::core::Timestamp;
 use engine::core::admission::OpenCase;
 use engine::core::case::CaseState;
 use engine::core::definition::Lane;
-use engine::core::id::{CaseId, ShardId, Subject};
+use engine::core::id::{CaseId, ShardId, StepIndex, Subject};
 use engine::store::{
-    CaseCursor, CaseFilter, CaseSummary, InboxRow, PAGE_ROWS_MAX, StoreError, StoredCase, TimerRow,
-    VersionRow, stored_time,
+    CaseCursor, CaseFilter, CaseSummary, InboxRow, PAGE_ROWS_MAX, ParkedRow, StoreError,
+    StoredCase, TimerRow, VersionRow, stored_time,
 };
 
 use super::Tables;
@@ -68,10 +68,48 @@ pub(super) fn open_cases(
                 state: case.state.state,
                 lane: case.head.lane,
                 created_at: case.head.created_at,
+                paused: case.state.paused.is_some(),
             };
             (case.head.subject, open)
         })
         .collect()
+}
+
+/// What waits for people, longest first.
+pub(super) fn parked(tables: &Tables, after: Option<ParkedRow>, limit: u32) -> Vec<ParkedRow> {
+    let key = |row: &ParkedRow| {
+        let step = row.step.map_or(-1, |step| i32::from(step.0));
+        (row.at, row.case, step, row.instance.map_or(-1, i64::from))
+    };
+    let parked = tables.steps.values().filter(|row| {
+        let state = tables.states.get(&(row.shard, row.case));
+        state.is_some_and(|state| is_open(state) && state.parked > 0)
+            && ["parked", "stuck"].contains(&row.state.as_str())
+    });
+    let paused = tables.states.values().filter_map(|state| {
+        let pause = state.paused.as_ref()?;
+        Some(ParkedRow {
+            shard: state.shard,
+            case: state.case,
+            at: pause.at,
+            step: None,
+            instance: None,
+        })
+    });
+    let mut rows: Vec<ParkedRow> = parked
+        .map(|row| ParkedRow {
+            shard: row.shard,
+            case: row.case,
+            at: row.changed_at,
+            step: Some(StepIndex(row.step)),
+            instance: row.instance,
+        })
+        .chain(paused)
+        .filter(|row| after.is_none_or(|after| key(row) > key(&after)))
+        .collect();
+    rows.sort_by_key(key);
+    rows.truncate(usize::try_from(limit).unwrap());
+    rows
 }
 
 pub(super) fn timers(

@@ -1,0 +1,469 @@
+//! What people ask of a case, by example.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
+
+use super::admission::{OpenCase, admit, next};
+use super::case::*;
+use super::decide::{Effect, Illegal, decide};
+use super::definition::Lane;
+use super::id::{Actor, CaseId, Place, StepIndex};
+use super::input::{AttemptResult, Input, TimerTarget};
+use super::tests::{case_of, drive, failed, finished, now, succeeded};
+
+const TWO: &str = "name: t\nsteps:\n  - {id: a, uses: x, retry: {attempts: 3, first: 1s}}\n  - {id: b, uses: y}\n";
+const JOINER: &str = "name: j\non_failure: undo\nsteps:\n  - {id: a, uses: x, for_each: input.items, undo: {uses: ux}}\n  - {id: b, uses: y, undo: {uses: uy}}\n";
+const LEAVER: &str = "name: l\non_failure: forward\nsteps:\n  - {id: a, uses: x}\n  - {id: later, uses: y, after: 30d}\n";
+
+fn by() -> Actor {
+    Actor("user:op".into())
+}
+
+fn pause() -> Input {
+    Input::Pause {
+        by: by(),
+        reason: "the system is being moved".into(),
+    }
+}
+
+fn resume() -> Input {
+    Input::Resume {
+        by: by(),
+        reason: "moved".into(),
+    }
+}
+
+fn rerun(step: u16) -> Input {
+    Input::Rerun {
+        step: StepIndex(step),
+        by: by(),
+        reason: "the list was wrong".into(),
+    }
+}
+
+fn undo() -> Input {
+    Input::Undo {
+        by: by(),
+        reason: "not this person".into(),
+    }
+}
+
+fn terminate() -> Input {
+    Input::Terminate {
+        by: by(),
+        reason: "it never comes back".into(),
+    }
+}
+
+fn place(step: u16, instance: u32) -> Place {
+    Place::new(StepIndex(step), instance)
+}
+
+/// Every input a person can send, each with a reason where one is needed.
+fn asked() -> Vec<Input> {
+    vec![
+        pause(),
+        resume(),
+        rerun(0),
+        undo(),
+        terminate(),
+        Input::Retry {
+            place: None,
+            step: None,
+            by: by(),
+            reason: String::new(),
+        },
+        Input::Skip {
+            step: StepIndex(0),
+            place: None,
+            by: by(),
+            reason: "r".into(),
+        },
+        Input::Cancel {
+            by: by(),
+            reason: "r".into(),
+        },
+        Input::Preempt {
+            by: CaseId(uuid::Uuid::nil()),
+        },
+        Input::Supersede { generation: 1 },
+    ]
+}
+
+/// The names of the inputs that a case takes, in the order of [`asked`].
+fn takes(case: &Case) -> Vec<&'static str> {
+    asked()
+        .into_iter()
+        .filter(|input| decide(&mut case.clone(), input.clone(), now()).is_ok())
+        .map(|input| input.name())
+        .collect()
+}
+
+#[test]
+fn each_state_takes_what_the_table_says() {
+    let queued = case_of(JOINER);
+    assert_eq!(
+        takes(&queued),
+        ["pause", "terminate", "cancel", "preempt", "supersede"]
+    );
+
+    let mut running = case_of(TWO);
+    drive(
+        &mut running,
+        vec![Input::Start, finished(0, 0, 1, failed(FailureClass::Retry))],
+    );
+    assert_eq!(
+        takes(&running),
+        [
+            "pause",
+            "rerun",
+            "undo",
+            "terminate",
+            "skip",
+            "cancel",
+            "preempt",
+            "supersede"
+        ]
+    );
+    drive(&mut running, vec![pause()]);
+    assert_eq!(
+        takes(&running),
+        [
+            "resume",
+            "terminate",
+            "skip",
+            "cancel",
+            "preempt",
+            "supersede"
+        ]
+    );
+
+    let mut parked = case_of(TWO);
+    drive(
+        &mut parked,
+        vec![
+            Input::Start,
+            finished(0, 0, 1, failed(FailureClass::Permanent)),
+        ],
+    );
+    assert_eq!(
+        takes(&parked),
+        [
+            "pause",
+            "rerun",
+            "undo",
+            "terminate",
+            "retry",
+            "skip",
+            "cancel",
+            "preempt",
+            "supersede"
+        ]
+    );
+
+    let mut undoing = case_of(JOINER);
+    drive(&mut undoing, vec![Input::Start]);
+    drive(
+        &mut undoing,
+        (0..3).map(|i| finished(0, i, 1, succeeded())).collect(),
+    );
+    drive(
+        &mut undoing,
+        vec![
+            finished(1, 0, 1, failed(FailureClass::Permanent)),
+            finished(0, 0, 2, failed(FailureClass::Permanent)),
+        ],
+    );
+    assert_eq!(undoing.state, CaseState::Undoing);
+    assert_eq!(
+        takes(&undoing),
+        [
+            "pause",
+            "terminate",
+            "retry",
+            "skip",
+            "preempt",
+            "supersede"
+        ]
+    );
+
+    let mut ending = case_of(TWO);
+    let cancel = Input::Cancel {
+        by: by(),
+        reason: "r".into(),
+    };
+    drive(&mut ending, vec![Input::Start, cancel]);
+    assert_eq!(ending.state, CaseState::Ending);
+    assert_eq!(takes(&ending), ["terminate"]);
+
+    drive(&mut ending, vec![terminate()]);
+    assert_eq!(ending.state, CaseState::Cancelled);
+    assert_eq!(takes(&ending), Vec::<&str>::new());
+}
+
+#[test]
+fn a_reason_is_needed_for_all_that_changes_a_cases_way() {
+    let mut case = case_of(TWO);
+    drive(
+        &mut case,
+        vec![Input::Start, finished(0, 0, 1, failed(FailureClass::Retry))],
+    );
+    let (by, reason) = (by(), " ".to_owned());
+    for input in [
+        Input::Pause {
+            by: by.clone(),
+            reason: reason.clone(),
+        },
+        Input::Rerun {
+            step: StepIndex(0),
+            by: by.clone(),
+            reason: reason.clone(),
+        },
+        Input::Undo {
+            by: by.clone(),
+            reason: reason.clone(),
+        },
+        Input::Terminate { by, reason },
+    ] {
+        let name = input.name();
+        assert_eq!(
+            decide(&mut case, input, now()),
+            Err(Illegal::ReasonRequired),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_paused_case_records_what_comes_back_and_starts_nothing() {
+    let mut case = case_of(TWO);
+    drive(&mut case, vec![Input::Start]);
+    let decision = decide(&mut case, pause(), now()).unwrap();
+    let abort = Effect::Abort {
+        place: place(0, 0),
+        attempt: 1,
+    };
+    assert_eq!(
+        decision.effects,
+        [abort],
+        "what waits in a queue is taken out"
+    );
+    let names = drive(&mut case, vec![finished(0, 0, 1, succeeded())]);
+    assert_eq!(names, ["done"]);
+    assert_eq!(case.steps[1].state, StepState::Pending);
+    let names = drive(&mut case, vec![resume()]);
+    assert_eq!(names, ["resumed", "step_planned"]);
+}
+
+#[test]
+fn a_timer_that_comes_due_while_paused_acts_at_resume() {
+    let mut case = case_of(LEAVER);
+    drive(
+        &mut case,
+        vec![Input::Start, finished(0, 0, 1, succeeded())],
+    );
+    let StepState::Delayed { due } = case.steps[1].state else {
+        panic!("not delayed")
+    };
+    let target = TimerTarget::Step(StepIndex(1));
+    let decision = decide(&mut case, pause(), now()).unwrap();
+    assert_eq!(decision.timers_cleared, [(target, due)]);
+    assert_eq!(
+        decide(&mut case, Input::TimerDue { target, due }, due),
+        Err(Illegal::StaleTimer)
+    );
+    let decision = decide(&mut case, resume(), due).unwrap();
+    assert_eq!(decision.timers_set, [(target, due)], "due at once");
+    let decision = decide(&mut case, Input::TimerDue { target, due }, due).unwrap();
+    assert_eq!(decision.effects.len(), 1);
+}
+
+#[test]
+fn an_attempt_that_did_not_leave_is_made_after_resume() {
+    let mut case = case_of(TWO);
+    drive(
+        &mut case,
+        vec![
+            Input::Start,
+            pause(),
+            finished(0, 0, 1, AttemptResult::NotSent),
+        ],
+    );
+    assert_eq!(case.in_flight, 0);
+    let decision = decide(&mut case, resume(), now()).unwrap();
+    let (target, due) = decision.timers_set[0];
+    let decision = decide(&mut case, Input::TimerDue { target, due }, now()).unwrap();
+    let attempt = Effect::Attempt {
+        place: place(0, 0),
+        attempt: 2,
+        mode: Mode::Do,
+    };
+    assert_eq!(decision.effects, [attempt]);
+}
+
+#[test]
+fn a_paused_undo_goes_on_at_resume() {
+    let mut case = case_of(JOINER);
+    drive(&mut case, vec![Input::Start]);
+    drive(
+        &mut case,
+        (0..3).map(|i| finished(0, i, 1, succeeded())).collect(),
+    );
+    drive(
+        &mut case,
+        vec![pause(), finished(1, 0, 1, failed(FailureClass::Permanent))],
+    );
+    assert_eq!(case.state, CaseState::Undoing);
+    let decision = decide(&mut case, resume(), now()).unwrap();
+    assert_eq!(decision.effects.len(), 3);
+}
+
+#[test]
+fn a_paused_case_in_the_queue_lets_others_go_first() {
+    let open = |number: u128, state, paused| OpenCase {
+        id: CaseId(uuid::Uuid::from_u128(number)),
+        workflow: "t".into(),
+        state,
+        lane: Lane::Normal,
+        created_at: now(),
+        paused,
+    };
+    let held = open(1, CaseState::Queued, true);
+    let other = open(2, CaseState::Queued, false);
+    assert_eq!(next(&[held.clone(), other.clone()]), Some(other.id));
+    assert_eq!(next(std::slice::from_ref(&held)), None);
+    let nothing = std::collections::BTreeSet::new();
+    assert!(admit(&nothing, std::slice::from_ref(&held)).start_now);
+    assert!(!admit(&nothing, &[held, other]).start_now);
+    let running = open(3, CaseState::Running, true);
+    assert!(!admit(&nothing, &[running]).start_now);
+
+    let mut case = case_of(TWO);
+    drive(&mut case, vec![pause()]);
+    assert_eq!(decide(&mut case, Input::Start, now()), Err(Illegal::Paused));
+    drive(&mut case, vec![resume(), Input::Start]);
+    assert_eq!(case.state, CaseState::Running);
+}
+
+#[test]
+fn a_step_that_runs_again_has_new_keys_and_an_undo_takes_both_back() {
+    let mut case = case_of(JOINER);
+    drive(&mut case, vec![Input::Start]);
+    drive(
+        &mut case,
+        (0..3).map(|i| finished(0, i, 1, succeeded())).collect(),
+    );
+    assert_eq!(
+        decide(&mut case, rerun(0), now()),
+        Err(Illegal::InFlight("b".into()))
+    );
+    // A task asks in its place, so that nothing is in flight.
+    let text = JOINER.replace(
+        "uses: y, undo: {uses: uy}",
+        "uses: task, with: {assignee: x, title: t, timeout: 1h}",
+    );
+    let mut case = case_of(&text);
+    drive(&mut case, vec![Input::Start]);
+    drive(
+        &mut case,
+        (0..3).map(|i| finished(0, i, 1, succeeded())).collect(),
+    );
+    let names = drive(&mut case, vec![rerun(0)]);
+    assert_eq!(
+        names,
+        ["step_rerun", "cancelled", "step_rerun", "step_planned"]
+    );
+    assert_eq!((case.steps[0].first, case.steps[0].instances.len()), (3, 6));
+    assert_eq!(case.steps[1].state, StepState::Pending);
+    assert_ne!(
+        case.idempotency_key(place(0, 0), false),
+        case.idempotency_key(place(0, 3), false)
+    );
+    drive(
+        &mut case,
+        (3..6).map(|i| finished(0, i, 1, succeeded())).collect(),
+    );
+    assert_eq!(case.steps[1].state, StepState::Open);
+    let decision = decide(&mut case, undo(), now()).unwrap();
+    assert_eq!(decision.effects.len(), 6, "both runs are taken back");
+}
+
+#[test]
+fn a_step_that_has_not_begun_is_not_run_again() {
+    let mut case = case_of(LEAVER);
+    drive(&mut case, vec![Input::Start]);
+    assert_eq!(
+        decide(&mut case, rerun(1), now()),
+        Err(Illegal::NotBegun("later".into()))
+    );
+    assert_eq!(
+        decide(&mut case, rerun(9), now()),
+        Err(Illegal::NoSuchPlace)
+    );
+}
+
+#[test]
+fn a_leaver_is_never_undone() {
+    let mut case = case_of(LEAVER);
+    drive(&mut case, vec![Input::Start]);
+    assert_eq!(decide(&mut case, undo(), now()), Err(Illegal::NeverUndone));
+}
+
+#[test]
+fn an_end_by_force_waits_for_nothing() {
+    let mut case = case_of(
+        "name: t\nsteps:\n  - {id: a, uses: x}\n  - {id: b, uses: y, needs: []}\n  - {id: c, uses: z, needs: [], if: identity.active}\n",
+    );
+    drive(
+        &mut case,
+        vec![
+            Input::Start,
+            finished(1, 0, 1, failed(FailureClass::Permanent)),
+        ],
+    );
+    assert_eq!(case.steps[2].state, StepState::Planning);
+    let decision = decide(&mut case, terminate(), now()).unwrap();
+    assert_eq!(case.state, CaseState::Cancelled);
+    assert_eq!(case.steps[0].instances[0].state, InstanceState::Unknown);
+    assert_eq!(case.steps[1].instances[0].state, InstanceState::Cancelled);
+    assert_eq!(decision.outcomes, [place(0, 0)], "the directory is told");
+    assert!(matches!(
+        decide(&mut case, finished(0, 0, 1, succeeded()), now()),
+        Err(Illegal::State(CaseState::Cancelled, _))
+    ));
+}
+
+#[test]
+fn a_case_that_undoes_makes_way_and_keeps_what_is_still_there() {
+    let mut case = case_of(JOINER);
+    drive(&mut case, vec![Input::Start]);
+    drive(
+        &mut case,
+        (0..3).map(|i| finished(0, i, 1, succeeded())).collect(),
+    );
+    drive(
+        &mut case,
+        vec![
+            finished(1, 0, 1, failed(FailureClass::Permanent)),
+            finished(0, 0, 2, failed(FailureClass::Permanent)),
+            finished(0, 1, 2, succeeded()),
+            Input::Preempt {
+                by: CaseId(uuid::Uuid::nil()),
+            },
+        ],
+    );
+    assert_eq!(case.state, CaseState::Ending);
+    drive(&mut case, vec![finished(0, 2, 2, AttemptResult::NotSent)]);
+    assert_eq!(case.state, CaseState::Preempted);
+    let states: Vec<_> = case.steps[0]
+        .instances
+        .iter()
+        .map(|instance| instance.state.as_str())
+        .collect();
+    assert_eq!(states, ["done", "undone", "done"]);
+}
