@@ -223,6 +223,7 @@ fn advance(leases: &[ShardLease], cases: &[(ShardId, CaseId)], step: usize, step
             deadline_passed: false,
             closed_at: closes.then(now),
             changed_at: now(),
+            paused: None,
         });
         if step > 0 {
             let body = json!({"state": {"state": "done"}, "with": {"account": "somebody", "system": "directory"},

@@ -40,8 +40,8 @@ fn body(path: &str) -> (&'static str, String) {
     match path.rsplit('/').next().unwrap() {
         "events" => ("application/cloudevents+json", hire("1", "E1").to_string()),
         "imports?source=hr" => ("text/csv", String::new()),
-        "skip" => (json, json!({"step": "a", "reason": "b"}).to_string()),
-        "cancel" => (json, json!({"reason": "b"}).to_string()),
+        "skip" | "rerun" => (json, json!({"step": "a", "reason": "b"}).to_string()),
+        "cancel" | "pause" | "resume" | "undo" => (json, json!({"reason": "b"}).to_string()),
         "signal" => (json, json!({"name": "b"}).to_string()),
         "reject" => (json, json!({"note": "b"}).to_string()),
         "0" => (json, json!({"approve": true}).to_string()),
