@@ -113,18 +113,7 @@ pub(super) async fn send(
     definition: Option<DefinitionHash>,
     command: Command,
 ) -> Result<Response, ApiError> {
-    let id = match headers.get("idempotency-key").map(HeaderValue::to_str) {
-        None => Uuid::new_v4(),
-        Some(Ok(key)) if !key.is_empty() && key.len() <= KEY_BYTES_MAX => {
-            Uuid::new_v5(&NAMESPACE, format!("{case}\n{key}").as_bytes())
-        }
-        Some(_) => {
-            return Err(ApiError::wrong(
-                "Idempotency-Key",
-                format!("give 1 to {KEY_BYTES_MAX} visible characters"),
-            ));
-        }
-    };
+    let id = run_id(headers, &case.to_string())?;
     let store = &api.database.store;
     let mut reply = store.reply(shard, id).await?;
     if reply.is_none() {
@@ -142,6 +131,21 @@ pub(super) async fn send(
         reply = wait(api, shard, id).await?;
     }
     answer(case, id, reply)
+}
+
+/// Names what is asked for: by the caller's `Idempotency-Key` and what it is `about`, or anew.
+pub(super) fn run_id(headers: &HeaderMap, about: &str) -> Result<Uuid, ApiError> {
+    match headers.get("idempotency-key").map(HeaderValue::to_str) {
+        None => Ok(Uuid::new_v4()),
+        Some(Ok(key)) if !key.is_empty() && key.len() <= KEY_BYTES_MAX => Ok(Uuid::new_v5(
+            &NAMESPACE,
+            format!("{about}\n{key}").as_bytes(),
+        )),
+        Some(_) => Err(ApiError::wrong(
+            "Idempotency-Key",
+            format!("give 1 to {KEY_BYTES_MAX} visible characters"),
+        )),
+    }
 }
 
 async fn wait(api: &Api, shard: ShardId, id: Uuid) -> Result<Option<ReplyRow>, ApiError> {
@@ -200,7 +204,7 @@ async fn step_index(
     Ok((step, case.definition.hash.clone()))
 }
 
-fn reason(given: String) -> Result<String, ApiError> {
+pub(super) fn reason(given: String) -> Result<String, ApiError> {
     if given.trim().is_empty() {
         return Err(ApiError::wrong(
             "/reason",

@@ -9,6 +9,7 @@
 mod approvals;
 mod asking;
 pub mod auth;
+mod bulk;
 mod cases;
 mod commands;
 mod events;
@@ -19,6 +20,7 @@ mod imports;
 mod input;
 mod metrics;
 mod nodes;
+mod parked;
 pub mod problem;
 pub mod server;
 mod systems;
@@ -148,6 +150,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(commands::resume))
         .routes(routes!(commands::rerun))
         .routes(routes!(commands::undo))
+        .routes(routes!(bulk::post))
+        .routes(routes!(parked::list))
         .routes(routes!(commands::signal))
         .routes(routes!(commands::get))
         .routes(routes!(approvals::list))

@@ -229,7 +229,9 @@ pub fn label(item: &Value, with: &Value) -> String {
     }
 }
 
-fn system_of(instance: &Instance) -> Option<&str> {
+/// The system an instance is about.
+#[must_use]
+pub fn system_of(instance: &Instance) -> Option<&str> {
     [&instance.item, &instance.with, &instance.output]
         .into_iter()
         .find_map(|part| part.get("system").and_then(Value::as_str))

@@ -1,9 +1,12 @@
 //! From a configuration folder to a running node.
 
+pub mod bulk;
 pub mod case_view;
 pub mod database;
 pub mod node;
 pub mod node_view;
+pub mod parked;
+pub mod reading;
 pub mod search;
 
 use chrono::{DateTime, Utc};

@@ -10,6 +10,7 @@
 
 mod behaviour;
 mod hostile;
+mod operations;
 mod rights;
 
 use std::collections::BTreeSet;

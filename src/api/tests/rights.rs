@@ -42,6 +42,10 @@ fn body(path: &str) -> (&'static str, String) {
         "imports?source=hr" => ("text/csv", String::new()),
         "skip" | "rerun" => (json, json!({"step": "a", "reason": "b"}).to_string()),
         "cancel" | "pause" | "resume" | "undo" => (json, json!({"reason": "b"}).to_string()),
+        "bulk" => (
+            json,
+            json!({"operation": "retry", "reason": "b", "filter": {}}).to_string(),
+        ),
         "signal" => (json, json!({"name": "b"}).to_string()),
         "reject" => (json, json!({"note": "b"}).to_string()),
         "0" => (json, json!({"approve": true}).to_string()),

@@ -1,7 +1,9 @@
 //! `tenure case`: look at cases, and act on them.
 
 mod act;
+mod bulk;
 mod list;
+mod parked;
 mod show;
 mod steer;
 mod watch;
@@ -19,6 +21,7 @@ CASE is a case's identifier, the beginning of it, or the key of a person, which 
 
 Examples:
   tenure case list --open
+  tenure case parked
   tenure case show E10023
   tenure case retry 6f2c1a9e --step disable
   tenure case complete-task 6f2c1a9e --proof 'ticket FAC-1182'")]
@@ -30,6 +33,7 @@ pub struct CaseCommand {
 #[derive(Debug, Subcommand)]
 enum Sub {
     List(list::List),
+    Parked(parked::ParkedCommand),
     Show(show::Show),
     Watch(watch::Watch),
     Retry(act::Retry),
@@ -39,6 +43,7 @@ enum Sub {
     Resume(steer::Resume),
     Rerun(steer::Rerun),
     Undo(steer::Undo),
+    Bulk(bulk::Bulk),
     Approve(act::Approve),
     Reject(act::Reject),
     CompleteTask(act::CompleteTask),
@@ -52,6 +57,7 @@ enum Sub {
 pub async fn run(context: &Context, command: CaseCommand) -> anyhow::Result<Exit> {
     match command.command {
         Sub::List(command) => list::run(context, command).await,
+        Sub::Parked(command) => parked::run(context, command).await,
         Sub::Show(command) => show::run(context, command).await,
         Sub::Watch(command) => watch::run(context, command).await,
         Sub::Retry(command) => act::retry(context, command).await,
@@ -61,6 +67,7 @@ pub async fn run(context: &Context, command: CaseCommand) -> anyhow::Result<Exit
         Sub::Resume(command) => steer::resume(context, command).await,
         Sub::Rerun(command) => steer::rerun(context, command).await,
         Sub::Undo(command) => steer::undo(context, command).await,
+        Sub::Bulk(command) => bulk::run(context, command).await,
         Sub::Approve(command) => act::approve(context, command).await,
         Sub::Reject(command) => act::reject(context, command).await,
         Sub::CompleteTask(command) => act::complete_task(context, command).await,
