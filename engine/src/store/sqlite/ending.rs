@@ -156,7 +156,7 @@ pub(super) async fn terminate(writer: &Writer, end: &Termination) -> Result<(), 
 }
 
 async fn write(connection: &mut SqliteConnection, end: &Termination) -> Result<(), StoreError> {
-    if let Some(shard) = leases::lost(connection, &[end.lease], None).await? {
+    if let Some(shard) = leases::lost(connection, &[end.lease]).await? {
         return Err(StoreError::Fenced { shard });
     }
     let (shard, case) = (end.lease.shard.0, end.case.0);
