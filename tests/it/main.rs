@@ -11,3 +11,4 @@
 mod company;
 mod schema;
 mod tidy;
+mod two_nodes;

@@ -372,9 +372,17 @@ impl Lane {
                 shards = lost.len(),
                 "a commit found shards taken by another node"
             );
+            let lease = |shard: &ShardId| {
+                let epoch = self.shards.epoch(*shard)?;
+                Some(ShardLease {
+                    shard: *shard,
+                    epoch,
+                })
+            };
+            let leases: Vec<ShardLease> = lost.iter().filter_map(lease).collect();
             self.drop_shards(&lost, next);
             written.freed.retain(|(shard, _)| !lost.contains(shard));
-            let _ = self.news.send(News::Lost(lost.into_iter().collect()));
+            let _ = self.news.send(News::Lost(leases));
         }
         for timer in written.timers {
             if timer.due <= self.horizon && self.shards.works(timer.shard) {
@@ -400,8 +408,13 @@ impl Lane {
 
     fn obey(&mut self, order: Order, next: &mut Gathered) {
         match order {
-            Order::Gain(leases) => self.shards.gain(leases),
-            Order::Lose(shards) => self.drop_shards(&shards.into_iter().collect(), next),
+            Order::Gain(leases) => {
+                // Of an ownership that ended unheard of nothing may stay.
+                let before = leases.iter().map(|lease| lease.shard).collect();
+                self.drop_shards(&before, next);
+                self.shards.gain(leases);
+            }
+            Order::Lose(leases) => self.drop_shards(&self.shards.among(&leases), next),
             Order::GiveUp(count) => {
                 let by = Instant::now() + GIVE_UP_MAX;
                 self.shards.give_up(count, by, &self.hot.load());

@@ -37,9 +37,9 @@ const NEIGHBOUR_PAUSE: Duration = Duration::from_millis(500);
 const TROUBLE_PAUSE: Duration = Duration::from_millis(200);
 /// Pauses between starts after a refusal.
 const RESTART_PAUSE_FIRST: Duration = Duration::from_millis(200);
-const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// A lane that ran for so long starts again without the longer pauses.
-const GOOD_RUN: Duration = Duration::from_secs(60);
+const GOOD_RUN: Duration = Duration::from_secs(10);
 /// How long a dead node is still known.
 const DEAD_KEPT_MS: u32 = 600_000;
 /// How many hints wait to be read; the rest is found by looking.
@@ -114,6 +114,7 @@ impl Ownership {
     /// Works until told to drain.
     pub async fn keep_running(mut self) {
         let mut pause = RESTART_PAUSE_FIRST;
+        let draining = self.parts.draining.clone();
         loop {
             let started = Instant::now();
             let end = self.run_once().await;
@@ -129,8 +130,10 @@ impl Ownership {
             }
             tokio::select! {
                 biased; // the same order in every run
-                () = self.parts.draining.cancelled() => {}
+                () = draining.cancelled() => {}
                 () = tokio::time::sleep(pause) => {}
+                // So that nobody takes the shards from a node that is about to go on.
+                () = self.keep_leases() => {}
             }
             pause = (pause * 2).min(RESTART_PAUSE_MAX);
         }
@@ -180,6 +183,7 @@ impl Ownership {
         let tracker = self.parts.tracker.clone();
         tracker.close();
         let lapsed = matches!(end, End::Lapsed)
+            || self.parts.hold.is_over()
             || tokio::select! {
                 biased; // the same order in every run
                 () = tracker.wait() => false,
@@ -196,6 +200,9 @@ impl Ownership {
 
     /// Renews and nothing else, until that fails for too long.
     async fn keep_leases(&mut self) {
+        if self.parts.hold.is_over() {
+            return std::future::pending().await;
+        }
         loop {
             tokio::time::sleep_until(self.renewed + self.third()).await;
             loop {
@@ -275,13 +282,12 @@ impl Ownership {
                 self.leaving = shards.into_iter().collect();
                 Ok(())
             }
-            News::Lost(shards) => {
-                self.lose(&shards);
+            News::Lost(leases) => {
+                self.lose(&leases);
                 Ok(())
             }
             News::Left(leases) => {
-                let shards: Vec<ShardId> = leases.iter().map(|lease| lease.shard).collect();
-                self.lose(&shards);
+                self.lose(&leases);
                 let released = self.parts.store.release(&self.beat.owner, &leases);
                 match tokio::time::timeout_at(self.holds_until(), released).await {
                     Ok(Ok(())) => {
@@ -298,10 +304,13 @@ impl Ownership {
         }
     }
 
-    fn lose(&mut self, shards: &[ShardId]) {
-        for shard in shards {
-            self.held.remove(shard);
-            self.leaving.remove(shard);
+    /// What was taken anew since stays.
+    fn lose(&mut self, leases: &[ShardLease]) {
+        for lease in leases {
+            if self.held.get(&lease.shard) == Some(&lease.epoch) {
+                self.held.remove(&lease.shard);
+                self.leaving.remove(&lease.shard);
+            }
         }
     }
 
@@ -387,7 +396,7 @@ impl Ownership {
     }
 
     /// Renews all leases; those that were lost are not held any more.
-    async fn renew(&mut self) -> Result<Vec<ShardId>, StoreError> {
+    async fn renew(&mut self) -> Result<Vec<ShardLease>, StoreError> {
         let leases: Vec<ShardLease> = self
             .held
             .iter()
@@ -402,6 +411,10 @@ impl Ownership {
             .store
             .renew(&self.beat.owner, &leases, self.beat.lease_ms)
             .await?;
+        let lost: Vec<ShardLease> = leases
+            .into_iter()
+            .filter(|lease| lost.contains(&lease.shard))
+            .collect();
         self.lose(&lost);
         self.renewed = sent;
         if !self.held.is_empty() {

@@ -14,7 +14,7 @@ pub(super) enum Order {
     /// These are ours from now on.
     Gain(Vec<ShardLease>),
     /// These belong to another already.
-    Lose(Vec<ShardId>),
+    Lose(Vec<ShardLease>),
     /// Give so many up, once what is in flight there is back.
     GiveUp(usize),
 }
@@ -27,7 +27,7 @@ pub(super) enum News {
     /// Nothing is done for these any more: they may be released.
     Left(Vec<ShardLease>),
     /// A commit found that these belong to another.
-    Lost(Vec<ShardId>),
+    Lost(Vec<ShardLease>),
 }
 
 struct Held {
@@ -64,6 +64,18 @@ impl Shards {
         self.held
             .get(&shard)
             .is_some_and(|held| held.leaves_by.is_none())
+    }
+
+    /// The shards among these that are held, or about to be, as the leases say.
+    pub fn among(&self, leases: &[ShardLease]) -> BTreeSet<ShardId> {
+        let same = |lease: &&ShardLease| {
+            self.epoch(lease.shard) == Some(lease.epoch) || self.opening.contains(lease)
+        };
+        leases
+            .iter()
+            .filter(same)
+            .map(|lease| lease.shard)
+            .collect()
     }
 
     pub fn epoch(&self, shard: ShardId) -> Option<Epoch> {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Executor, PgPool};
+use sqlx::{Connection, Executor, PgPool};
 use uuid::Uuid;
 
 use crate::core::Timestamp;
@@ -59,6 +59,9 @@ impl Default for PostgresOptions {
     }
 }
 
+/// How long a connection may take to show that it lives; then another one is opened.
+const PING_LIMIT: Duration = Duration::from_secs(1);
+
 /// Cases in PostgreSQL.
 pub struct PostgresStore {
     lanes: PgPool,
@@ -69,10 +72,14 @@ pub struct PostgresStore {
 
 /// What every connection needs, whatever the server's defaults: statements that see what is committed, and a
 /// commit that is on disk once it is acknowledged (`off` is the one setting that breaks this; stronger ones
-/// stay). A node that is cut off in the middle of a transaction must not hold its locks for ever.
+/// stay). A node that is cut off, or gone with its machine, must not hold its locks for longer than a lease lasts.
 const SESSION: &str = "
 SET default_transaction_isolation = 'read committed';
-SET idle_in_transaction_session_timeout = '30s';
+SET idle_in_transaction_session_timeout = '10s';
+SET tcp_keepalives_idle = 5;
+SET tcp_keepalives_interval = 2;
+SET tcp_keepalives_count = 3;
+SET tcp_user_timeout = '10s';
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
 ";
 
@@ -101,6 +108,14 @@ impl PostgresStore {
             PgPoolOptions::new()
                 .max_connections(connections_max)
                 .acquire_timeout(options.acquire_timeout)
+                // As by default, and within a time: a connection that only looks open would be waited for.
+                .test_before_acquire(false)
+                .before_acquire(|connection, _| {
+                    Box::pin(async move {
+                        let answered = tokio::time::timeout(PING_LIMIT, connection.ping()).await;
+                        Ok(matches!(answered, Ok(Ok(()))))
+                    })
+                })
                 .after_connect(move |connection, _| {
                     Box::pin(async move {
                         for sql in setup {
