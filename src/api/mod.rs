@@ -57,7 +57,7 @@ use workflows::sources::Source;
 use workflows::systems::Systems;
 
 use crate::shell::Database;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Look, Metrics};
 
 use problem::ApiError;
 use tokens::Tokens;
@@ -91,6 +91,8 @@ pub struct Parts {
     pub event_nudge: Arc<Notify>,
     pub node: watch::Receiver<NodeStatus>,
     pub metrics: Metrics,
+    /// Where metrics find the states they show.
+    pub look: Look,
 }
 
 pub(crate) struct Shared {

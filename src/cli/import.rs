@@ -24,7 +24,7 @@ use super::format::{Listing, Tone, counted, number, paint, plain, time};
 use super::work::{Remaining, Started, work_off};
 use super::{Context, Exit, actor};
 use crate::shell::{Database, Running, now};
-use crate::telemetry::Metrics;
+use crate::telemetry::{self, Telemetry};
 
 /// How many files `import list` shows without being told.
 const LIST_ROWS: u32 = 30;
@@ -221,11 +221,15 @@ async fn take_in(context: &Context, file: &ImportFile) -> anyhow::Result<Exit> {
     // Read before the database is touched: a wrong file should not even make one.
     let snapshot = workflows::sources::read_snapshot(&source, reader, &input).map_err(refused)?;
     let database = context.prepared_database().await?;
+    let (telemetry, sending) = telemetry::of_command(&configuration.settings, &database).await?;
     let intake = Intake::new(database.directory.clone(), definitions(&configuration));
     let report = intake
         .import_snapshot(&source, &snapshot, &actor(), now())
         .await?;
-    then(context, configuration, database, report, file.then).await
+    let work = (configuration, database, telemetry);
+    let done = then(context, work, report, file.then).await;
+    sending.end().await;
+    done
 }
 
 /// The problems of a data file already say file and line.
@@ -290,8 +294,7 @@ fn definitions(configuration: &Configuration) -> Arc<Definitions> {
 /// After the import: works it off here, waits for it, or says how to go on.
 async fn then(
     context: &Context,
-    configuration: Configuration,
-    database: Database,
+    (configuration, database, telemetry): (Configuration, Database, Telemetry),
     report: ImportReport,
     then: Then,
 ) -> anyhow::Result<Exit> {
@@ -324,8 +327,7 @@ async fn then(
     let started = Started::now();
     let limit = Duration::from_secs(then.timeout);
     let remaining = if then.run {
-        let running =
-            Running::start(Arc::new(configuration), database.clone(), &Metrics::new()).await?;
+        let running = Running::start(Arc::new(configuration), database.clone(), &telemetry).await?;
         let remaining = work_off(context, &database, Some(&running), limit).await;
         let worked = worked(&database, &started, remaining?).await?;
         running.drain(DRAIN_LIMIT).await?;
@@ -582,8 +584,12 @@ async fn approve_file(context: &Context, approve: &Approve) -> anyhow::Result<Ex
     let database = context.database().await?;
     let row = find(&database, &approve.difference).await?;
     let intake = Intake::new(database.directory.clone(), definitions(&configuration));
+    let (telemetry, sending) = telemetry::of_command(&configuration.settings, &database).await?;
     let report = intake.approve(&row.difference_id, &actor(), now()).await?;
-    then(context, configuration, database, report, approve.then).await
+    let work = (configuration, database, telemetry);
+    let done = then(context, work, report, approve.then).await;
+    sending.end().await;
+    done
 }
 
 async fn reject_file(context: &Context, reject: &Reject) -> anyhow::Result<Exit> {

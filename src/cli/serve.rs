@@ -12,7 +12,7 @@ use super::format::{Tone, paint};
 use super::{Context, Exit};
 use crate::api;
 use crate::shell::{Running, database};
-use crate::telemetry::{self, Metrics};
+use crate::telemetry::{self, Look, Metrics};
 
 /// Run a node and the API until told to stop
 #[derive(Debug, clap::Args)]
@@ -45,8 +45,8 @@ pub struct Serve {
 pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<Exit> {
     // First, so that a signal during a slow start counts.
     let mut stop = Stop::new()?;
-    let _ = telemetry::start();
     let configuration = Arc::new(context.configuration()?);
+    let opened = telemetry::open(&configuration.settings, true)?;
     let address = context.address()?;
     let listener = if serve.no_api {
         None
@@ -54,7 +54,8 @@ pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<Exit> {
         Some(listen(&configuration, serve.listen.as_deref()).await?)
     };
     let database = context.prepared_database().await?;
-    let metrics = Metrics::new();
+    opened.prepare(&database).await?;
+    let telemetry = opened.telemetry.clone();
     let place = match &listener {
         Some(listener) => Some(format!("http://{}", listener.local_addr()?)),
         None => None,
@@ -62,15 +63,17 @@ pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<Exit> {
     let running = Running::start_at(
         Arc::clone(&configuration),
         database.clone(),
-        &metrics,
+        &telemetry,
         place.clone(),
     )
     .await?;
+    let look = look(&running);
+    let sending = opened.send(Some(look.clone()));
     let api_stop = CancellationToken::new();
     let place = place.unwrap_or_else(|| "no API".to_owned());
     let api = match listener {
         Some(listener) => {
-            let router = api::router(parts(&running, metrics));
+            let router = api::router(parts(&running, telemetry.metrics, look));
             Some(tokio::spawn(api::server::serve(
                 listener,
                 router,
@@ -99,7 +102,9 @@ pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<Exit> {
         if let Some(api) = api {
             let _ = tokio::time::timeout(limit, api).await;
         }
-        running.drain(limit).await
+        let drained = running.drain(limit).await;
+        sending.end().await;
+        drained
     };
     tokio::select! {
         drained = drained => {
@@ -121,7 +126,19 @@ async fn listen(
     api::server::bind(given.unwrap_or(&settings.listen), settings.allow_remote).await
 }
 
-fn parts(running: &Running, metrics: Metrics) -> api::Parts {
+/// Where metrics find the states they show.
+fn look(running: &Running) -> Look {
+    let (_, _, node) = running.handles();
+    let systems = Arc::clone(&running.configuration.systems);
+    Look::new(
+        running.database.clone(),
+        systems,
+        node,
+        Arc::new(SystemClock),
+    )
+}
+
+fn parts(running: &Running, metrics: Metrics, look: Look) -> api::Parts {
     let (nudge, event_nudge, node) = running.handles();
     let configuration = &running.configuration;
     api::Parts {
@@ -136,6 +153,7 @@ fn parts(running: &Running, metrics: Metrics) -> api::Parts {
         event_nudge,
         node,
         metrics,
+        look,
     }
 }
 

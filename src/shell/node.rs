@@ -19,7 +19,7 @@ use engine::runner::{
     Clock, Definitions, Housekeeping, Node, NodeConfig, NodeHandle, NodeStatus, SystemClock,
     owner_is_dead,
 };
-use engine::store::{CaseCursor, CaseFilter, PAGE_ROWS_MAX};
+use engine::store::{CaseCursor, CaseFilter, PAGE_ROWS_MAX, Store};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,7 @@ use workflows::intake::Intake;
 use workflows::systems::System;
 
 use super::{Database, now};
-use crate::telemetry::{Metrics, ObservedActions, ObservedStore};
+use crate::telemetry::{ObservedActions, ObservedStore, Telemetry};
 
 /// The longest pause between two looks for what waited for its time: events from other processes come unannounced.
 const DUE_PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -62,9 +62,9 @@ impl Running {
     pub async fn start(
         configuration: Arc<Configuration>,
         database: Database,
-        metrics: &Metrics,
+        telemetry: &Telemetry,
     ) -> anyhow::Result<Self> {
-        Self::start_at(configuration, database, metrics, None).await
+        Self::start_at(configuration, database, telemetry, None).await
     }
 
     /// As [`Running::start`]; `address` tells other nodes and people where its API listens.
@@ -74,7 +74,7 @@ impl Running {
     pub async fn start_at(
         configuration: Arc<Configuration>,
         database: Database,
-        metrics: &Metrics,
+        telemetry: &Telemetry,
         address: Option<String>,
     ) -> anyhow::Result<Self> {
         let definitions = Arc::new(Definitions::new());
@@ -89,10 +89,14 @@ impl Running {
             Arc::clone(&configuration.policy),
             Arc::clone(&clock),
         );
-        let actions = Arc::new(ObservedActions::new(Arc::new(actions), metrics.clone()));
-        let store = Arc::new(ObservedStore::new(
+        let actions = Arc::new(ObservedActions::new(
+            Arc::new(actions),
+            telemetry.metrics.clone(),
+        ));
+        let store: Arc<dyn Store> = Arc::new(ObservedStore::new(
             Arc::clone(&database.store),
-            metrics.clone(),
+            telemetry.metrics.clone(),
+            telemetry.spans.clone(),
         ));
         let settings = &configuration.settings.node;
         let config = NodeConfig {
@@ -104,7 +108,7 @@ impl Running {
         let projection = Arc::new(DirectoryProjection);
         let node = Node::start(
             config,
-            store,
+            Arc::clone(&store),
             actions,
             projection,
             Arc::clone(&definitions),
@@ -113,7 +117,7 @@ impl Running {
         .await
         .context("cannot start a node")?;
         let housekeeping = Housekeeping::new(
-            Arc::clone(&database.store),
+            store,
             clock,
             configuration.settings.retention.spans(),
             node.owner(),

@@ -4,15 +4,22 @@
 //! that a feed or a caller writes becomes a label.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use engine::core::Timestamp;
 use engine::core::case::CaseState;
 use engine::runner::NodeStatus;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, MeterProvider as _};
 use opentelemetry_prometheus_text_exporter::PrometheusExporter;
-use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::reader::MetricReader;
+use opentelemetry_sdk::metrics::{
+    InstrumentKind, ManualReader, MeterProviderBuilder, Pipeline, SdkMeterProvider, Temporality,
+};
 use workflows::directory::LagKind;
 
 /// Upper bounds of access lag, in seconds: from one second to a month.
@@ -35,6 +42,10 @@ const LAG_BOUNDS_S: [f64; 14] = [
 const COMMIT_BOUNDS_S: [f64; 12] = [
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
 ];
+/// From what nobody notices to a night.
+const LATENESS_BOUNDS_S: [f64; 11] = [
+    0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 28_800.0,
+];
 const BATCH_BOUNDS: [f64; 11] = [
     1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 5_000.0,
 ];
@@ -45,11 +56,44 @@ const ATTEMPT_BOUNDS_S: [f64; 12] = [
 /// States that are read when somebody asks, not counted as they happen.
 #[derive(Debug, Clone, Default)]
 pub struct Scrape {
+    /// When they were read.
+    pub at: Timestamp,
     pub node: NodeStatus,
     /// Each system, and whether its breaker holds calls back.
     pub held: Vec<(String, bool)>,
     /// The age of the oldest message in the inbox.
     pub inbox_age_s: f64,
+    pub inbox_messages: u64,
+    /// How many cases are in each state that is not the end.
+    pub open_cases: Vec<(CaseState, u64)>,
+    pub parked_steps: u64,
+    pub parked_age_s: f64,
+}
+
+/// A reader that two hold: the provider it belongs to, and whoever collects from it.
+#[derive(Debug, Clone)]
+struct SharedReader(Arc<ManualReader>);
+
+impl MetricReader for SharedReader {
+    fn register_pipeline(&self, pipeline: Weak<Pipeline>) {
+        self.0.register_pipeline(pipeline);
+    }
+
+    fn collect(&self, metrics: &mut ResourceMetrics) -> OTelSdkResult {
+        self.0.collect(metrics)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.0.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.0.shutdown_with_timeout(timeout)
+    }
+
+    fn temporality(&self, kind: InstrumentKind) -> Temporality {
+        self.0.temporality(kind)
+    }
 }
 
 /// The program's metrics. Cheap to clone; clones count together.
@@ -60,22 +104,34 @@ pub struct Metrics {
 
 struct Inner {
     exporter: PrometheusExporter,
+    /// Beside it, for whoever sends the same numbers elsewhere; costs something only when it is there.
+    reader: Option<SharedReader>,
     /// Keeps the instruments alive.
     _provider: SdkMeterProvider,
     cases_started: Counter<u64>,
     cases_closed: Counter<u64>,
     attempts: Counter<u64>,
     attempt_seconds: Histogram<f64>,
+    steps: Counter<u64>,
     lag_seconds: Histogram<f64>,
+    timer_lateness_seconds: Histogram<f64>,
     commit_seconds: Histogram<f64>,
     commit_transitions: Histogram<u64>,
     commit_failures: Counter<u64>,
     queue_waiting: Gauge<u64>,
+    queue_age_seconds: Gauge<f64>,
     queue_out: Gauge<u64>,
     system_held: Gauge<u64>,
     shards_owned: Gauge<u64>,
     cases_hot: Gauge<u64>,
+    cases_open: Gauge<u64>,
+    parked_steps: Gauge<u64>,
+    parked_age_seconds: Gauge<f64>,
     inbox_age_seconds: Gauge<f64>,
+    inbox_messages: Gauge<u64>,
+    leases_lost: Counter<u64>,
+    retention_removed: Counter<u64>,
+    telemetry_dropped: Counter<u64>,
     /// Queues that were told once: one that is gone has to go back to zero.
     queues: Mutex<BTreeSet<String>>,
 }
@@ -87,15 +143,28 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// For scrapes only.
     #[must_use]
     pub fn new() -> Self {
+        Self::with(SdkMeterProvider::builder(), None)
+    }
+
+    /// For scrapes, and to be sent as coming from `resource`.
+    #[must_use]
+    pub fn sent(resource: Resource) -> Self {
+        let reader = SharedReader(Arc::new(ManualReader::builder().build()));
+        let provider = SdkMeterProvider::builder()
+            .with_resource(resource)
+            .with_reader(reader.clone());
+        Self::with(provider, Some(reader))
+    }
+
+    fn with(provider: MeterProviderBuilder, reader: Option<SharedReader>) -> Self {
         let exporter = PrometheusExporter::builder()
             .without_scope_info()
             .without_target_info()
             .build();
-        let provider = SdkMeterProvider::builder()
-            .with_reader(exporter.clone())
-            .build();
+        let provider = provider.with_reader(exporter.clone()).build();
         let meter = provider.meter("tenure");
         let seconds = |name: &'static str, help: &'static str, bounds: &[f64]| {
             meter
@@ -126,6 +195,12 @@ impl Metrics {
                 "How long attempts took",
                 &ATTEMPT_BOUNDS_S,
             ),
+            steps: counter("tenure_steps", "Actions that ended, by how"),
+            timer_lateness_seconds: seconds(
+                "tenure_timer_lateness",
+                "From the moment a timer was due to its durable transition",
+                &LATENESS_BOUNDS_S,
+            ),
             lag_seconds: seconds(
                 "tenure_access_lag",
                 "From effective and known to verified",
@@ -146,6 +221,11 @@ impl Metrics {
                 "Group commits that were refused or not answered",
             ),
             queue_waiting: gauge("tenure_queue_waiting", "Attempts waiting in a queue"),
+            queue_age_seconds: meter
+                .f64_gauge("tenure_queue_oldest_age")
+                .with_description("How long the oldest attempt of a queue has waited")
+                .with_unit("s")
+                .build(),
             queue_out: gauge("tenure_queue_out", "Attempts of a queue that have left"),
             system_held: gauge(
                 "tenure_system_held",
@@ -158,7 +238,31 @@ impl Metrics {
                 .with_description("Age of the oldest message not taken in")
                 .with_unit("s")
                 .build(),
+            cases_open: gauge("tenure_cases_open", "Cases that have not ended, by state"),
+            parked_steps: gauge(
+                "tenure_parked_steps",
+                "Steps that wait for a person because they failed",
+            ),
+            parked_age_seconds: meter
+                .f64_gauge("tenure_parked_oldest_age")
+                .with_description("Age of the oldest parked step")
+                .with_unit("s")
+                .build(),
+            inbox_messages: gauge("tenure_inbox_messages", "Messages not taken in"),
+            leases_lost: counter(
+                "tenure_leases_lost",
+                "Times this process was told that another owns its shard",
+            ),
+            retention_removed: counter(
+                "tenure_retention_removed",
+                "What was removed because it was over",
+            ),
+            telemetry_dropped: counter(
+                "tenure_telemetry_dropped",
+                "Spans and sets of metrics that were not sent",
+            ),
             exporter,
+            reader,
             _provider: provider,
             queues: Mutex::new(BTreeSet::new()),
         };
@@ -194,6 +298,39 @@ impl Metrics {
         );
     }
 
+    /// An action that ended for good.
+    pub fn step(&self, action: &str, ending: &'static str) {
+        self.inner
+            .steps
+            .add(1, &[label("action", action), label("ending", ending)]);
+    }
+
+    pub fn timer_fired(&self, late_s: f64) {
+        self.inner.timer_lateness_seconds.record(late_s, &[]);
+    }
+
+    pub fn leases_lost(&self, count: u64) {
+        if count > 0 {
+            self.inner.leases_lost.add(count, &[]);
+        }
+    }
+
+    pub fn removed(&self, what: &'static str, count: u64) {
+        if count > 0 {
+            self.inner
+                .retention_removed
+                .add(count, &[label("what", what)]);
+        }
+    }
+
+    pub fn telemetry_dropped(&self, signal: &'static str, reason: &'static str, count: u64) {
+        if count > 0 {
+            self.inner
+                .telemetry_dropped
+                .add(count, &[label("signal", signal), label("reason", reason)]);
+        }
+    }
+
     pub fn lag(&self, system: &str, kind: LagKind, seconds: f64) {
         let kind = match kind {
             LagKind::Grant => "grant",
@@ -220,12 +357,41 @@ impl Metrics {
     /// # Errors
     /// Never in practice: it is written to memory.
     pub fn export(&self, scrape: &Scrape) -> std::io::Result<String> {
+        self.show(scrape);
+        let mut text = Vec::new();
+        self.inner.exporter.export(&mut text)?;
+        String::from_utf8(text).map_err(std::io::Error::other)
+    }
+
+    /// Gathers everything to be sent.
+    ///
+    /// # Errors
+    /// When there is nobody to send it to.
+    pub fn collect(&self, into: &mut ResourceMetrics) -> OTelSdkResult {
+        match &self.inner.reader {
+            Some(reader) => reader.collect(into),
+            None => Err(OTelSdkError::AlreadyShutdown),
+        }
+    }
+
+    /// Takes over states that are read when somebody asks.
+    pub fn show(&self, scrape: &Scrape) {
         let inner = &self.inner;
         inner
             .shards_owned
             .record(scrape.node.owns_shards as u64, &[]);
         inner.cases_hot.record(scrape.node.cases_hot as u64, &[]);
         inner.inbox_age_seconds.record(scrape.inbox_age_s, &[]);
+        inner.inbox_messages.record(scrape.inbox_messages, &[]);
+        inner.parked_steps.record(scrape.parked_steps, &[]);
+        inner.parked_age_seconds.record(scrape.parked_age_s, &[]);
+        for state in CaseState::ALL.iter().filter(|state| !state.is_closed()) {
+            let found = scrape.open_cases.iter().find(|(other, _)| other == state);
+            let count = found.map_or(0, |(_, count)| *count);
+            inner
+                .cases_open
+                .record(count, &[label("state", state.as_str())]);
+        }
         for (system, held) in &scrape.held {
             inner
                 .system_held
@@ -235,15 +401,19 @@ impl Metrics {
         queues.extend(scrape.node.queues.iter().map(|queue| queue.name.clone()));
         for name in queues.iter() {
             let queue = scrape.node.queues.iter().find(|queue| queue.name == *name);
-            let (waiting, out) =
-                queue.map_or((0, 0), |queue| (queue.waiting as u64, queue.out as u64));
-            inner.queue_waiting.record(waiting, &[label("queue", name)]);
-            inner.queue_out.record(out, &[label("queue", name)]);
+            let queue = queue.cloned().unwrap_or_default();
+            inner
+                .queue_out
+                .record(queue.out as u64, &[label("queue", name)]);
+            for (lane, wait) in [("revocation", queue.revocation), ("normal", queue.normal)] {
+                let labels = [label("queue", name), label("lane", lane)];
+                let age_s = wait
+                    .oldest
+                    .map_or(0.0, |since| (scrape.at - since).as_seconds_f64().max(0.0));
+                inner.queue_waiting.record(wait.waiting as u64, &labels);
+                inner.queue_age_seconds.record(age_s, &labels);
+            }
         }
-        drop(queues);
-        let mut text = Vec::new();
-        inner.exporter.export(&mut text)?;
-        String::from_utf8(text).map_err(std::io::Error::other)
     }
 }
 
@@ -260,56 +430,8 @@ mod tests {
         clippy::panic,
         reason = "tests"
     )]
-    use std::collections::BTreeMap;
-
-    use engine::runner::QueueStatus;
-
+    use super::super::tests::used;
     use super::*;
-
-    /// Every metric once.
-    fn used() -> (Metrics, Scrape) {
-        let metrics = Metrics::new();
-        metrics.case_started("joiner");
-        metrics.case_closed("leaver", CaseState::Succeeded);
-        metrics.attempt(
-            "crm",
-            "account.disable",
-            "succeeded",
-            Duration::from_millis(7),
-        );
-        metrics.lag("crm", LagKind::Removal, 12.0);
-        metrics.committed(3, Duration::from_millis(2));
-        metrics.commit_failed();
-        let queue = QueueStatus {
-            name: "crm".to_owned(),
-            waiting: 4,
-            out: 2,
-            held_until: None,
-        };
-        let node = NodeStatus {
-            owns_shards: 256,
-            cases_hot: 9,
-            queues: vec![queue],
-            ..NodeStatus::default()
-        };
-        (
-            metrics,
-            Scrape {
-                node,
-                held: vec![("crm".to_owned(), true)],
-                inbox_age_s: 1.5,
-            },
-        )
-    }
-
-    /// Names and kinds, from the `# TYPE` lines.
-    fn kinds(text: &str) -> BTreeMap<String, String> {
-        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
-        types
-            .map(|line| line.split_once(' ').unwrap())
-            .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
-            .collect()
-    }
 
     /// The parts of a line: labels come in no particular order.
     fn sorted(line: &str) -> Vec<&str> {
@@ -329,7 +451,11 @@ mod tests {
             r#"tenure_access_lag_seconds_bucket{kind="removal",system="crm",le="15"} 1"#,
             r#"tenure_access_lag_seconds_bucket{kind="removal",system="crm",le="5"} 0"#,
             r#"tenure_commit_transitions_sum 3"#,
-            r#"tenure_queue_waiting{queue="crm"} 4"#,
+            r#"tenure_queue_waiting{queue="crm",lane="normal"} 3"#,
+            r#"tenure_queue_waiting{queue="crm",lane="revocation"} 1"#,
+            r#"tenure_queue_oldest_age_seconds{queue="crm",lane="normal"} 40"#,
+            r#"tenure_cases_open{state="running"} 7"#,
+            r#"tenure_cases_open{state="parked"} 0"#,
             r#"tenure_system_held{system="crm"} 1"#,
             "tenure_inbox_age_seconds 1.5",
             "tenure_shards_owned 256",
@@ -347,26 +473,10 @@ mod tests {
         metrics.export(&scrape).unwrap();
         let text = metrics.export(&Scrape::default()).unwrap();
         assert!(
-            text.contains(r#"tenure_queue_waiting{queue="crm"} 0"#),
+            text.lines().any(|line| {
+                sorted(line) == sorted(r#"tenure_queue_waiting{queue="crm",lane="normal"} 0"#)
+            }),
             "{text}"
         );
-    }
-
-    #[test]
-    fn the_documentation_lists_every_metric_with_its_kind() {
-        let (metrics, scrape) = used();
-        let found = kinds(&metrics.export(&scrape).unwrap());
-        let document = include_str!("../../docs/metrics.md");
-        let listed: BTreeMap<String, String> = document
-            .lines()
-            .filter_map(|line| line.strip_prefix("| `"))
-            .map(|line| {
-                let mut cells = line
-                    .split('|')
-                    .map(|cell| cell.trim().trim_matches('`').to_owned());
-                (cells.next().unwrap(), cells.next().unwrap())
-            })
-            .collect();
-        assert_eq!(found, listed);
     }
 }

@@ -20,32 +20,64 @@ use uuid::Uuid;
 use workflows::actions::name;
 use workflows::directory::LagKind;
 
-use super::Metrics;
 use super::actions::system_of;
+use super::{Metrics, Spans};
 
 /// A store whose commits are counted. Give it to the node; everything else may use the store itself.
 pub struct ObservedStore {
     inner: Arc<dyn Store>,
     metrics: Metrics,
+    spans: Option<Spans>,
 }
 
 impl ObservedStore {
     #[must_use]
-    pub fn new(inner: Arc<dyn Store>, metrics: Metrics) -> Self {
-        Self { inner, metrics }
+    pub fn new(inner: Arc<dyn Store>, metrics: Metrics, spans: Option<Spans>) -> Self {
+        Self {
+            inner,
+            metrics,
+            spans,
+        }
     }
 
     fn count(&self, batch: &Batch) {
+        // A timer that is cleared before it is due was not wanted any more. All of a batch is of one moment.
+        if let Some(now) = batch.states.iter().map(|row| row.changed_at).max() {
+            for timer in batch.timers_cleared.iter().filter(|timer| timer.due <= now) {
+                self.metrics.timer_fired((now - timer.due).as_seconds_f64());
+            }
+        }
         for head in &batch.heads {
             self.metrics.case_started(&head.workflow);
         }
         for outcome in &batch.outcomes {
-            if let OutcomeKind::Closed { state } = outcome.kind {
-                self.metrics.case_closed(&outcome.workflow, state);
+            match &outcome.kind {
+                OutcomeKind::Closed { state } => {
+                    self.metrics.case_closed(&outcome.workflow, *state);
+                    if let Some(spans) = &self.spans {
+                        spans.closed(outcome);
+                    }
+                }
+                OutcomeKind::Step { uses, ending, .. } => {
+                    let ending = match ending {
+                        StepEnding::Done => "done",
+                        StepEnding::Undone => "undone",
+                        StepEnding::Unknown => "unknown",
+                    };
+                    self.metrics.step(uses, ending);
+                }
             }
             if let Some((system, kind, seconds)) = lag(outcome) {
                 self.metrics.lag(system, kind, seconds);
             }
+        }
+    }
+}
+
+impl ObservedStore {
+    fn fenced(&self, error: &StoreError) {
+        if let StoreError::Fenced { .. } = error {
+            self.metrics.leases_lost(1);
         }
     }
 }
@@ -97,7 +129,10 @@ impl Store for ObservedStore {
                 self.metrics.committed(batch.history.len(), start.elapsed());
                 self.count(batch);
             }
-            Err(_) => self.metrics.commit_failed(),
+            Err(error) => {
+                self.metrics.commit_failed();
+                self.fenced(error);
+            }
         }
         committed
     }
@@ -120,7 +155,9 @@ impl Store for ObservedStore {
         leases: &[ShardLease],
         lease_ms: u32,
     ) -> Result<Vec<ShardId>, StoreError> {
-        self.inner.renew(node, leases, lease_ms).await
+        let lost = self.inner.renew(node, leases, lease_ms).await?;
+        self.metrics.leases_lost(lost.len() as u64);
+        Ok(lost)
     }
 
     async fn release(&self, node: &str, leases: &[ShardLease]) -> Result<(), StoreError> {
@@ -180,7 +217,11 @@ impl Store for ObservedStore {
     }
 
     async fn forget(&self, before: &Before) -> Result<Forgotten, StoreError> {
-        self.inner.forget(before).await
+        let forgotten = self.inner.forget(before).await?;
+        self.metrics.removed("partitions", forgotten.partitions);
+        self.metrics.removed("rows", forgotten.rows);
+        self.metrics.removed("cases", forgotten.cases);
+        Ok(forgotten)
     }
 
     async fn load(&self, shard: ShardId, case: CaseId) -> Result<Option<StoredCase>, StoreError> {

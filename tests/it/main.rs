@@ -9,6 +9,7 @@
 )]
 
 mod company;
+mod otlp;
 mod schema;
 mod tidy;
 mod two_nodes;

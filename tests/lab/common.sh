@@ -5,8 +5,6 @@
 #   install     installs the server when it is missing (Debian 12, root)
 #   start DIR   starts it below DIR and writes `export NAME=value` lines to DIR/env
 #   stop DIR    ends the processes that `start` made, by their own pids, and nothing else
-#   down DIR    ends the server and keeps what it holds and its addresses; `up DIR` starts it on them again
-#               (where the script has an `lab_up`)
 #
 # Tests read the variables of DIR/env; `start` returns only when the server has answered a question.
 
@@ -79,6 +77,43 @@ lab_apt() {
         fi
         rm -f "/tmp/lab-apt.$$.log"
     ) 9>/var/lock/tenure-lab-apt.lock
+}
+
+# lab_venv_path REQUIREMENTS : where the Python environment of a list of packages is. One for each content of the list;
+# kept outside the checkout because it outlives it.
+lab_venv_path() {
+    echo "${TENURE_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tenure-lab}/venv-$(sha256sum "$1" | cut -c1-16)"
+}
+
+# lab_venv REQUIREMENTS : makes that environment when it is missing.
+lab_venv() {
+    local requirements="$1" venv
+    venv="$(lab_venv_path "$1")"
+    lab_apt python3 python3
+    if [ -e "$venv/whole" ]; then
+        return 0
+    fi
+    # Python comes with Debian 12, its `venv` module does not.
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        lab_apt "python3-venv" python3 python3-venv
+    fi
+    mkdir -p "$(dirname "$venv")"
+    (
+        # Two scripts that install at the same time wait for each other; the second finds it done.
+        flock 9
+        if [ ! -e "$venv/whole" ]; then
+            lab_say "installing the Python packages of $requirements"
+            rm -rf "$venv"
+            python3 -m venv "$venv"
+            "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+                --requirement "$requirements" || {
+                rm -rf "$venv"
+                exit 1
+            }
+            # Half an environment must not look like a whole one.
+            touch "$venv/whole"
+        fi
+    ) 9>"$venv.lock"
 }
 
 # lab_wait WHAT LOG COMMAND... : repeats COMMAND until it succeeds; on giving up shows the end of LOG.
@@ -223,14 +258,8 @@ lab_main() {
         lab_halt
         rm -f "$LAB_DIR/env"
         ;;
-    down | up)
-        [ "$(type -t lab_up)" = function ] || lab_die "this server cannot be taken $verb"
-        [ -f "${2:-}/env" ] || lab_die "nothing was started in \`${2:-}\`"
-        LAB_DIR="$(lab_dir "$2")"
-        if [ "$verb" = down ]; then lab_halt; else lab_up; fi
-        ;;
     *)
-        echo "usage: $0 install | start DIR | stop DIR | down DIR | up DIR" >&2
+        echo "usage: $0 install | start DIR | stop DIR" >&2
         exit 2
         ;;
     esac

@@ -46,6 +46,7 @@ pub struct Settings {
     pub node: NodeSettings,
     pub api: ApiSettings,
     pub retention: RetentionSettings,
+    pub telemetry: TelemetrySettings,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -108,6 +109,31 @@ impl Default for ApiSettings {
             allow_remote: false,
         }
     }
+}
+
+/// Where traces and metrics are sent. Without it, and without `OTEL_EXPORTER_OTLP_ENDPOINT`, nowhere.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetrySettings {
+    pub otlp: Option<OtlpSettings>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OtlpSettings {
+    /// Of the collector, for OTLP over HTTP: `http://HOST:4318`. The paths `/v1/traces` and `/v1/metrics` are added.
+    pub endpoint: String,
+    /// Sent with each request, each by where its value is kept: `{ authorization: env:NAME }`.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub headers: BTreeMap<String, SecretRef>,
+    /// The share of cases that are traced, 0 to 1.
+    #[serde(default = "all_of_them")]
+    pub sample: f64,
+}
+
+fn all_of_them() -> f64 {
+    1.0
 }
 
 /// How long what is over is kept. Whatever belongs to an open case stays.
@@ -326,6 +352,21 @@ impl Settings {
             ));
         }
         self.retention.check()?;
+        if let Some(otlp) = &self.telemetry.otlp {
+            if !(0.0..=1.0).contains(&otlp.sample) {
+                return Err(problem(
+                    format!("`telemetry.otlp.sample` is {}", otlp.sample),
+                    "give a share between `0` and `1`",
+                ));
+            }
+            let endpoint = &otlp.endpoint;
+            if !(endpoint.starts_with("http://") || endpoint.starts_with("https://")) {
+                return Err(problem(
+                    format!("`telemetry.otlp.endpoint` is `{endpoint}`"),
+                    "write `http://HOST:4318` or `https://HOST:4318`",
+                ));
+            }
+        }
         self.store.kind().map(|_| ())
     }
 }
@@ -636,6 +677,27 @@ mod tests {
         check(
             &[("tenure.yaml", "retention: { history: forever }\n")],
             &["`forever` is no length of time; write for example `400d`, or `never`"],
+        );
+        check(
+            &[(
+                "tenure.yaml",
+                "telemetry: { otlp: { endpoint: 'collector:4317' } }\n",
+            )],
+            &["`telemetry.otlp.endpoint` is `collector:4317`; fix: write `http://HOST:4318`"],
+        );
+        check(
+            &[(
+                "tenure.yaml",
+                "telemetry: { otlp: { endpoint: 'http://c', sample: 50 } }\n",
+            )],
+            &["`telemetry.otlp.sample` is 50; fix: give a share between `0` and `1`"],
+        );
+        check(
+            &[(
+                "tenure.yaml",
+                "telemetry: { otlp: { endpoint: 'http://c', headers: { a: secret } } }\n",
+            )],
+            &["a secret must be given as `env:NAME` or `file:/path`, never as a value"],
         );
         check(
             &[("tenure.yaml", "stor: {}\n")],

@@ -40,6 +40,7 @@ impl Layer for Trace {
             idempotency_key = key,
             attempt,
             revocation = self.lane == Lane::Revocation,
+            error = tracing::field::Empty,
         );
         async {
             let started = tokio::time::Instant::now();
@@ -48,7 +49,11 @@ impl Layer for Trace {
             // The caller handles the error and logs it there; here only its kind, beside the time it took.
             match &answer {
                 Ok(_) => tracing::debug!(took_us, "answered"),
-                Err(error) => tracing::debug!(took_us, error.kind = error.kind.as_str(), "failed"),
+                Err(error) => {
+                    let kind = error.kind.as_str();
+                    tracing::Span::current().record("error", kind);
+                    tracing::debug!(took_us, error.kind = kind, "failed");
+                }
             }
             answer
         }

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
+use super::node::{QueueStatus, WaitStatus};
 use super::port::{Actions, Availability, Resource};
 use crate::core::Timestamp;
 use crate::core::case::Mode;
@@ -28,6 +29,8 @@ pub(super) struct Queued {
     pub shard: ShardId,
     /// The version the case runs: its name, lane and weight.
     pub definition: Arc<Definition>,
+    /// Since when it waits.
+    pub since: Timestamp,
     pub work: Work,
 }
 
@@ -118,6 +121,12 @@ impl Fair {
         self.flows.retain(|_, flow| !flow.waiting.is_empty());
         self.order.retain(|name| self.flows.contains_key(name));
         self.len = self.flows.values().map(|flow| flow.waiting.len()).sum();
+    }
+
+    /// Each workflow's work waits in the order in which it came.
+    fn oldest(&self) -> Option<Timestamp> {
+        let first = |flow: &Flow| flow.waiting.front().map(|queued| queued.since);
+        self.flows.values().filter_map(first).min()
     }
 
     fn pop(&mut self) -> Option<Queued> {
@@ -285,11 +294,23 @@ impl Gate {
         self.queues.values().map(Queue::waiting).sum()
     }
 
-    /// Name, waiting and out of each queue.
-    pub fn sizes(&self) -> impl Iterator<Item = (&str, usize, usize, Option<Timestamp>)> {
-        self.queues
-            .iter()
-            .map(|(name, queue)| (name.as_str(), queue.waiting(), queue.out, queue.held_until))
+    /// How each queue stands.
+    pub fn statuses(&self) -> Vec<QueueStatus> {
+        let status = |(name, queue): (&String, &Queue)| QueueStatus {
+            name: name.clone(),
+            waiting: queue.waiting(),
+            out: queue.out,
+            held_until: queue.held_until,
+            revocation: WaitStatus {
+                waiting: queue.revocation.len(),
+                oldest: queue.revocation.front().map(|queued| queued.since),
+            },
+            normal: WaitStatus {
+                waiting: queue.normal.len,
+                oldest: queue.normal.oldest(),
+            },
+        };
+        self.queues.iter().map(status).collect()
     }
 }
 
@@ -416,6 +437,7 @@ mod tests {
             case: CaseId(Uuid::from_u128(case)),
             shard: ShardId(0),
             definition: Arc::clone(definition),
+            since: now() + chrono::TimeDelta::milliseconds(i64::try_from(case).unwrap_or(0)),
             work: Work::Attempt {
                 place: place(),
                 attempt: 1,
@@ -526,6 +548,28 @@ mod tests {
         );
         gate.push(&system("s39", 41, 0), queued(&leaver, 1_000_000));
         assert_eq!(gate.take(&Held::default(), now()).len(), 1);
+    }
+
+    #[test]
+    fn what_waits_longest_is_told_by_lane() {
+        let (joiner, mover, leaver) = (
+            definition("joiner", "normal", 10),
+            definition("mover", "normal", 10),
+            definition("leaver", "revocation", 10),
+        );
+        let mut gate = Gate::default();
+        gate.push(&system("a", 2, 1), queued(&joiner, 7));
+        gate.push(&system("a", 2, 1), queued(&mover, 5));
+        gate.push(&system("a", 2, 1), queued(&mover, 9));
+        gate.push(&system("a", 2, 1), queued(&leaver, 8));
+        let at = |ms| Some(now() + chrono::TimeDelta::milliseconds(ms));
+        let status = gate.statuses().remove(0);
+        assert_eq!((status.normal.waiting, status.normal.oldest), (3, at(5)));
+        assert_eq!(status.revocation.oldest, at(8));
+        gate.take(&Held::default(), now());
+        let status = gate.statuses().remove(0);
+        assert_eq!(status.revocation, WaitStatus::default());
+        assert_eq!(status.normal.waiting, 2);
     }
 
     #[test]

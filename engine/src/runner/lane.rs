@@ -22,7 +22,7 @@ use super::hold::Hold;
 use super::host::Host;
 use super::hot::Hot;
 use super::message::{Command, Message, StartCase};
-use super::node::{NodeStatus, QueueStatus};
+use super::node::NodeStatus;
 use super::pending::Pending;
 use super::port::{Actions, Attempt, Clock, Resource};
 use super::shards::{News, Order, Shards};
@@ -1044,10 +1044,12 @@ impl Lane {
             return;
         }
         let Some(case) = self.hot.get(id) else { return };
+        let since = self.parts.clock.now();
         let queued = |work| Queued {
             case: id,
             shard,
             definition: Arc::clone(&case.definition),
+            since,
             work,
         };
         match effect {
@@ -1310,16 +1312,7 @@ impl Lane {
     }
 
     fn publish(&self, idle: bool) {
-        let queues = self
-            .gate
-            .sizes()
-            .map(|(name, waiting, out, held_until)| QueueStatus {
-                name: name.to_owned(),
-                waiting,
-                out,
-                held_until,
-            })
-            .collect();
+        let queues = self.gate.statuses();
         self.parts.status.send_replace(NodeStatus {
             owns_shards: self.shards.len(),
             cases_hot: self.hot.len(),

@@ -13,6 +13,10 @@
 //! Which shards are a node's is decided beside the lane ([`ownership`]); they come and go while it runs. A shard
 //! that is lost takes its cases, its queued attempts and its timers with it, and disturbs no other.
 
+/// The target of spans that are made to be traced: one trace a case. They hold identifiers of people in the fields
+/// `subject` and `events`, so no log may show them; whoever sends them makes digests of those.
+pub const TRACE: &str = "tenure_trace";
+
 mod attempt;
 mod balance;
 mod definitions;
@@ -43,5 +47,5 @@ pub use host::{Host, SystemHost, Task};
 pub use housekeeping::{Housekeeping, Retention};
 pub use identity::is_dead as owner_is_dead;
 pub use message::{Command, Message, StartCase};
-pub use node::{Node, NodeConfig, NodeError, NodeHandle, NodeStatus, QueueStatus};
+pub use node::{Node, NodeConfig, NodeError, NodeHandle, NodeStatus, QueueStatus, WaitStatus};
 pub use port::{Actions, Attempt, Availability, Clock, Resource, SystemClock};

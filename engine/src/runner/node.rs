@@ -64,12 +64,22 @@ pub struct NodeStatus {
     pub idle: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QueueStatus {
     pub name: String,
     pub waiting: usize,
     pub out: usize,
     pub held_until: Option<Timestamp>,
+    pub revocation: WaitStatus,
+    pub normal: WaitStatus,
+}
+
+/// What waits in one lane of a queue. Attempts that were aborted count until their turn comes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WaitStatus {
+    pub waiting: usize,
+    /// Since when the oldest waits.
+    pub oldest: Option<Timestamp>,
 }
 
 pub struct Node;

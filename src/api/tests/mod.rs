@@ -32,7 +32,7 @@ use super::auth::Role;
 use super::tokens::{NewToken, Tokens};
 use super::{Parts, router, server};
 use crate::shell::{Database, Running, now};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Look, Telemetry};
 
 /// Where the lab's PostgreSQL is.
 const STORE_URL: &str = "TENURE_LAB_POSTGRES_STORE_URL";
@@ -121,11 +121,17 @@ impl Server {
         let database = Database::prepare(address, engine::store::SHARDS_DEFAULT)
             .await
             .unwrap();
-        let metrics = Metrics::new();
-        let running = Running::start(Arc::clone(&configuration), database.clone(), &metrics)
+        let telemetry = Telemetry::default();
+        let running = Running::start(Arc::clone(&configuration), database.clone(), &telemetry)
             .await
             .unwrap();
         let (nudge, event_nudge, node) = running.handles();
+        let look = Look::new(
+            database.clone(),
+            Arc::clone(&configuration.systems),
+            node.clone(),
+            Arc::new(SystemClock),
+        );
         let parts = Parts {
             database: database.clone(),
             intake: running.intake.clone(),
@@ -137,7 +143,8 @@ impl Server {
             nudge,
             event_nudge,
             node,
-            metrics,
+            metrics: telemetry.metrics,
+            look,
         };
         let listener = server::bind("127.0.0.1:0", false).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

@@ -12,7 +12,7 @@ use workflows::intake::ImportReport;
 use workflows::sources::{Manifest, SnapshotInput, manifest_name};
 
 use crate::shell::{Database, Running, now};
-use crate::telemetry::Metrics;
+use crate::telemetry::Telemetry;
 
 /// Who feeds files in and approves here.
 const OPERATOR: &str = "person:operator";
@@ -35,7 +35,7 @@ impl Tenure {
             .address(root)
             .map_err(|problem| anyhow::anyhow!("{problem}"))?;
         let database = Database::prepare(&address, configuration.settings.store.shards).await?;
-        let node = Running::start(Arc::new(configuration), database, &Metrics::new()).await?;
+        let node = Running::start(Arc::new(configuration), database, &Telemetry::default()).await?;
         Ok(Self { node })
     }
 

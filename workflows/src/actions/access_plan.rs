@@ -29,7 +29,8 @@ use crate::systems::{Systems, attributes_digest};
 pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure> {
     let holdings = context.holdings().await?;
     let policy = context.policy();
-    let output = access_plan(&policy, context.actions.systems(), &holdings)?;
+    let span = tracing::debug_span!(target: engine::runner::TRACE, "plan");
+    let output = span.in_scope(|| access_plan(&policy, context.actions.systems(), &holdings))?;
     Ok(AttemptResult::Succeeded {
         output,
         verification: Verification::NotNeeded,

@@ -342,6 +342,7 @@ impl Intake {
                 subjects: &subjects,
                 events: &events,
                 settled: Mutex::new(None),
+                traced: Mutex::default(),
             },
         };
         match self.directory.write(&work).await {
@@ -370,6 +371,7 @@ impl Intake {
             subjects,
             events,
             settled: Mutex::new(None),
+            traced: Mutex::default(),
         };
         match self.directory.write(&work).await {
             Ok(()) => work.finish(),
@@ -427,6 +429,8 @@ struct Take<'a> {
     subjects: &'a BTreeSet<(i32, String)>,
     events: &'a [BusinessEvent],
     settled: Mutex<Option<Settled>>,
+    /// Spans that end once it is durable.
+    traced: Mutex<Vec<tracing::Span>>,
 }
 
 impl Take<'_> {
@@ -436,9 +440,11 @@ impl Take<'_> {
             initiator: self.initiator,
             now: self.now,
         };
-        let (settled, inbox) = settle(transaction, &origin, self.subjects, self.events).await?;
+        let (settled, inbox, traced) =
+            settle(transaction, &origin, self.subjects, self.events).await?;
         let refused = !settled.unknown.is_empty();
         *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = Some(settled);
+        *self.traced.lock().unwrap_or_else(PoisonError::into_inner) = traced;
         if refused {
             return Err(StoreError::Projection("an event has no subject".to_owned()));
         }

@@ -60,7 +60,7 @@ pub(super) async fn settle(
     origin: &Origin<'_>,
     subjects: &BTreeSet<(i32, String)>,
     events: &[BusinessEvent],
-) -> Result<(Settled, Vec<InboxRow>), StoreError> {
+) -> Result<(Settled, Vec<InboxRow>, Vec<tracing::Span>), StoreError> {
     let keys: Vec<(i32, String)> = subjects.iter().cloned().collect();
     let mut people: BTreeMap<String, Person> = keys
         .iter()
@@ -89,9 +89,10 @@ pub(super) async fn settle(
         }
     }
     if !settled.unknown.is_empty() {
-        return Ok((settled, Vec::new()));
+        return Ok((settled, Vec::new(), Vec::new()));
     }
     let mut inbox = Vec::new();
+    let mut traced = Vec::new();
     let (mut identities, mut fresh, mut marked) = (Vec::new(), Vec::new(), Vec::new());
     for person in people.into_values() {
         let starts = person.starts(origin);
@@ -120,6 +121,7 @@ pub(super) async fn settle(
             identities.extend(person.identity);
         }
         for start in starts {
+            traced.extend(taken_in(&start));
             settled
                 .cases
                 .entry(start.workflow.clone())
@@ -131,7 +133,30 @@ pub(super) async fn settle(
     put_identities(transaction, &identities).await?;
     put_events(transaction, &fresh).await?;
     mark(transaction, &marked).await?;
-    Ok((settled, inbox))
+    Ok((settled, inbox, traced))
+}
+
+/// The span of taking in what starts a case, from here to when it is durable. `None` when nobody traces.
+fn taken_in(start: &StartCase) -> Option<tracing::Span> {
+    let span = tracing::debug_span!(
+        target: engine::runner::TRACE,
+        "intake",
+        case = %start.case,
+        subject = start.subject.0,
+        workflow = start.workflow,
+        events = tracing::field::Empty,
+    );
+    if span.is_disabled() {
+        return None;
+    }
+    let events = start.input.get("events").and_then(Value::as_array);
+    let ids: Vec<&str> = events
+        .into_iter()
+        .flatten()
+        .filter_map(|event| event.get("id").and_then(Value::as_str))
+        .collect();
+    span.record("events", ids.join(","));
+    Some(span)
 }
 
 impl Person {

@@ -1,0 +1,176 @@
+//! Reading the states that metrics show: what waits, what is stuck, who is away.
+//!
+//! The database is asked at most once in [`FRESH`], however many scrape. Numbers that come from it are those of the whole
+//! installation, whichever node tells them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use connectors::layer::Availability;
+use engine::core::Timestamp;
+use engine::core::case::CaseState;
+use engine::runner::{Clock, NodeStatus};
+use sqlx::Row as _;
+use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
+use workflows::systems::Systems;
+
+use super::Scrape;
+use crate::shell::Database;
+use crate::shell::database::Readers;
+
+/// How old an answer of the database may be.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// The inbox is a queue that is nearly always empty.
+const INBOX: &str = "SELECT count(*), min(received_at) FROM inbox";
+
+/// Open cases are few beside all that ever were.
+const OPEN_POSTGRES: &str = "
+SELECT state.state, count(*)
+  FROM case_open AS open
+  JOIN case_state AS state ON state.shard_id = open.shard_id AND state.case_id = open.case_id
+ GROUP BY state.state";
+const OPEN_SQLITE: &str = "
+SELECT state.state, count(*)
+  FROM case_open AS open
+  JOIN case_state AS state ON state.case_number = open.case_number
+ GROUP BY state.state";
+
+const PARKED_POSTGRES: &str = "
+SELECT count(*), min(step.changed_at)
+  FROM case_open AS open
+  JOIN case_state AS state ON state.shard_id = open.shard_id AND state.case_id = open.case_id
+  JOIN case_step AS step ON step.shard_id = open.shard_id AND step.case_id = open.case_id
+ WHERE state.parked > 0 AND step.state = 'parked'";
+const PARKED_SQLITE: &str = "
+SELECT count(*), min(step.changed_at)
+  FROM case_open AS open
+  JOIN case_state AS state ON state.case_number = open.case_number
+  JOIN case_step AS step ON step.case_number = open.case_number
+ WHERE state.parked > 0 AND step.state = 'parked'";
+
+/// Where the states are read from. Cheap to clone.
+#[derive(Clone)]
+pub struct Look {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    database: Database,
+    systems: Arc<Systems>,
+    node: watch::Receiver<NodeStatus>,
+    clock: Arc<dyn Clock>,
+    stored: Mutex<Option<(Instant, Stored)>>,
+}
+
+/// What the database says.
+#[derive(Debug, Clone, Default)]
+struct Stored {
+    inbox_messages: u64,
+    inbox_oldest: Option<Timestamp>,
+    open_cases: Vec<(CaseState, u64)>,
+    parked_steps: u64,
+    parked_oldest: Option<Timestamp>,
+}
+
+impl Look {
+    #[must_use]
+    pub fn new(
+        database: Database,
+        systems: Arc<Systems>,
+        node: watch::Receiver<NodeStatus>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let inner = Inner {
+            database,
+            systems,
+            node,
+            clock,
+            stored: Mutex::new(None),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The states of now.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn now(&self) -> Result<Scrape, sqlx::Error> {
+        let inner = &self.inner;
+        let stored = self.stored().await?;
+        let now = inner.clock.now();
+        let age_s = |since: Option<Timestamp>| {
+            since.map_or(0.0, |since| (now - since).as_seconds_f64().max(0.0))
+        };
+        let held = inner.systems.iter().map(|system| {
+            let availability = system.connector().availability();
+            let held = matches!(availability, Availability::HeldUntil { .. });
+            (system.name().to_owned(), held)
+        });
+        Ok(Scrape {
+            at: now,
+            node: inner.node.borrow().clone(),
+            held: held.collect(),
+            inbox_age_s: age_s(stored.inbox_oldest),
+            inbox_messages: stored.inbox_messages,
+            open_cases: stored.open_cases,
+            parked_steps: stored.parked_steps,
+            parked_age_s: age_s(stored.parked_oldest),
+        })
+    }
+
+    /// What the database says, asked by one at a time.
+    async fn stored(&self) -> Result<Stored, sqlx::Error> {
+        let mut kept = self.inner.stored.lock().await;
+        if let Some((asked, stored)) = &*kept
+            && asked.elapsed() < FRESH
+        {
+            return Ok(stored.clone());
+        }
+        let stored = read(&self.inner.database).await?;
+        *kept = Some((Instant::now(), stored.clone()));
+        Ok(stored)
+    }
+}
+
+async fn read(database: &Database) -> Result<Stored, sqlx::Error> {
+    let (inbox, open, parked) = match database.readers() {
+        Readers::Postgres(pool) => {
+            let pair = |row: sqlx::postgres::PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
+            let open = sqlx::query_as(OPEN_POSTGRES).fetch_all(pool).await?;
+            let inbox = sqlx::query(INBOX).fetch_one(pool).await.and_then(pair)?;
+            let parked = sqlx::query(PARKED_POSTGRES).fetch_one(pool).await;
+            (inbox, open, parked.and_then(pair)?)
+        }
+        Readers::Sqlite(pool) => {
+            let pair = |row: sqlx::sqlite::SqliteRow| {
+                let micros: Option<i64> = row.try_get(1)?;
+                Ok((
+                    row.try_get(0)?,
+                    micros.and_then(Timestamp::from_timestamp_micros),
+                ))
+            };
+            let open = sqlx::query_as(OPEN_SQLITE).fetch_all(pool).await?;
+            let inbox = sqlx::query(INBOX).fetch_one(pool).await.and_then(pair)?;
+            let parked = sqlx::query(PARKED_SQLITE).fetch_one(pool).await;
+            (inbox, open, parked.and_then(pair)?)
+        }
+    };
+    let (inbox, parked): ((i64, Option<Timestamp>), (i64, Option<Timestamp>)) = (inbox, parked);
+    let count = |number: i64| u64::try_from(number).unwrap_or(0);
+    let open: Vec<(String, i64)> = open;
+    let state = |(name, number): (String, i64)| {
+        let known = CaseState::ALL.iter().find(|state| state.as_str() == name);
+        known.map(|state| (*state, count(number)))
+    };
+    Ok(Stored {
+        inbox_messages: count(inbox.0),
+        inbox_oldest: inbox.1,
+        open_cases: open.into_iter().filter_map(state).collect(),
+        parked_steps: count(parked.0),
+        parked_oldest: parked.1,
+    })
+}
