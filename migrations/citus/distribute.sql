@@ -18,6 +18,7 @@ SELECT create_distributed_table('case_head', 'shard_id', colocate_with => 'shard
 SELECT create_distributed_table('case_state', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_open', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_step', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('case_pause', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_timer', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_history', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('evidence', 'shard_id', colocate_with => 'shard');
