@@ -435,7 +435,7 @@ def main():
     given = arguments.parse_args()
     given.program = given.program.resolve()
     given.work = given.work.resolve()
-    given.people = given.people or (24 if given.short else 60)
+    given.people = given.people or (48 if given.short else 150)
     given.work.mkdir(parents=True, exist_ok=True)
     os.chmod(given.work, 0o755)
     started = time.monotonic()

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
+use tokio::time::Instant;
 
 const STORE_URL: &str = "TENURE_LAB_POSTGRES_STORE_URL";
 const SYSTEMS: [&str; 3] = ["alpha", "beta", "gamma"];
@@ -313,6 +314,6 @@ async fn what_comes_in_at_one_node_acts_at_the_other(installation: &Installation
         took.push(start.elapsed());
     }
     took.sort_unstable();
-    // No bound: a busy machine may take its time. Run with `--nocapture` on a quiet one.
-    println!("from the answer at one node to the case at the owner's: {took:?}");
+    // A busy machine may take its time; that a hint comes is shown by the store's own tests.
+    assert!(took.iter().all(|took| *took < LIMIT), "{took:?}");
 }

@@ -242,6 +242,7 @@ fn wishes(case: &Case, plan: &Plan, chance: &Chance) -> Vec<Wish> {
                 place: None,
                 step: Some(step),
                 by: by.clone(),
+                reason: String::new(),
             }),
             StepState::Delayed { .. } if chance.percent(10) => want(skip(None)),
             _ => {}
@@ -256,6 +257,7 @@ fn wishes(case: &Case, plan: &Plan, chance: &Chance) -> Vec<Wish> {
                     place: chance.percent(70).then_some(place),
                     step: None,
                     by: by.clone(),
+                    reason: String::new(),
                 }),
                 InstanceState::Parked { .. } => want(skip(Some(place))),
                 InstanceState::Waiting { .. } if chance.percent(5) => want(skip(Some(place))),
@@ -307,6 +309,7 @@ fn duties(case: &Case, tried: &mut BTreeSet<String>) -> Vec<Wish> {
                     place: None,
                     step: Some(step),
                     by: by.clone(),
+                    reason: String::new(),
                 }
             } else {
                 Command::Skip {
@@ -331,6 +334,7 @@ fn duties(case: &Case, tried: &mut BTreeSet<String>) -> Vec<Wish> {
                             place: Some(place),
                             step: None,
                             by: by.clone(),
+                            reason: String::new(),
                         }
                     } else {
                         Command::Skip {
