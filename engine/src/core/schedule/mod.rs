@@ -16,6 +16,7 @@
 
 mod cron;
 mod decide;
+mod next;
 mod state;
 
 #[cfg(test)]
