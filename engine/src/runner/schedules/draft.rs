@@ -208,9 +208,12 @@ impl Draft {
     }
 
     fn end_message(&self, state: &State, end: &End) -> Result<InboxRow, StoreError> {
-        let command = Command::Cancel {
-            by: actor(&state.spec.name),
-            reason: format!("the next run of schedule `{}` is due", state.spec.name),
+        let by = actor(&state.spec.name);
+        let reason = format!("the next run of schedule `{}` is due", state.spec.name);
+        let command = if end.force {
+            Command::Terminate { by, reason }
+        } else {
+            Command::Cancel { by, reason }
         };
         let message = Message::Command {
             case: end.case,

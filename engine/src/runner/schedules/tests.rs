@@ -378,10 +378,12 @@ async fn an_open_case_is_left_alone_or_replaced_as_the_policy_says() {
         );
         let first = &cases(&*bench.store).await[0].head;
         let history = bench.store.history(first.shard, first.case).await.unwrap();
-        assert!(
-            history.iter().any(|row| row.by == "schedule:s"),
-            "{history:?}"
-        );
+        let verb = match overlap {
+            Overlap::TerminateRunning => "terminate",
+            _ => "cancel",
+        };
+        let ended = |row: &crate::store::HistoryRow| row.by == "schedule:s" && row.input == verb;
+        assert!(history.iter().any(ended), "{history:?}");
     }
 }
 
