@@ -104,6 +104,10 @@ impl Line {
         }
         let answer_lost = hangs || faults.strikes_less(Fault::StoreAnswerLost, less);
         let crashes = self.life.is_some() && faults.strikes_less(Fault::CrashAfterCall, less);
+        if crashes && chance.percent(50) {
+            // The last word of the dead may be long on its way.
+            latency_ms.0 = chance.between(0, 12_000);
+        }
         let (answer, answered) = oneshot::channel();
         let (who, there) = (self.who(), Arc::clone(world));
         tokio::spawn(async move {
