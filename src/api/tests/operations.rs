@@ -124,7 +124,8 @@ async fn a_paused_case_is_in_the_inbox_and_bulk_does_what_it_showed() {
         .as_array()
         .unwrap()
         .iter()
-        .filter_map(|line| line["event"].as_str())
+        .flat_map(|moment| moment["events"].as_array().unwrap())
+        .filter_map(|event| event["event"].as_str())
         .collect();
     for event in ["paused", "resumed", "step_rerun", "ending"] {
         assert!(told.contains(&event), "{told:?}");
