@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::Shares;
 use super::auth::{Caller, Role};
-use super::commands::{reason, command_id};
+use super::commands::{command_id, reason};
 use super::input;
 use super::problem::{ApiError, Problem};
 use crate::shell::bulk::{self, Candidate, Choice, Operation, Verdict, Wish};

@@ -663,8 +663,10 @@ impl Lane {
             Ok(false) => {}
             Err(StoreError::Fenced { shard }) => {
                 tracing::warn!(%shard, "a schedule's shard was taken by another node");
+                let epoch = self.shards.epoch(shard);
+                let lost = epoch.map(|epoch| ShardLease { shard, epoch });
                 self.drop_shards(&BTreeSet::from([shard]), next);
-                let _ = self.news.send(News::Lost(vec![shard]));
+                let _ = self.news.send(News::Lost(lost.into_iter().collect()));
                 // What else was to be written is decided again.
                 self.inbox_empty = false;
             }

@@ -59,7 +59,6 @@ fn body(path: &str) -> (&'static str, String) {
             json!({"workflow": "leaver", "cron": "0 0 29 2 *", "zone": "UTC", "subject": "b"})
                 .to_string(),
         ),
-        "migrate" => (json, json!({"reason": "b"}).to_string()),
         "signal" => (json, json!({"name": "b"}).to_string()),
         "reject" => (json, json!({"note": "b"}).to_string()),
         "0" => (json, json!({"approve": true}).to_string()),

@@ -282,7 +282,7 @@ async fn what_stands_in_a_file_is_there_and_goes_with_it() {
         let database = Database::prepare(&address, engine::store::SHARDS_DEFAULT)
             .await
             .unwrap();
-        let running = Running::start(configuration, database.clone(), &Metrics::new())
+        let running = Running::start(configuration, database.clone(), &Telemetry::default())
             .await
             .unwrap();
         running.idle().await;
