@@ -124,6 +124,9 @@ def write_configuration(folder, store, small):
             "settings": settings,
             "limits": {"concurrency": concurrency, "revocation_reserved": 1, "timeout_ms": 60_000},
         }
+        if kind == "scim":
+            # The server keeps a list of people; nobody is ever logged in to it.
+            system["sessions"] = "none"
         (systems / f"{name}.yaml").write_text(json.dumps(system, indent=2) + "\n")
     if small:
         # A part of the company is too small for shares; the counts still guard.

@@ -5,6 +5,8 @@
 #   install     installs the server when it is missing (Debian 12, root)
 #   start DIR   starts it below DIR and writes `export NAME=value` lines to DIR/env
 #   stop DIR    ends the processes that `start` made, by their own pids, and nothing else
+#   down DIR    ends the server and keeps what it holds and its addresses; `up DIR` starts it on them again
+#               (where the script has an `lab_up`)
 #
 # Tests read the variables of DIR/env; `start` returns only when the server has answered a question.
 
@@ -258,8 +260,14 @@ lab_main() {
         lab_halt
         rm -f "$LAB_DIR/env"
         ;;
+    down | up)
+        [ "$(type -t lab_up)" = function ] || lab_die "this server cannot be taken $verb"
+        [ -f "${2:-}/env" ] || lab_die "nothing was started in \`${2:-}\`"
+        LAB_DIR="$(lab_dir "$2")"
+        if [ "$verb" = down ]; then lab_halt; else lab_up; fi
+        ;;
     *)
-        echo "usage: $0 install | start DIR | stop DIR" >&2
+        echo "usage: $0 install | start DIR | stop DIR | down DIR | up DIR" >&2
         exit 2
         ;;
     esac

@@ -258,7 +258,7 @@ description: Looks through everything
             "subject: company\n",
             "",
             &[
-                "`schedules/s.yaml`:1:1: the field `subject` is missing; fix: add `subject:` to this entry",
+                "`schedules/s.yaml`:9:1: the field `subject` is missing; fix: add `subject:` to this entry",
             ],
         );
         check(
