@@ -14,11 +14,13 @@ mod cases;
 mod commands;
 mod events;
 mod explain;
+mod exports;
 mod health;
 mod identities;
 mod imports;
 mod input;
 mod metrics;
+mod moves;
 mod nodes;
 mod parked;
 pub mod problem;
@@ -156,6 +158,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(parked::list))
         .routes(routes!(commands::signal))
         .routes(routes!(commands::get))
+        .routes(routes!(moves::migrate))
+        .routes(routes!(exports::get))
         .routes(routes!(approvals::list))
         .routes(routes!(approvals::answer))
         .routes(routes!(tasks::list))

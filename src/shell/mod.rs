@@ -3,11 +3,13 @@
 pub mod bulk;
 pub mod case_view;
 pub mod database;
+pub mod moving;
 pub mod node;
 pub mod node_view;
 pub mod parked;
 pub mod reading;
 pub mod search;
+pub mod transfer;
 
 use chrono::{DateTime, Utc};
 use engine::runner::{Clock as _, SystemClock};

@@ -10,6 +10,7 @@
 
 mod behaviour;
 mod hostile;
+mod moves;
 mod operations;
 mod rights;
 

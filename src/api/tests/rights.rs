@@ -41,7 +41,9 @@ fn body(path: &str) -> (&'static str, String) {
         "events" => ("application/cloudevents+json", hire("1", "E1").to_string()),
         "imports?source=hr" => ("text/csv", String::new()),
         "skip" | "rerun" => (json, json!({"step": "a", "reason": "b"}).to_string()),
-        "cancel" | "pause" | "resume" | "undo" => (json, json!({"reason": "b"}).to_string()),
+        "cancel" | "pause" | "resume" | "undo" | "migrate" => {
+            (json, json!({"reason": "b"}).to_string())
+        }
         "bulk" => (
             json,
             json!({"operation": "retry", "reason": "b", "filter": {}}).to_string(),

@@ -3,9 +3,11 @@
 mod act;
 mod bulk;
 mod list;
+mod migrate;
 mod parked;
 mod show;
 mod steer;
+mod transfer;
 mod watch;
 
 use clap::{Args, Subcommand};
@@ -48,6 +50,9 @@ enum Sub {
     Reject(act::Reject),
     CompleteTask(act::CompleteTask),
     Signal(act::Signal),
+    Migrate(migrate::Migrate),
+    Export(transfer::Export),
+    Import(transfer::Import),
 }
 
 /// Runs one of the commands on cases.
@@ -72,5 +77,8 @@ pub async fn run(context: &Context, command: CaseCommand) -> anyhow::Result<Exit
         Sub::Reject(command) => act::reject(context, command).await,
         Sub::CompleteTask(command) => act::complete_task(context, command).await,
         Sub::Signal(command) => act::signal(context, command).await,
+        Sub::Migrate(command) => migrate::run(context, command).await,
+        Sub::Export(command) => transfer::export(context, command).await,
+        Sub::Import(command) => transfer::import(context, command).await,
     }
 }

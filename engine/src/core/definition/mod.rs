@@ -4,6 +4,7 @@
 //! cycles, compiled expressions that only read steps that come before, and no way to wait for ever.
 
 mod check;
+mod diff;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use super::expression::Expression;
 use super::id::{DefinitionHash, StepIndex};
 use super::retry::RetryPolicy;
 
+pub use diff::{Change, Difference, StepDifference, diff};
 pub use source::{Problem, Problems, schema};
 
 /// The most steps a definition may have.

@@ -18,11 +18,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::case::{Case, CaseState, Ending, InstanceState, StepRun, StepState};
-use super::decide::{Illegal, Machine, Row};
+use super::decide::{Decision, Illegal, Machine, Row};
 use super::definition::{Definition, OnFailure, Start, Step, Template, Work};
 use super::event::Event;
 use super::expression::Expression;
-use super::id::{DefinitionHash, Place, StepIndex};
+use super::id::{Place, StepIndex};
 use super::input::{Migrate, TimerTarget};
 
 /// The most reasons one answer names.
@@ -639,6 +639,18 @@ impl Machine<'_> {
     }
 }
 
+/// Every timer that stands, as the case's own state says.
+#[must_use]
+pub fn standing_timers(case: &Case) -> BTreeSet<(TimerTarget, Timestamp)> {
+    let mut case = case.clone();
+    let machine = Machine {
+        now: case.created_at,
+        case: &mut case,
+        decision: Decision::default(),
+    };
+    machine.standing()
+}
+
 /// The obstacles in one line, not more than a person reads.
 #[must_use]
 pub fn told(obstacles: &[Obstacle]) -> String {
@@ -651,10 +663,4 @@ pub fn told(obstacles: &[Obstacle]) -> String {
         text.push(format!("and {} more", more + 1));
     }
     text.join("; ")
-}
-
-/// The hash that a person means by its beginning.
-#[must_use]
-pub fn begins(hash: &DefinitionHash, meant: &str) -> bool {
-    !meant.is_empty() && hash.0.starts_with(meant)
 }

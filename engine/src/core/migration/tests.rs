@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::core::case::FailureClass;
 use crate::core::decide::{Decision, Effect, decide};
-use crate::core::id::Actor;
+use crate::core::id::{Actor, DefinitionHash};
 use crate::core::input::Input;
 use crate::core::tests::*;
 
