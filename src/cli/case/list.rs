@@ -18,6 +18,7 @@ use crate::shell::{case_view, now};
 
 /// List cases, newest first
 #[derive(Debug, clap::Args)]
+#[command(disable_version_flag = true)]
 #[command(after_long_help = "\
 Systems whose breaker is open stand above the list: cases that wait for them go on by themselves.
 
@@ -48,7 +49,7 @@ pub struct List {
     #[arg(long)]
     parked: bool,
     /// Only cases that run this version of their workflow: its hash, or the beginning
-    #[arg(long, value_name = "HASH")]
+    #[arg(id = "running", long = "version", value_name = "HASH")]
     version: Option<String>,
     /// Only cases with work that waits for this; may be given more than once: person, signal, timer, system-away,
     /// retry, accepted, answer-lost, queued, parked

@@ -19,7 +19,7 @@ Examples:
 pub(super) struct Graph {
     /// A workflow's name, the beginning of a stored version's hash, or a YAML file
     #[arg(value_name = "VERSION")]
-    version: String,
+    meant: String,
     /// Write a picture (SVG)
     #[arg(long, conflicts_with = "dot")]
     svg: bool,
@@ -33,7 +33,7 @@ pub(super) struct Graph {
 /// # Errors
 /// When there is no such version.
 pub(super) async fn run(context: &Context, graph: Graph) -> anyhow::Result<()> {
-    let definition = versions::find(context, &graph.version).await?;
+    let definition = versions::find(context, &graph.meant).await?;
     if graph.svg {
         return context.output.raw(&picture::svg(&definition));
     }

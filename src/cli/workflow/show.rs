@@ -17,7 +17,7 @@ Examples:
 pub(super) struct Show {
     /// A workflow's name, the beginning of a stored version's hash, or a YAML file
     #[arg(value_name = "VERSION")]
-    version: String,
+    meant: String,
     /// A table of the steps instead of the YAML
     #[arg(long)]
     steps: bool,
@@ -51,7 +51,7 @@ struct StepLine {
 /// # Errors
 /// When there is no such version.
 pub(super) async fn run(context: &Context, show: Show) -> anyhow::Result<()> {
-    let definition = versions::find(context, &show.version).await?;
+    let definition = versions::find(context, &show.meant).await?;
     if !show.steps && !context.output.json {
         // The text goes into files; what it is called does not belong into them.
         context
