@@ -22,8 +22,8 @@ use engine::core::id::{Actor, CaseId, DefinitionHash, ShardId, Subject};
 use engine::core::input::TimerTarget;
 use engine::core::migration::standing_timers;
 use engine::store::{
-    Batch, EvidenceRow, HeadRow, HistoryRow, NoProjection, ShardLease, StateRow, StepRow, Store,
-    StoredCase, TimerRow, assemble,
+    Acquire, Batch, EvidenceRow, HeadRow, HistoryRow, NoProjection, ShardLease, StateRow, StepRow,
+    Store, StoredCase, TimerRow, assemble,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -597,7 +597,14 @@ fn holder() -> String {
 
 /// Takes the shards, as a node would: whoever holds them writes alone.
 async fn hold(store: &dyn Store, wanted: &[Rows]) -> anyhow::Result<Vec<ShardLease>> {
-    let leases = store.acquire(&holder(), LEASE_MS, &[]).await?;
+    let wanted_shards = Acquire {
+        node: &holder(),
+        lease_ms: LEASE_MS,
+        replaces: &[],
+        holding: &[],
+        shards_max: u32::MAX,
+    };
+    let leases = store.acquire(&wanted_shards).await?;
     let held: BTreeSet<ShardId> = leases.iter().map(|lease| lease.shard).collect();
     if wanted
         .iter()

@@ -652,7 +652,8 @@ pub trait Store: Send + Sync {
         limit: u32,
     ) -> Result<Vec<ParkedRow>, StoreError>;
 
-    /// How many cases there are by workflow and state.
+    /// How many cases there are by workflow and state: the open ones counted now, the closed ones by the batches that
+    /// closed them.
     async fn counts(&self) -> Result<Vec<(String, CaseState, u64)>, StoreError>;
 
     async fn history(&self, shard: ShardId, case: CaseId) -> Result<Vec<HistoryRow>, StoreError>;

@@ -217,7 +217,8 @@ async fn other_database() -> Database {
         .await
         .unwrap();
     let url = format!("{url}?options=-csearch_path%3D{schema}");
-    Database::prepare(&StoreAddress::Postgres(url.into()))
+    // Another number of shards: where a case lies follows from its subject.
+    Database::prepare(&StoreAddress::Postgres(url.into()), 64)
         .await
         .unwrap()
 }

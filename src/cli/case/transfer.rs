@@ -155,7 +155,7 @@ pub(super) async fn import(context: &Context, import: Import) -> anyhow::Result<
     let name = import.file.display().to_string();
     let file =
         std::fs::File::open(&import.file).with_context(|| format!("cannot read `{name}`"))?;
-    let database = Database::prepare(&context.address()?).await?;
+    let database = context.prepared_database().await?;
     let imported = transfer::import(&database, BufReader::new(file), import.take_over).await;
     let imported = imported.with_context(|| format!("`{name}` was not imported"))?;
     context.output.result(&imported, |imported| {

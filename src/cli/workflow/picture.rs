@@ -19,7 +19,10 @@ const REMARK_HEIGHT: f64 = 17.0;
 const BOX_WIDTH_MIN: f64 = 120.0;
 /// Between two arrows that pass a row.
 const PASS_WIDTH: f64 = 14.0;
-const HEAD_HEIGHT: f64 = 62.0;
+/// The name above the picture, and a line about the workflow.
+const TITLE_HEIGHT: f64 = 40.0;
+const ABOUT_HEIGHT: f64 = 16.0;
+const ABOUT_CHARS_MAX: usize = 68;
 /// About how wide a character is: of a step's name, of what it uses, of a remark.
 const NAME_WIDTH: f64 = 8.2;
 const USES_WIDTH: f64 = 7.3;
@@ -111,30 +114,38 @@ struct Layout {
 /// The picture.
 #[must_use]
 pub(super) fn svg(definition: &Definition) -> String {
-    let title = title(definition);
-    let head = (title.chars().count() as f64).mul_add(TITLE_WIDTH, 0.0);
-    let layout = Layout::of(definition, head);
-    let height = layout
-        .tops
-        .last()
-        .zip(layout.heights.last())
-        .map_or(HEAD_HEIGHT, |(top, height)| top + height)
-        + MARGIN;
+    let about = about(definition);
+    let wide = |text: &str, character: f64| text.chars().count() as f64 * character;
+    let head_width = about
+        .iter()
+        .map(|line| wide(line, REMARK_WIDTH))
+        .fold(wide(&definition.name, TITLE_WIDTH), f64::max);
+    let head_height = ABOUT_HEIGHT.mul_add(about.len() as f64, TITLE_HEIGHT + 10.0);
+    let layout = Layout::of(definition, head_width, head_height);
+    let bottom = layout.tops.last().zip(layout.heights.last());
+    let height = bottom.map_or(head_height, |(top, height)| top + height) + MARGIN;
     let width = layout.width;
     let mut text = String::new();
     let _ = writeln!(
         text,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
          height=\"{height:.0}\" role=\"img\" aria-label=\"{}\">",
-        escaped(&title)
+        escaped(&definition.name)
     );
     text.push_str(STYLE);
     let _ = writeln!(
         text,
-        "<text class=\"title\" x=\"{MARGIN}\" y=\"32\">{}</text>\n<text class=\"remark\" x=\"{MARGIN}\" y=\"50\">{}</text>",
-        escaped(&definition.name),
-        escaped(&about(definition))
+        "<text class=\"title\" x=\"{MARGIN}\" y=\"32\">{}</text>",
+        escaped(&definition.name)
     );
+    for (number, line) in about.iter().enumerate() {
+        let y = ABOUT_HEIGHT.mul_add(number as f64, TITLE_HEIGHT + 10.0);
+        let _ = writeln!(
+            text,
+            "<text class=\"remark\" x=\"{MARGIN}\" y=\"{y:.0}\">{}</text>",
+            escaped(line)
+        );
+    }
     for path in &layout.paths {
         let _ = writeln!(
             text,
@@ -167,17 +178,8 @@ const STYLE: &str = "<style>
 <rect class=\"ground\" width=\"100%\" height=\"100%\"/>
 ";
 
-fn title(definition: &Definition) -> String {
-    let about = about(definition);
-    if about.chars().count() > definition.name.chars().count() {
-        // The smaller line is the wider one: about two thirds of the size.
-        about.chars().take(about.chars().count() * 2 / 3).collect()
-    } else {
-        definition.name.clone()
-    }
-}
-
-fn about(definition: &Definition) -> String {
+/// What starts it and what it does at a failure, in lines that are not wider than a picture should be.
+fn about(definition: &Definition) -> Vec<String> {
     let on = if definition.on.is_empty() {
         "started by hand".to_owned()
     } else {
@@ -188,17 +190,22 @@ fn about(definition: &Definition) -> String {
         OnFailure::Undo => "takes back at a failure",
         OnFailure::Forward => "goes on past a failure",
     };
-    shortened(&format!(
-        "{on} · {failure} · version {}",
-        definition.hash.short()
-    ))
-    .chars()
-    .take(160)
-    .collect()
+    let text = format!("{on} · {failure} · version {}", definition.hash.short());
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + word.chars().count() < ABOUT_CHARS_MAX => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 impl Layout {
-    fn of(definition: &Definition, width_min: f64) -> Self {
+    fn of(definition: &Definition, width_min: f64, head_height: f64) -> Self {
         let arrows = arrows(definition);
         let rows_of = rows_of(definition.steps.len(), &arrows);
         let mut layout = Self {
@@ -218,7 +225,7 @@ impl Layout {
             layout.arrow(from, to, &rows_of);
         }
         layout.order();
-        layout.place(definition, width_min);
+        layout.place(definition, width_min, head_height);
         layout
     }
 
@@ -296,7 +303,7 @@ impl Layout {
         }
     }
 
-    fn place(&mut self, definition: &Definition, width_min: f64) {
+    fn place(&mut self, definition: &Definition, width_min: f64, head_height: f64) {
         let span = |cells: &[usize], all: &[Cell]| -> f64 {
             let widths: f64 = cells
                 .iter()
@@ -311,7 +318,7 @@ impl Layout {
             .map(|row| span(row, &self.cells))
             .fold(width_min, f64::max);
         self.width = MARGIN.mul_add(2.0, widest);
-        let mut top = HEAD_HEIGHT;
+        let mut top = head_height;
         for row in &self.rows {
             let mut x = (self.width - span(row, &self.cells)) / 2.0;
             let mut height = BOX_HEIGHT;
@@ -490,7 +497,7 @@ mod tests {
     fn an_arrow_passes_rows_at_a_place_of_its_own() {
         let text = "name: t\nsteps:\n  - {id: a, uses: x}\n  - {id: b, uses: x}\n  - {id: c, uses: x, needs: [a]}\n  - {id: d, uses: x, needs: [b, c]}\n  - {id: e, uses: x, needs: [d]}\n  - {id: f, uses: x, needs: [a]}\n  - {id: g, uses: x, needs: [e, f]}\n";
         let definition = Definition::parse("t.yaml", text, &[], &|_| true).unwrap();
-        let layout = Layout::of(&definition, 0.0);
+        let layout = Layout::of(&definition, 0.0, 0.0);
         let long = layout.paths.iter().find(|path| path.len() > 2).unwrap();
         for pass in &long[1..long.len() - 1] {
             let pass = &layout.cells[*pass];

@@ -34,7 +34,7 @@ pub(in crate::cli) async fn database(context: &Context) -> anyhow::Result<Option
     {
         return Ok(None);
     }
-    Ok(Some(Database::existing(&address).await?))
+    Ok(Some(context.database().await?))
 }
 
 /// The version that is meant: a name (the one in force), a file, or the beginning of a stored version's hash.
