@@ -17,6 +17,7 @@ SELECT create_distributed_table('shard', 'shard_id', colocate_with => 'none');
 SELECT create_distributed_table('case_head', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_state', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_open', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('case_closed_count', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_step', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_pause', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_timer', 'shard_id', colocate_with => 'shard');

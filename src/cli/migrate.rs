@@ -19,6 +19,9 @@ pub struct Migrate {
     /// Only print the statements that spread the tables over a Citus cluster; nothing is changed
     #[arg(long)]
     print_citus: bool,
+    /// Count the closed cases anew, after the last node of a version that did not count them is gone
+    #[arg(long)]
+    recount: bool,
 }
 
 /// For a cluster that one PostgreSQL grew into.
@@ -37,6 +40,9 @@ pub async fn run(context: &Context, migrate: Migrate) -> anyhow::Result<Exit> {
     }
     let address = context.address()?;
     let opened = context.prepared_database().await?;
+    if migrate.recount {
+        opened.recount().await?;
+    }
     opened.close().await;
     let known = database::migrations();
     let result = json!({

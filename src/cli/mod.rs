@@ -337,6 +337,7 @@ mod tests {
             "token revoke a",
             "nodes --json",
             "migrate",
+            "migrate --recount",
             "bench engine --store sqlite --cases 10 --steps 10 --for-each 5 --json",
             "completions bash",
         ] {

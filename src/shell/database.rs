@@ -4,12 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use async_trait::async_trait;
 use engine::core::case::Case;
 use engine::core::definition::Definition;
 use engine::core::id::{CaseId, DefinitionHash};
 use engine::store::postgres::{PostgresOptions, PostgresStore};
 use engine::store::sqlite::SqliteStore;
-use engine::store::{HistoryRow, MIGRATIONS, Migration, Store, StoreError, assemble};
+use engine::store::{
+    HistoryRow, InboxRow, MIGRATIONS, Migration, Store, StoreError, Transaction, Work, assemble,
+};
 use secrecy::ExposeSecret as _;
 use uuid::Uuid;
 use workflows::actions::FACT_ROOTS;
@@ -192,6 +195,15 @@ impl Database {
         }
     }
 
+    /// Counts the closed cases anew: a program of a version that did not count them may have closed some. Nothing is
+    /// committed by the nodes meanwhile.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn recount(&self) -> anyhow::Result<()> {
+        Ok(self.store.write(&Recount).await?)
+    }
+
     /// Ends every connection; what is in flight is finished first.
     pub async fn close(&self) {
         match &self.opened {
@@ -354,6 +366,47 @@ impl Database {
         })
     }
 }
+
+struct Recount;
+
+#[async_trait]
+impl Work for Recount {
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        let done = match transaction {
+            Transaction::Postgres(connection) => sqlx::raw_sql(RECOUNT_POSTGRES)
+                .execute(&mut **connection)
+                .await
+                .map(drop),
+            Transaction::Sqlite(connection) => sqlx::raw_sql(RECOUNT_SQLITE)
+                .execute(&mut **connection)
+                .await
+                .map(drop),
+        };
+        done.map_err(StoreError::Refused)?;
+        Ok(Vec::new())
+    }
+}
+
+/// Every commit share-locks the rows of its shards, so it waits until this is over.
+const RECOUNT_POSTGRES: &str = "
+SELECT 1 FROM shard ORDER BY shard_id FOR UPDATE;
+DELETE FROM case_closed_count;
+INSERT INTO case_closed_count (shard_id, workflow, state, cases)
+SELECT head.shard_id, head.workflow, state.state, count(*)
+  FROM case_head AS head
+  JOIN case_state AS state ON state.shard_id = head.shard_id AND state.case_id = head.case_id
+  LEFT JOIN case_open AS open ON open.shard_id = head.shard_id AND open.case_id = head.case_id
+ WHERE open.case_id IS NULL
+ GROUP BY head.shard_id, head.workflow, state.state;";
+
+const RECOUNT_SQLITE: &str = "
+DELETE FROM case_closed_count;
+INSERT INTO case_closed_count (shard_id, workflow, state, cases)
+SELECT head.shard_id, head.workflow, state.state, count(*)
+  FROM case_head AS head
+  JOIN case_state AS state ON state.case_number = head.case_number
+ WHERE head.case_number NOT IN (SELECT case_number FROM case_open)
+ GROUP BY head.shard_id, head.workflow, state.state;";
 
 #[cfg(test)]
 mod tests {

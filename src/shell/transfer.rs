@@ -16,14 +16,14 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use chrono::{DateTime, SecondsFormat, Utc};
-use engine::core::case::{CaseState, Ending};
+use engine::core::case::{CaseState, Ending, Pause};
 use engine::core::definition::{Definition, Lane};
 use engine::core::id::{Actor, CaseId, DefinitionHash, ShardId, Subject};
 use engine::core::input::TimerTarget;
 use engine::core::migration::standing_timers;
 use engine::store::{
-    Acquire, Batch, EvidenceRow, HeadRow, HistoryRow, NoProjection, ShardLease, StateRow, StepRow,
-    Store, StoredCase, TimerRow, assemble,
+    Acquire, Batch, EvidenceRow, HeadRow, HistoryRow, NoProjection, PauseRow, ShardLease, StateRow,
+    StepRow, Store, StoredCase, TimerRow, assemble,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -98,11 +98,21 @@ struct StateForm {
     given_up: u32,
     in_flight: u32,
     parked: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    paused: Option<PauseForm>,
     state: CaseState,
     steps_done: u32,
     unfinished: u32,
     unverified: u32,
     version: u64,
+}
+
+/// Who holds the case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct PauseForm {
+    at: String,
+    by: String,
+    reason: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -268,6 +278,11 @@ fn form(
             given_up: state.given_up,
             in_flight: state.in_flight,
             parked: state.parked,
+            paused: state.paused.map(|pause| PauseForm {
+                at: stamp(pause.at),
+                by: pause.by.0,
+                reason: pause.reason,
+            }),
             state: state.state,
             steps_done: state.steps_done,
             unfinished: state.unfinished,
@@ -570,9 +585,21 @@ fn stored(form: &CaseForm, shard: ShardId) -> anyhow::Result<StoredCase> {
             deadline_passed: state.deadline_passed,
             closed_at: maybe_time(state.closed_at.as_deref())?,
             changed_at: time(&state.changed_at)?,
+            paused: paused(state.paused.as_ref())?,
         },
         steps: steps.collect::<anyhow::Result<_>>()?,
     })
+}
+
+fn paused(form: Option<&PauseForm>) -> anyhow::Result<Option<Pause>> {
+    form.map(|form| {
+        Ok(Pause {
+            at: time(&form.at)?,
+            by: Actor(form.by.clone()),
+            reason: form.reason.clone(),
+        })
+    })
+    .transpose()
 }
 
 fn time(text: &str) -> anyhow::Result<DateTime<Utc>> {
@@ -634,6 +661,13 @@ async fn write(
     while wanted.peek().is_some() {
         let mut batch = Batch::default();
         for rows in wanted.by_ref().take(BATCH_CASES) {
+            if let Some(pause) = &rows.stored.state.paused {
+                batch.pauses.push(PauseRow {
+                    shard: rows.stored.head.shard,
+                    case: rows.stored.head.case,
+                    pause: Some(pause.clone()),
+                });
+            }
             batch.heads.push(rows.stored.head);
             batch.states.push(rows.stored.state);
             batch.steps.extend(rows.stored.steps);

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use crate::core::Timestamp;
+use crate::core::case::CaseState;
 use crate::core::id::{CaseId, ShardId};
 use crate::core::input::TimerTarget;
 
@@ -31,6 +32,8 @@ pub(super) struct Writes<'a> {
     pub moved: Vec<(u64, &'a StateRow)>,
     /// Those of `moved` that are closed now.
     pub closed: Vec<&'a StateRow>,
+    /// Cases that are made and closed by the batch: they never were open.
+    pub born_closed: Vec<(&'a HeadRow, CaseState)>,
     pub steps: Steps<'a>,
     pub history: Vec<&'a HistoryRow>,
     pub evidence: Vec<(&'a EvidenceRow, &'a str)>,
@@ -76,6 +79,7 @@ impl<'a> Writes<'a> {
             }
         }
         let opened = opened(&batch.heads, &born);
+        let born_closed = born_closed(&batch.heads, &born);
         let (timers_cleared, timers_set) = net_timers(&batch.timers_cleared, &batch.timers_set);
         let mut history: Vec<_> = batch.history.iter().collect();
         history.sort_unstable_by_key(|row| (row.shard, row.case, row.version));
@@ -90,6 +94,7 @@ impl<'a> Writes<'a> {
             born,
             moved,
             closed,
+            born_closed,
             steps: Steps::of(&batch.steps, &states),
             history,
             evidence,
@@ -220,6 +225,22 @@ fn opened<'a>(heads: &'a [HeadRow], born: &[&StateRow]) -> Vec<&'a HeadRow> {
     heads
         .iter()
         .filter(|head| closed.binary_search(&head.case).is_err())
+        .collect()
+}
+
+/// The heads of cases that are made and closed in one batch, with how they ended.
+fn born_closed<'a>(heads: &'a [HeadRow], born: &[&StateRow]) -> Vec<(&'a HeadRow, CaseState)> {
+    let states: HashMap<CaseId, CaseState> = born
+        .iter()
+        .filter(|row| row.state.is_closed())
+        .map(|row| (row.case, row.state))
+        .collect();
+    if states.is_empty() {
+        return Vec::new();
+    }
+    let heads = heads.iter();
+    heads
+        .filter_map(|head| Some((head, *states.get(&head.case)?)))
         .collect()
 }
 

@@ -135,6 +135,12 @@ pub const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../../../migrations/postgres/0006_pause.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0006_pause.sql"),
     },
+    Migration {
+        version: 7,
+        name: "counts",
+        postgres: include_str!("../../../migrations/postgres/0007_counts.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0007_counts.sql"),
+    },
 ];
 
 /// Up to when what is over may be forgotten; `None` is never. What belongs to an open case always stays.

@@ -379,6 +379,43 @@ pub(super) async fn cases_are_counted_by_workflow_and_state(database: &Database)
         of("leaver", CaseState::Parked, 2),
     ];
     assert_eq!(counts, expected.into());
+
+    // Three close, one of another workflow; two are closed as they are made.
+    let closed = batch(&leases, |batch| {
+        for (number, state) in [
+            (0, CaseState::Succeeded),
+            (1, CaseState::Succeeded),
+            (4, CaseState::Undone),
+        ] {
+            let row = Numbered(number).state(Some(1), 2);
+            batch.states.push(StateRow { state, ..row });
+        }
+        for number in [20, 21] {
+            batch.heads.push(Numbered(number).head());
+            let state = CaseState::Succeeded;
+            let row = Numbered(number).state(None, 1);
+            batch.states.push(StateRow { state, ..row });
+        }
+    });
+    store.commit(&closed, &NoProjection).await.unwrap();
+    // What is refused is not counted.
+    assert!(store.commit(&closed, &NoProjection).await.is_err());
+    let again = batch(&leases, |batch| {
+        let state = CaseState::Succeeded;
+        let row = Numbered(2).state(Some(1), 2);
+        batch.states.push(StateRow { state, ..row });
+    });
+    store.commit(&again, &NoProjection).await.unwrap();
+    let counts: BTreeSet<_> = store.counts().await.unwrap().into_iter().collect();
+    let expected = [
+        of("joiner", CaseState::Queued, 1),
+        of("joiner", CaseState::Succeeded, 5),
+        of("leaver", CaseState::Queued, 1),
+        of("leaver", CaseState::Running, 1),
+        of("leaver", CaseState::Parked, 2),
+        of("leaver", CaseState::Undone, 1),
+    ];
+    assert_eq!(counts, expected.into());
 }
 
 pub(super) async fn history_and_evidence_are_in_order(database: &Database) {

@@ -245,7 +245,13 @@ pub(super) async fn room_is_made_again_and_again_and_by_many(database: &Database
 /// when its time has come.
 pub(super) async fn an_older_database_gets_its_partitions(database: &Database) {
     let store = database.open().await;
-    store.migrate(&MIGRATIONS[..1], SHARDS).await.unwrap();
+    // Without its own step, and with all that a batch writes to.
+    let before: Vec<Migration> = MIGRATIONS
+        .iter()
+        .filter(|migration| migration.name != "retention")
+        .copied()
+        .collect();
+    store.migrate(&before, SHARDS).await.unwrap();
     let leases = take(&*store, NODE, LEASE_MS, &[]).await.unwrap();
     let [old, open] = [1, 2].map(Numbered);
     keep(&*store, &leases, old, day("2026-02-03"), true).await;

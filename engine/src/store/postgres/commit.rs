@@ -70,9 +70,23 @@ WITH fence AS MATERIALIZED (
 ), closed AS (
     DELETE FROM case_open
      USING (
-        SELECT unnest($53::integer[]) AS shard_id, unnest($54::uuid[]) AS case_id
+        SELECT unnest($53::integer[]) AS shard_id, unnest($54::uuid[]) AS case_id, unnest($114::text[]) AS state
       ) AS gone
      WHERE case_open.shard_id = gone.shard_id AND case_open.case_id = gone.case_id
+    RETURNING case_open.shard_id, case_open.workflow, gone.state
+), counted AS (
+    -- A case that is made and closed in one batch never was open.
+    INSERT INTO case_closed_count (shard_id, workflow, state, cases)
+    SELECT ended.shard_id, ended.workflow, ended.state, count(*)
+      FROM (
+        SELECT closed.shard_id, closed.workflow, closed.state FROM closed
+         UNION ALL
+        SELECT unnest($115::integer[]), unnest($116::text[]), unnest($117::text[])
+      ) AS ended
+     GROUP BY ended.shard_id, ended.workflow, ended.state
+     ORDER BY ended.shard_id, ended.workflow, ended.state
+    ON CONFLICT (shard_id, workflow, state) DO UPDATE
+       SET cases = case_closed_count.cases + excluded.cases
 ), steps_fresh AS (
     INSERT INTO case_step (shard_id, case_id, step, instance, attempt, failures, away, changed_at, state, body)
     SELECT unnest($55::integer[]), unnest($56::uuid[]), unnest($57::integer[]), unnest($58::integer[]),
@@ -316,7 +330,8 @@ fn bind(query: Statement, writes: &Writes<'_>) -> Statement {
     let query = bind_record(query, writes);
     let query = bind_timers(query, &writes.timers_cleared);
     let query = bind_timers(query, &writes.timers_set);
-    bind_inbox(query, writes)
+    let query = bind_inbox(query, writes);
+    bind_counts(query, writes)
 }
 
 fn bind_moved(query: Statement, rows: &[(u64, &StateRow)]) -> Statement {
@@ -421,6 +436,15 @@ fn bind_timers(query: Statement, rows: &[TimerRow]) -> Statement {
         .bind(column(rows, |row| row.case.0))
         .bind(column(rows, |row| target_columns(row.target).0))
         .bind(column(rows, |row| target_columns(row.target).1))
+}
+
+fn bind_counts(query: Statement, writes: &Writes<'_>) -> Statement {
+    let born = &writes.born_closed;
+    query
+        .bind(column(&writes.closed, |row| row.state.as_str()))
+        .bind(column(born, |(head, _)| head.shard.0))
+        .bind(column(born, |(head, _)| head.workflow.as_str()))
+        .bind(column(born, |(_, state)| state.as_str()))
 }
 
 fn bind_inbox(query: Statement, writes: &Writes<'_>) -> Statement {

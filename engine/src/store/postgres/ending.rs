@@ -42,7 +42,15 @@ UPDATE case_state
        changed_at = $4
  WHERE shard_id = $1 AND case_id = $2 AND closed_at IS NULL";
 
-const END_OPEN: &str = "DELETE FROM case_open WHERE shard_id = $1 AND case_id = $2";
+/// Counts it, as a batch that closes a case does.
+const END_OPEN: &str = "
+WITH closed AS (
+    DELETE FROM case_open WHERE shard_id = $1 AND case_id = $2
+    RETURNING shard_id, workflow
+)
+INSERT INTO case_closed_count (shard_id, workflow, state, cases)
+SELECT closed.shard_id, closed.workflow, 'cancelled', 1 FROM closed
+ON CONFLICT (shard_id, workflow, state) DO UPDATE SET cases = case_closed_count.cases + 1";
 const END_PAUSE: &str = "DELETE FROM case_pause WHERE shard_id = $1 AND case_id = $2";
 /// Walks the timers of one shard: no index leads from a case to its timers, and this is rare.
 const END_TIMERS: &str = "DELETE FROM case_timer WHERE shard_id = $1 AND case_id = $2";

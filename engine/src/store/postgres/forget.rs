@@ -13,7 +13,7 @@ use super::{PostgresStore, partitions};
 /// ago, which are few. A case that was changed meanwhile is looked at again, and left if it is not closed any more.
 const FORGET_CASES: &str = "
 WITH gone AS MATERIALIZED (
-    SELECT state.shard_id, state.case_id
+    SELECT state.shard_id, state.case_id, state.state
       FROM case_head AS head
       JOIN case_state AS state ON state.shard_id = head.shard_id AND state.case_id = head.case_id
      WHERE head.created_at < $1 AND state.closed_at < $1
@@ -29,6 +29,23 @@ WITH gone AS MATERIALIZED (
 ), heads AS (
     DELETE FROM case_head USING gone
      WHERE case_head.shard_id = gone.shard_id AND case_head.case_id = gone.case_id
+    RETURNING case_head.shard_id, case_head.workflow, gone.state
+), fewer AS (
+    SELECT shard_id, workflow, state, count(*) AS cases FROM heads GROUP BY shard_id, workflow, state
+), locked AS MATERIALIZED (
+    -- In the order in which batches count, so that neither waits for the other.
+    SELECT counted.shard_id, counted.workflow, counted.state, fewer.cases
+      FROM case_closed_count AS counted
+      JOIN fewer ON fewer.shard_id = counted.shard_id AND fewer.workflow = counted.workflow
+       AND fewer.state = counted.state
+     ORDER BY counted.shard_id, counted.workflow, counted.state
+       FOR UPDATE OF counted
+), uncounted AS (
+    UPDATE case_closed_count AS counted
+       SET cases = counted.cases - locked.cases
+      FROM locked
+     WHERE counted.shard_id = locked.shard_id AND counted.workflow = locked.workflow
+       AND counted.state = locked.state
 )
 SELECT count(*) AS cases FROM gone";
 

@@ -192,12 +192,20 @@ SELECT version.hash, version.name, version.created_at, coalesce(used.cases, 0) A
   ) AS used ON used.definition = version.hash
  ORDER BY version.name, version.created_at DESC, version.hash";
 
+/// The open ones are counted; the closed ones were, by the batches that closed them.
 const COUNTS: &str = "
-SELECT head.workflow, state.state, count(*) AS cases
-  FROM case_head AS head
-  JOIN case_state AS state ON state.shard_id = head.shard_id AND state.case_id = head.case_id
- GROUP BY head.workflow, state.state
- ORDER BY head.workflow, state.state";
+SELECT counted.workflow, counted.state, sum(counted.cases)::bigint AS cases
+  FROM (
+    SELECT open.workflow, state.state, count(*) AS cases
+      FROM case_open AS open
+      JOIN case_state AS state ON state.shard_id = open.shard_id AND state.case_id = open.case_id
+     GROUP BY open.workflow, state.state
+     UNION ALL
+    SELECT workflow, state, sum(cases)::bigint FROM case_closed_count GROUP BY workflow, state
+  ) AS counted
+ WHERE counted.cases > 0
+ GROUP BY counted.workflow, counted.state
+ ORDER BY counted.workflow, counted.state";
 
 const HISTORY: &str = "
 SELECT shard_id, case_id, version, at, input, actor, events

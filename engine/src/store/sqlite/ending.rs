@@ -42,6 +42,11 @@ UPDATE case_state
     number!()
 );
 
+/// Counts it, as a batch that closes a case does.
+const END_COUNT: &str = "
+INSERT INTO case_closed_count (shard_id, workflow, state, cases)
+SELECT shard_id, workflow, 'cancelled', 1 FROM case_open WHERE shard_id = ?1 AND case_id = ?2
+ON CONFLICT (shard_id, workflow, state) DO UPDATE SET cases = cases + 1";
 const END_OPEN: &str = "DELETE FROM case_open WHERE shard_id = ?1 AND case_id = ?2";
 /// Walks the timers: no index leads from a case to its timers, and this is rare.
 const END_TIMERS: &str = "DELETE FROM case_timer WHERE shard_id = ?1 AND case_id = ?2";
@@ -176,7 +181,7 @@ async fn write(connection: &mut SqliteConnection, end: &Termination) -> Result<(
             version: end.version,
         });
     }
-    for sql in [END_OPEN, UNPAUSE, END_TIMERS] {
+    for sql in [END_COUNT, END_OPEN, UNPAUSE, END_TIMERS] {
         sqlx::query(sql)
             .bind(shard)
             .bind(case)

@@ -72,7 +72,17 @@ SELECT head.case_number
  LIMIT ?2";
 
 /// In this order: whose the evidence is has to be known before the head is gone.
-const FORGET_CASES: [&str; 5] = [
+const FORGET_CASES: [&str; 6] = [
+    "UPDATE case_closed_count
+        SET cases = cases - fewer.gone
+       FROM (
+         SELECT head.shard_id AS shard, head.workflow AS of, state.state AS ended, count(*) AS gone
+           FROM case_head AS head
+           JOIN case_state AS state ON state.case_number = head.case_number
+          WHERE head.case_number IN (SELECT value FROM json_each(?1))
+          GROUP BY head.shard_id, head.workflow, state.state
+       ) AS fewer
+      WHERE shard_id = fewer.shard AND workflow = fewer.of AND state = fewer.ended",
     "INSERT INTO case_gone (case_number, shard_id, case_id)
      SELECT head.case_number, head.shard_id, head.case_id
        FROM case_head AS head

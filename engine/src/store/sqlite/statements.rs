@@ -59,6 +59,24 @@ UPDATE case_open
   FROM jsonb_each(?1) AS new
  WHERE case_open.case_number = new.value ->> 0 AND case_open.lane <> new.value ->> 2";
 
+const COUNTED: &str = "
+INSERT INTO case_closed_count (shard_id, workflow, state, cases)
+SELECT open.shard_id, open.workflow, gone.value ->> 1, count(*)
+  FROM jsonb_each(?1) AS gone
+  JOIN case_open AS open ON open.case_number = gone.value ->> 0
+ WHERE true
+ GROUP BY open.shard_id, open.workflow, gone.value ->> 1
+ON CONFLICT (shard_id, workflow, state) DO UPDATE SET cases = cases + excluded.cases";
+
+/// A case that is made and closed in one batch never was open.
+const BORN_CLOSED: &str = "
+INSERT INTO case_closed_count (shard_id, workflow, state, cases)
+SELECT value ->> 0, value ->> 1, value ->> 2, count(*)
+  FROM jsonb_each(?1)
+ WHERE true
+ GROUP BY value ->> 0, value ->> 1, value ->> 2
+ON CONFLICT (shard_id, workflow, state) DO UPDATE SET cases = cases + excluded.cases";
+
 const CLOSED: &str = "
 DELETE FROM case_open
  WHERE case_number IN (SELECT value ->> 0 FROM jsonb_each(?1))";
@@ -140,7 +158,7 @@ pub(super) struct Statement {
 /// # Errors
 /// [`StoreError::Stale`] for a case that there is not.
 pub(super) fn of(writes: &Writes<'_>, numbers: &Numbered) -> Result<Vec<Statement>, StoreError> {
-    let mut list = List(Vec::with_capacity(16));
+    let mut list = List(Vec::with_capacity(18));
     list.cases(writes, numbers)?;
     list.steps(writes, numbers)?;
     list.record(writes, numbers)?;
@@ -191,9 +209,22 @@ impl List {
             });
         }
         let closed = in_order(writes.closed.iter().copied(), number)?;
-        self.add(CLOSED, &closed, 10, |(number, _), columns| {
-            columns.number(*number);
-        });
+        for sql in [COUNTED, CLOSED] {
+            self.add(sql, &closed, 24, |(number, row), columns| {
+                columns.number(*number).text(row.state.as_str());
+            });
+        }
+        self.add(
+            BORN_CLOSED,
+            &writes.born_closed,
+            40,
+            |(head, state), columns| {
+                columns
+                    .number(head.shard.0)
+                    .text(&head.workflow)
+                    .text(state.as_str());
+            },
+        );
         Ok(())
     }
 
