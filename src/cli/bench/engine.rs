@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::fleet::{Fleet, Noop, definitions, quantile, rate};
+use super::fleet::{Fleet, Noop, definitions, quantile, rate, steps};
 use super::limit::{Written, bare_writes, bytes_of_steps, lengths_ms};
 use super::scratch::Scratch;
 use super::{Database, Engine};
@@ -165,12 +165,8 @@ async fn measure(
 }
 
 async fn start(scratch: &Scratch, options: &Engine) -> anyhow::Result<Fleet> {
-    let mut steps = String::from("name: steps\nsteps:\n");
-    for step in 0..options.steps {
-        steps.push_str(&format!("  - {{ id: s{step}, uses: noop }}\n"));
-    }
     let fan_out = "name: fan_out\nsteps:\n  - { id: each, uses: noop, for_each: input.items }\n";
-    let definitions = definitions(&[&steps, fan_out])?;
+    let definitions = definitions(&[&steps(options.steps.into()), fan_out])?;
     Fleet::start(scratch, options.nodes, Arc::new(Noop), &definitions).await
 }
 

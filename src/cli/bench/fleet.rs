@@ -72,6 +72,14 @@ pub(super) fn definitions(texts: &[&str]) -> anyhow::Result<Arc<Definitions>> {
     Ok(Arc::new(definitions))
 }
 
+/// The workflow `steps`: so many steps that do nothing, one after another.
+pub(super) fn steps(count: u32) -> String {
+    let steps: String = (0..count)
+        .map(|step| format!("  - {{ id: s{step}, uses: noop }}\n"))
+        .collect();
+    format!("name: steps\nsteps:\n{steps}")
+}
+
 /// Running nodes that share one database.
 pub(super) struct Fleet {
     pub store: Arc<dyn Store>,

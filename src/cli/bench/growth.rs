@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::fleet::{Fleet, Noop, definitions, done, quantile, rate};
+use super::fleet::{Fleet, Noop, definitions, done, quantile, rate, steps};
 use super::scratch::Scratch;
 use super::{Database, Growth};
 use crate::cli::format::{Bar, Listing, Tone, number, time};
@@ -102,15 +102,7 @@ impl Actions for Late {
 }
 
 fn workflows() -> anyhow::Result<Arc<Definitions>> {
-    let steps: String = (0..STEPS)
-        .map(|step| format!("  - {{ id: s{step}, uses: noop }}\n"))
-        .collect();
-    definitions(&[
-        SHORT,
-        SLEEPER,
-        DUE,
-        &format!("name: steps\nsteps:\n{steps}"),
-    ])
+    definitions(&[SHORT, SLEEPER, DUE, &steps(STEPS)])
 }
 
 pub(super) async fn run(context: &Context, options: &Growth) -> anyhow::Result<Exit> {

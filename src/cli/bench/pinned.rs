@@ -9,7 +9,7 @@ use serde_json::Value;
 use sqlx::Connection as _;
 use tokio::time::Instant;
 
-use super::fleet::{Fleet, Noop, definitions, rate};
+use super::fleet::{Fleet, Noop, definitions, rate, steps};
 use super::limit::{TableSize, table_sizes};
 use super::scratch::{Beside, Scratch};
 use super::{Database, Pinned};
@@ -61,10 +61,7 @@ async fn measure(
     options: &Pinned,
     scratch: &Scratch,
 ) -> anyhow::Result<Report> {
-    let steps: String = (0..STEPS)
-        .map(|step| format!("  - {{ id: s{step}, uses: noop }}\n"))
-        .collect();
-    let definitions = definitions(&[&format!("name: steps\nsteps:\n{steps}")])?;
+    let definitions = definitions(&[&steps(STEPS)])?;
     let fleet = Fleet::start(scratch, 1, Arc::new(Noop), &definitions).await?;
     let mut beside = scratch.beside().await?;
     let span = Duration::from_secs_f64(options.minutes * 60.0);
