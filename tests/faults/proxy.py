@@ -12,65 +12,73 @@ LANE = b"WITH fence AS"
 
 
 class Pair:
-    """One connection through the proxy."""
+    """One connection through the proxy. Its two sockets are closed once, when neither thread uses them any more: a number
+    that is free is at once another connection's."""
 
     def __init__(self, proxy, client, server):
         self.proxy, self.client, self.server = proxy, client, server
         self.is_lane = False
         self.loses_answer = False
         self.silent = False
+        self.lock = threading.Lock()
+        self.pumps = 2
 
     def start(self):
         for source, sink, upwards in ((self.client, self.server, True), (self.server, self.client, False)):
-            threading.Thread(target=self.pump, args=(source, sink, upwards), daemon=True).start()
+            threading.Thread(target=self.run, args=(source, sink, upwards), daemon=True).start()
+
+    def run(self, source, sink, upwards):
+        try:
+            self.pump(source, sink, upwards)
+        except OSError:
+            self.cut()
+        with self.lock:
+            self.pumps -= 1
+            if self.pumps == 0:
+                self.client.close()
+                self.server.close()
+                self.proxy.forget(self)
 
     def pump(self, source, sink, upwards):
-        try:
-            while True:
-                data = source.recv(CHUNK)
-                if not data:
-                    break
-                if self.silent:
-                    continue
-                if upwards:
-                    prepared = LANE in data
-                    if self.proxy.armed and (self.is_lane or prepared):
-                        # The server gets it, the client never hears what became of it.
-                        self.proxy.armed -= 1
-                        self.loses_answer = True
-                    self.is_lane = self.is_lane or prepared
-                elif self.loses_answer:
-                    self.proxy.lost += 1
-                    self.reset()
-                    return
-                sink.sendall(data)
-        except OSError:
-            pass
-        self.close()
+        while data := source.recv(CHUNK):
+            if self.silent:
+                continue
+            if upwards:
+                prepared = LANE in data
+                if self.proxy.armed and (self.is_lane or prepared):
+                    # The server gets it, the client never hears what became of it.
+                    self.proxy.armed -= 1
+                    self.loses_answer = True
+                self.is_lane = self.is_lane or prepared
+            elif self.loses_answer:
+                self.proxy.lost += 1
+                self.reset()
+                return
+            sink.sendall(data)
+        # One side has said all it has to say; the other may still answer.
+        sink.shutdown(socket.SHUT_WR)
+
+    def on_open(self, do):
+        """Does something to each of the sockets, unless they are closed already."""
+        with self.lock:
+            if self.pumps == 0:
+                return
+            for end in (self.client, self.server):
+                try:
+                    do(end)
+                except OSError:
+                    pass
+
+    def cut(self):
+        self.on_open(lambda end: end.shutdown(socket.SHUT_RDWR))
 
     def reset(self):
-        for end in (self.client, self.server):
-            try:
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            except OSError:
-                pass
-        self.close()
+        self.on_open(lambda end: end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)))
+        self.cut()
 
     def half_close(self):
         """The client may still write, and nobody answers."""
-        try:
-            self.client.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-
-    def close(self):
-        for end in (self.client, self.server):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            end.close()
-        self.proxy.forget(self)
+        self.on_open(lambda end: end is self.client and end.shutdown(socket.SHUT_WR))
 
 
 class Proxy:
