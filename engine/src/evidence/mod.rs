@@ -3,8 +3,9 @@
 //! A leaf is JSON as RFC 8785 (JCS) writes it: fields in order of their names, no spaces, whole numbers and
 //! strings only. Whatever could name a person stands in it only as a digest, `sha256(salt || 0x00 || value)` in
 //! hex, salted with the case's own salt; the values themselves lie in rows that can be erased, and the leaf
-//! still proves what it proved. The leaves are the ones a Merkle tree will be built over: the form never
-//! changes, a new one gets a new `format`.
+//! still proves what it proved. A field with nothing to say is left out. The leaves are the ones a Merkle tree will
+//! be built over: the form never changes, a new one gets a new `format` (in `tenure.evidence.v1` such a field was
+//! `null`).
 
 mod schedule;
 
@@ -22,7 +23,7 @@ use crate::core::proof::Proof;
 pub use schedule::{SCHEDULE_FORMAT, schedule_leaf};
 
 /// The name of this form of leaf.
-pub const FORMAT: &str = "tenure.evidence.v1";
+pub const FORMAT: &str = "tenure.evidence.v2";
 
 /// What caused a transition.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,10 +44,15 @@ pub struct Cause {
 /// Fields stand in the order of their names: that is what makes the bytes canonical.
 #[derive(Serialize)]
 struct Leaf<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
     after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     already_so: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     approver: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<String>,
     case: String,
     clocks: Clocks,
@@ -56,28 +62,41 @@ struct Leaf<'a> {
     generation: u32,
     initiator: String,
     input: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     object: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     operation: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     sequence: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     step: Option<&'a str>,
     subject: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     system: Option<&'a str>,
     workflow: &'a str,
 }
 
 #[derive(Serialize)]
 struct Clocks {
+    #[serde(skip_serializing_if = "Option::is_none")]
     acknowledged: Option<String>,
     decided: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     effective: Option<String>,
     planned: String,
     received: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     sent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     verified: Option<String>,
 }
 
