@@ -22,6 +22,8 @@ const FAN_OUTS_MAX: u64 = 100;
 const PACED_S: f64 = 5.0;
 const PACED_SHARE: f64 = 0.5;
 const PACE: Duration = Duration::from_millis(5);
+/// How many parts a run has.
+const PARTS: u64 = 6;
 
 /// What a run found.
 #[derive(Debug, Serialize)]
@@ -47,7 +49,20 @@ struct Report {
     loaded_p50_ms: f64,
     loaded_p99_ms: f64,
     us_per_step: f64,
+    calls: Calls,
     for_each: FanOut,
+}
+
+/// The same with steps that leave, each after its intent is durable.
+#[derive(Debug, Serialize)]
+struct Calls {
+    steps_per_s: f64,
+    /// `steps_per_s / limit_rows_per_s`.
+    ratio: f64,
+    commits_per_step: f64,
+    /// One case alone.
+    p50_ms: f64,
+    p99_ms: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,15 +93,12 @@ async fn measure(
     scratch: &Scratch,
 ) -> anyhow::Result<Report> {
     let fleet = start(scratch, options).await?;
-    let bar = Bar::new("bench engine", 5, context.output.json);
+    let bar = Bar::new("bench engine", PARTS, context.output.json);
 
     bar.say("one case alone");
-    let mut alone = Vec::new();
-    for _ in 0..options.alone {
-        alone.push(fleet.cases("steps", 1, &Value::Null).await?.as_secs_f64() * 1_000.0);
-    }
-    bar.set(1, 5);
-    alone.sort_by(f64::total_cmp);
+    let alone = alone(&fleet, "steps", options.alone).await?;
+    let calls_alone = self::alone(&fleet, "calls", options.alone).await?;
+    bar.set(1, PARTS);
 
     let mut beside = scratch.beside().await?;
     let bytes_before = bytes_of_steps(&mut beside).await?;
@@ -100,11 +112,19 @@ async fn measure(
     let batches = fleet.batches().saturating_sub(batches_before).max(1);
     let wal_bytes = Written::read(&mut beside).await?.since(&written_before);
     let bytes_per_step = (bytes_of_steps(&mut beside).await? - bytes_before) / steps_total;
-    bar.set(2, 5);
+    bar.set(2, PARTS);
+
+    bar.say("many cases of calls");
+    let calls_before = fleet.batches();
+    let calls_took = fleet.cases("calls", options.cases, &Value::Null).await?;
+    fleet.closed().await?;
+    let call_batches = fleet.batches() - calls_before;
+    let calls_per_s = rate(steps_total, calls_took);
+    bar.set(3, PARTS);
 
     bar.say("cases at a steady pace");
     let (paced, loaded) = at_a_pace(&fleet, &mut beside, cases_per_s * PACED_SHARE).await?;
-    bar.set(3, 5);
+    bar.set(4, PARTS);
 
     bar.say("fan-out");
     let instances = options.for_each;
@@ -116,10 +136,10 @@ async fn measure(
         .await?;
     fleet.closed().await?;
     let fan_steps = fan_outs * u64::from(instances);
-    bar.set(4, 5);
+    bar.set(5, PARTS);
 
     let succeeded = fleet.succeeded().await?;
-    let expected = u64::from(options.alone) + u64::from(options.cases) + paced + fan_outs;
+    let expected = 2 * (u64::from(options.alone) + u64::from(options.cases)) + paced + fan_outs;
     ensure!(
         succeeded == expected,
         "{succeeded} of {expected} cases succeeded; the engine lost some"
@@ -154,6 +174,13 @@ async fn measure(
         loaded_p50_ms: quantile(&loaded, 0.50),
         loaded_p99_ms: quantile(&loaded, 0.99),
         us_per_step,
+        calls: Calls {
+            steps_per_s: calls_per_s,
+            ratio: calls_per_s / limit_rows_per_s,
+            commits_per_step: rate(call_batches, Duration::from_secs(steps_total)),
+            p50_ms: quantile(&calls_alone, 0.50),
+            p99_ms: quantile(&calls_alone, 0.99),
+        },
         for_each: FanOut {
             instances,
             cases: fan_outs,
@@ -166,8 +193,21 @@ async fn measure(
 
 async fn start(scratch: &Scratch, options: &Engine) -> anyhow::Result<Fleet> {
     let fan_out = "name: fan_out\nsteps:\n  - { id: each, uses: noop, for_each: input.items }\n";
-    let definitions = definitions(&[&steps(options.steps.into()), fan_out])?;
+    let [steps, calls] = [("steps", "noop"), ("calls", "call")]
+        .map(|(name, uses)| steps(name, uses, options.steps.into()));
+    let definitions = definitions(&[&steps, &calls, fan_out])?;
     Fleet::start(scratch, options.nodes, Arc::new(Noop), &definitions).await
+}
+
+/// How long each of `count` cases takes that run one after another, in milliseconds, sorted.
+async fn alone(fleet: &Fleet, workflow: &str, count: u32) -> anyhow::Result<Vec<f64>> {
+    let mut lengths = Vec::new();
+    for _ in 0..count {
+        let took = fleet.cases(workflow, 1, &Value::Null).await?;
+        lengths.push(took.as_secs_f64() * 1_000.0);
+    }
+    lengths.sort_by(f64::total_cmp);
+    Ok(lengths)
 }
 
 /// Starts `per_s` cases a second; gives how many there were, and how long each took from received to closed.
@@ -277,6 +317,24 @@ fn describe(report: &Report) -> String {
     row(
         "one case under load, p99",
         time::length_ms(report.loaded_p99_ms),
+        String::new(),
+    );
+    row(
+        "calls a second",
+        whole(report.calls.steps_per_s),
+        format!(
+            "steps that leave, each once its intent is durable; ratio {:.2}, {:.4} commits a step",
+            report.calls.ratio, report.calls.commits_per_step
+        ),
+    );
+    row(
+        "one case of calls alone, p50",
+        time::length_ms(report.calls.p50_ms),
+        format!("{} steps", report.steps),
+    );
+    row(
+        "one case of calls alone, p99",
+        time::length_ms(report.calls.p99_ms),
         String::new(),
     );
     row(

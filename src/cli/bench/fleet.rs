@@ -28,13 +28,16 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 /// How long nodes may take to share the shards among themselves.
 const BALANCE_LIMIT: Duration = Duration::from_secs(60);
 
-/// The one action: done before it is asked.
+/// How many calls are out at the same time at most.
+const CALLS: usize = 2_000;
+
+/// Two actions that do nothing: `noop` asks nobody, `call` leaves as a request to a system would.
 pub(super) struct Noop;
 
 #[async_trait]
 impl Actions for Noop {
     fn exists(&self, uses: &str) -> bool {
-        uses == "noop"
+        matches!(uses, "noop" | "call")
     }
     fn fact_roots(&self) -> Vec<&'static str> {
         Vec::new()
@@ -43,10 +46,14 @@ impl Actions for Noop {
         Ok(json!({}))
     }
     fn resource(&self, _: &Attempt) -> Option<Resource> {
-        None
+        Some(Resource {
+            name: "system".to_owned(),
+            concurrency: CALLS,
+            reserved: 0,
+        })
     }
-    fn at_once(&self, _: &Attempt) -> Option<AttemptResult> {
-        Some(done())
+    fn at_once(&self, attempt: &Attempt) -> Option<AttemptResult> {
+        (attempt.uses == "noop").then(done)
     }
     async fn run(&self, _: &Attempt) -> AttemptResult {
         done()
@@ -61,23 +68,23 @@ pub(super) fn done() -> AttemptResult {
     }
 }
 
-/// The definitions of these texts; `noop` is the one action they may use.
+/// The definitions of these texts; `noop` and `call` are the actions they may use.
 pub(super) fn definitions(texts: &[&str]) -> anyhow::Result<Arc<Definitions>> {
     let definitions = Definitions::new();
     for text in texts {
         definitions.add(Definition::parse("bench", text, &[], &|uses| {
-            uses == "noop"
+            matches!(uses, "noop" | "call")
         })?);
     }
     Ok(Arc::new(definitions))
 }
 
-/// The workflow `steps`: so many steps that do nothing, one after another.
-pub(super) fn steps(count: u32) -> String {
+/// A workflow of so many steps that do nothing, one after another.
+pub(super) fn steps(name: &str, uses: &str, count: u32) -> String {
     let steps: String = (0..count)
-        .map(|step| format!("  - {{ id: s{step}, uses: noop }}\n"))
+        .map(|step| format!("  - {{ id: s{step}, uses: {uses} }}\n"))
         .collect();
-    format!("name: steps\nsteps:\n{steps}")
+    format!("name: {name}\nsteps:\n{steps}")
 }
 
 /// Running nodes that share one database.

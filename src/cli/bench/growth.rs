@@ -102,7 +102,7 @@ impl Actions for Late {
 }
 
 fn workflows() -> anyhow::Result<Arc<Definitions>> {
-    definitions(&[SHORT, SLEEPER, DUE, &steps(STEPS)])
+    definitions(&[SHORT, SLEEPER, DUE, &steps("steps", "noop", STEPS)])
 }
 
 pub(super) async fn run(context: &Context, options: &Growth) -> anyhow::Result<Exit> {

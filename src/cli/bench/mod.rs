@@ -116,7 +116,8 @@ scratch database beside the one that --url names (its user must be allowed to cr
 
 What is measured:
   steps_per_s       finished steps, each durable with its history and evidence, from the first message put
-                    to the last case closed
+                    to the last case closed; they ask nobody, so a case runs on as far as its batch has room
+  calls             the same with steps that leave: the intent of each is durable before, its result after
   limit_rows_per_s  bare inserts of as many rows, as wide as what the engine stores for a step, in
                     batches as large as the engine's mean batch, in the same run on the same database
   ratio             the first over the second

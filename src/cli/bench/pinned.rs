@@ -61,7 +61,7 @@ async fn measure(
     options: &Pinned,
     scratch: &Scratch,
 ) -> anyhow::Result<Report> {
-    let definitions = definitions(&[&steps(STEPS)])?;
+    let definitions = definitions(&[&steps("steps", "noop", STEPS)])?;
     let fleet = Fleet::start(scratch, 1, Arc::new(Noop), &definitions).await?;
     let mut beside = scratch.beside().await?;
     let span = Duration::from_secs_f64(options.minutes * 60.0);
