@@ -146,6 +146,10 @@ impl Store for ObservedStore {
         self.inner.schedules()
     }
 
+    fn writes_at_once(&self) -> usize {
+        self.inner.writes_at_once()
+    }
+
     async fn shard_count(&self) -> Result<u32, StoreError> {
         self.inner.shard_count().await
     }

@@ -73,8 +73,8 @@ impl Hot {
         }
     }
 
-    /// Lets go of what a batch finished with: closed cases at once, others when there are many. What the next
-    /// batch has changed already (`busy`) is newer than the database and stays.
+    /// Lets go of what a batch finished with: closed cases at once. What the next batch has changed already (`busy`) is
+    /// newer than the database and stays.
     pub fn settle(&mut self, touched: &[CaseId], busy: impl Fn(CaseId) -> bool) {
         for id in touched.iter().filter(|id| !busy(**id)) {
             let Some(entry) = self.cases.get_mut(id) else {
@@ -88,13 +88,15 @@ impl Hot {
                 entry.instances = instances;
             }
         }
-        if self.cases.len() > CASES_MAX || self.instances > INSTANCES_MAX {
-            self.make_room(busy);
-        }
     }
 
-    /// A quarter leaves, so that this is done seldom. Which ones does not matter much: those at work come back.
-    fn make_room(&mut self, busy: impl Fn(CaseId) -> bool) {
+    pub fn is_crowded(&self) -> bool {
+        self.cases.len() > CASES_MAX || self.instances > INSTANCES_MAX
+    }
+
+    /// A quarter leaves, so that this is done seldom. Which ones does not matter much, as long as they are not newer
+    /// than the database (`busy`): those at work come back.
+    pub fn make_room(&mut self, busy: impl Fn(CaseId) -> bool) {
         let mut leaving: Vec<CaseId> = self.cases.keys().copied().filter(|id| !busy(*id)).collect();
         // In an order that is the same in every run with the same cases.
         leaving.sort_unstable();

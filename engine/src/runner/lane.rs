@@ -23,10 +23,10 @@ use super::host::Host;
 use super::hot::Hot;
 use super::message::{Command, Message, StartCase};
 use super::node::NodeStatus;
-use super::pending::Pending;
 use super::port::{Actions, Attempt, Clock, Resource};
 use super::schedules::Schedules;
 use super::shards::{News, Order, Shards};
+use super::streams::{Arrival, Follow, Gathered, Left, Streams, Writing};
 use super::unread::{Fetched, Loaded, termination};
 use crate::core::Timestamp;
 use crate::core::admission::{self, OpenCase};
@@ -74,96 +74,6 @@ const REPLY_KEPT_MS: i64 = 3_600_000;
 const RESTLESS_ROUND: usize = 64;
 /// How long a shard that is given up waits for what is in flight there.
 const GIVE_UP_MAX: Duration = Duration::from_secs(10);
-
-/// What came back from outside the lane, or was made here.
-struct Arrival {
-    case: CaseId,
-    shard: ShardId,
-    /// What had left, if something had.
-    from: Option<Left>,
-    input: Input,
-}
-
-/// Something that left: the queue it came from, and under which ownership.
-struct Left {
-    queue: String,
-    lane: Priority,
-    epoch: Epoch,
-}
-
-/// What waits to be decided, by lane.
-#[derive(Default)]
-struct Ready {
-    revocation: VecDeque<Arrival>,
-    normal: VecDeque<Arrival>,
-}
-
-impl Ready {
-    fn push(&mut self, lane: Priority, arrival: Arrival) {
-        match lane {
-            Priority::Revocation => self.revocation.push_back(arrival),
-            Priority::Normal => self.normal.push_back(arrival),
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.revocation.len() + self.normal.len()
-    }
-
-    fn has(&self, shard: ShardId) -> bool {
-        let mut all = self.revocation.iter().chain(&self.normal);
-        all.any(|arrival| arrival.shard == shard)
-    }
-
-    fn drop_shards(&mut self, gone: &BTreeSet<ShardId>) {
-        for waiting in [&mut self.revocation, &mut self.normal] {
-            waiting.retain(|arrival| !gone.contains(&arrival.shard));
-        }
-    }
-}
-
-/// What the next batch will write, and what follows once it is written.
-#[derive(Default)]
-struct Gathered {
-    pending: Pending,
-    /// How many inputs of the normal lane it has taken.
-    normal: usize,
-    effects: Vec<(CaseId, ShardId, Effect)>,
-    /// Subjects whose case closes with it.
-    freed: Vec<(ShardId, Subject)>,
-}
-
-impl Gathered {
-    fn is_empty(&self) -> bool {
-        self.pending.is_empty() && self.effects.is_empty()
-    }
-
-    /// Leaves out all that belongs to these shards, whose cases are `cases`.
-    fn drop_shards(&mut self, gone: &BTreeSet<ShardId>, cases: &HashSet<CaseId>) {
-        self.pending.drop_shards(gone, cases);
-        self.effects.retain(|(_, shard, _)| !gone.contains(shard));
-        self.freed.retain(|(shard, _)| !gone.contains(shard));
-    }
-}
-
-/// A batch on its way to the database. Dropping it gives it up, as a crash would.
-struct Writing {
-    _task: AbortOnDropHandle<()>,
-    /// Gives the shards that turned out to belong to another; all else is written.
-    written: oneshot::Receiver<Result<BTreeSet<ShardId>, StoreError>>,
-    timers: Vec<TimerRow>,
-    touched: Vec<CaseId>,
-    effects: Vec<(CaseId, ShardId, Effect)>,
-    freed: Vec<(ShardId, Subject)>,
-}
-
-/// A write that broke off has an unknown fate, as one without an answer.
-fn flat<T>(
-    written: Result<Result<T, StoreError>, oneshot::error::RecvError>,
-) -> Result<T, StoreError> {
-    let broke_off = "the write broke off; see the log".to_owned();
-    written.unwrap_or(Err(StoreError::Projection(broke_off)))
-}
 
 /// Writes a batch. What of it belongs to shards that another node has taken is left out, and those are named.
 async fn commit(parts: &Parts, mut batch: Batch) -> Result<BTreeSet<ShardId>, StoreError> {
@@ -229,13 +139,9 @@ pub(super) struct Lane {
     gate: Gate,
     arrivals: mpsc::UnboundedReceiver<Arrival>,
     arrive: mpsc::UnboundedSender<Arrival>,
-    /// Inputs to be decided in the next batch, those of revocations apart: they go first.
-    ready: Ready,
+    streams: Streams,
     timers: BinaryHeap<Reverse<TimerRow>>,
     horizon: Timestamp,
-    inbox_empty: bool,
-    /// Subjects whose case closed: the next one may start.
-    freed: BTreeSet<(ShardId, Subject)>,
     /// Cases that are not to be read any more, because they are ended as they are.
     unread: BTreeSet<CaseId>,
     schedules: Schedules,
@@ -267,11 +173,9 @@ impl Lane {
             gate: Gate::default(),
             arrivals,
             arrive,
-            ready: Ready::default(),
+            streams: Streams::new(parts.store.writes_at_once()),
             timers: BinaryHeap::new(),
             horizon: now,
-            inbox_empty: false,
-            freed: BTreeSet::new(),
             unread: BTreeSet::new(),
             schedules: Schedules::new(shard_count),
             tidied_at: now,
@@ -283,52 +187,49 @@ impl Lane {
 
     /// Runs until told to drain and nothing is out any more.
     ///
-    /// While one batch is being written the next is gathered: the processor and the disk work at the same time.
-    /// What is gathered meanwhile rests on what is being written; if that is refused, both are dropped. Whatever
-    /// asks the database which cases a subject has waits until nothing is being written, so that it sees
-    /// everything but what is pending.
+    /// While the batch of one stream is being written its next is gathered, and so are those of the others: the
+    /// processor and the disk work at the same time. What is gathered meanwhile rests on what is being written; if
+    /// that is refused, both are dropped. Whatever asks the database which cases a subject has waits until nothing
+    /// of its stream is being written, so that it sees everything but what is pending. Shards come and go while
+    /// nothing is being written at all.
     ///
     /// # Errors
     /// Any refusal of the store: the caller starts again from the database.
     pub async fn run(&mut self) -> Result<(), StoreError> {
-        let mut next = Gathered::default();
-        let mut writing: Option<Writing> = None;
         loop {
             let draining = self.parts.draining.is_cancelled();
-            if writing.is_none() {
-                self.take_orders(&mut next);
-                self.let_shards_go(&mut next);
+            if self.streams.are_quiet() {
+                self.take_orders();
                 self.open_shards().await?;
-                self.start_next_of_freed().await?;
-                if !draining {
-                    self.take_restless(&mut next).await?;
-                    // Before the inbox is looked at again: it takes messages out by itself.
-                    self.work_schedules(&mut next).await?;
-                    self.take_inbox(&mut next).await?;
-                    self.take_timers().await?;
+            }
+            self.let_shards_go();
+            // Shards are to come or go: nothing new is begun until all is written. Settled here for the whole round,
+            // because whatever is taken from the inbox must be sent before the inbox is looked at again.
+            let held_up = !self.orders.is_empty();
+            for stream in 0..self.streams.len() {
+                if !held_up
+                    && self
+                        .streams
+                        .get(stream)
+                        .is_some_and(|stream| stream.is_quiet())
+                {
+                    self.start_next_of_freed(stream).await?;
+                    if !draining {
+                        self.take_restless().await?;
+                        // Before the inbox is looked at again: it takes messages out by itself.
+                        self.work_schedules().await?;
+                        self.take_inbox(stream).await?;
+                        self.take_timers().await?;
+                    }
                 }
             }
-            self.take_arrivals(&mut next).await?;
+            self.take_arrivals().await?;
             self.let_leave().await?;
-            if let Some(write) = &mut writing {
-                let full = next.pending.is_full();
-                tokio::select! {
-                    biased;
-                    written = &mut write.written => {
-                        let lost = flat(written)?;
-                        if let Some(written) = writing.take() {
-                            self.written(written, lost, &mut next).await?;
-                        }
-                    }
-                    arrival = self.arrivals.recv(), if !full => {
-                        if let Some(arrival) = arrival {
-                            self.came_back(arrival);
-                        }
-                    }
-                }
-                continue;
+            if !held_up {
+                self.write();
             }
-            if next.is_empty() {
+            let is_writing = !self.streams.are_quiet();
+            if !is_writing {
                 if draining && self.gate.out() == 0 {
                     self.publish(true);
                     return Ok(());
@@ -337,15 +238,28 @@ impl Lane {
                     continue;
                 }
                 self.publish(self.is_idle());
-                self.wait(draining, &mut next).await;
-                continue;
             }
-            writing = Some(self.write(std::mem::take(&mut next)));
+            if let Some((stream, written, lost)) = self.wait(draining, held_up).await {
+                self.written(stream, written, lost?).await?;
+            }
         }
     }
 
-    /// Sends a batch on its way to the database.
-    fn write(&mut self, gathered: Gathered) -> Writing {
+    /// Sends what was gathered on its way to the database.
+    fn write(&mut self) {
+        for index in 0..self.streams.len() {
+            let Some(stream) = self.streams.get(index).filter(|stream| stream.is_due()) else {
+                continue;
+            };
+            let gathered = std::mem::take(&mut stream.next);
+            let writing = self.send(gathered);
+            if let Some(stream) = self.streams.get(index) {
+                stream.writing = Some(writing);
+            }
+        }
+    }
+
+    fn send(&mut self, gathered: Gathered) -> Writing {
         let now = self.parts.clock.now();
         self.transitions += u64::try_from(gathered.pending.transitions()).unwrap_or(0);
         let (mut batch, touched) = gathered.pending.finish(|id| self.hot.get(id), now);
@@ -362,18 +276,17 @@ impl Lane {
             written,
             timers,
             touched,
-            effects: gathered.effects,
+            follows: gathered.follows,
             freed: gathered.freed,
         }
     }
 
-    /// What a batch calls for, now that it is durable, except for shards that were `lost`. `next` is what was gathered
-    /// meanwhile.
+    /// What a batch calls for, now that it is durable, except for shards that were `lost`.
     async fn written(
         &mut self,
+        stream: usize,
         mut written: Writing,
         lost: BTreeSet<ShardId>,
-        next: &mut Gathered,
     ) -> Result<(), StoreError> {
         if !lost.is_empty() {
             tracing::warn!(
@@ -388,7 +301,7 @@ impl Lane {
                 })
             };
             let leases: Vec<ShardLease> = lost.iter().filter_map(lease).collect();
-            self.drop_shards(&lost, next);
+            self.drop_shards(&lost);
             written.freed.retain(|(shard, _)| !lost.contains(shard));
             let _ = self.news.send(News::Lost(leases));
         }
@@ -397,37 +310,43 @@ impl Lane {
                 self.timers.push(Reverse(timer));
             }
         }
-        for (case, shard, effect) in written.effects {
-            self.effect(case, shard, effect);
+        for follow in written.follows {
+            self.follow(follow);
         }
-        self.freed.extend(written.freed);
         for id in &written.touched {
             if self.hot.get(*id).is_some_and(|case| case.state.is_closed()) {
                 self.schedules.closed(*id);
             }
         }
-        self.hot
-            .settle(&written.touched, |case| next.pending.touches(case));
+        if let Some(stream) = self.streams.get(stream) {
+            stream.freed.extend(written.freed);
+            self.hot
+                .settle(&written.touched, |case| stream.next.pending.touches(case));
+        }
+        if self.hot.is_crowded() {
+            let touched = self.streams.touched();
+            self.hot.make_room(|case| touched.contains(&case));
+        }
         self.tidy(self.parts.clock.now()).await
     }
 
     // --- shards come and go ---------------------------------------------------------------------------
 
-    fn take_orders(&mut self, next: &mut Gathered) {
+    fn take_orders(&mut self) {
         while let Ok(order) = self.orders.try_recv() {
-            self.obey(order, next);
+            self.obey(order);
         }
     }
 
-    fn obey(&mut self, order: Order, next: &mut Gathered) {
+    fn obey(&mut self, order: Order) {
         match order {
             Order::Gain(leases) => {
                 // Of an ownership that ended unheard of nothing may stay.
                 let before = leases.iter().map(|lease| lease.shard).collect();
-                self.drop_shards(&before, next);
+                self.drop_shards(&before);
                 self.shards.gain(leases);
             }
-            Order::Lose(leases) => self.drop_shards(&self.shards.among(&leases), next),
+            Order::Lose(leases) => self.drop_shards(&self.shards.among(&leases)),
             Order::GiveUp(count) => {
                 let by = Instant::now() + GIVE_UP_MAX;
                 self.shards.give_up(count, by, &self.hot.load());
@@ -460,7 +379,7 @@ impl Lane {
                 .await?;
             self.unrecovered.extend(restless.iter().map(|(_, id)| *id));
             self.restless.extend(restless);
-            self.inbox_empty = false;
+            self.streams.look();
             // Their timers are not in memory yet.
             self.horizon = self.parts.clock.now();
         }
@@ -468,54 +387,43 @@ impl Lane {
     }
 
     /// Gives up the shards whose work is back and written, and those that have waited for long enough.
-    fn let_shards_go(&mut self, next: &mut Gathered) {
+    fn let_shards_go(&mut self) {
         let mut leave = self.shards.ready_to_leave(Instant::now());
-        if leave.is_empty() {
-            return;
-        }
-        let unwritten = next.pending.shards();
-        leave.retain(|lease| !unwritten.contains(&lease.shard) && !self.ready.has(lease.shard));
+        leave.retain(|lease| self.streams.are_done_with(lease.shard));
         if !leave.is_empty() {
-            self.drop_shards(&leave.iter().map(|lease| lease.shard).collect(), next);
+            self.drop_shards(&leave.iter().map(|lease| lease.shard).collect());
             let _ = self.news.send(News::Left(leave));
         }
     }
 
     /// Forgets all that belongs to these shards. What is out comes back as if from nowhere.
-    fn drop_shards(&mut self, gone: &BTreeSet<ShardId>, next: &mut Gathered) {
+    fn drop_shards(&mut self, gone: &BTreeSet<ShardId>) {
         self.shards.drop(gone);
         let cases = self.hot.drop_shards(gone);
-        next.drop_shards(gone, &cases);
+        self.streams.drop_shards(gone, &cases);
         self.gate.drop_shards(gone);
-        self.ready.drop_shards(gone);
         self.restless.retain(|(shard, _)| !gone.contains(shard));
         self.unrecovered = self.restless.iter().map(|(_, id)| *id).collect();
         self.timers
             .retain(|Reverse(timer)| !gone.contains(&timer.shard));
-        self.freed.retain(|(shard, _)| !gone.contains(shard));
         self.schedules.lose(gone);
     }
 
     // --- gathering ------------------------------------------------------------------------------------
 
     /// Loads some of the cases that need their owner; a few, so that the others are not kept waiting.
-    async fn take_restless(&mut self, next: &mut Gathered) -> Result<(), StoreError> {
+    async fn take_restless(&mut self) -> Result<(), StoreError> {
         for _ in 0..RESTLESS_ROUND {
             let Some((shard, id)) = self.restless.pop_front() else {
                 break;
             };
-            self.recover(shard, id, next).await?;
+            self.recover(shard, id).await?;
         }
         Ok(())
     }
 
     /// What is in flight of an earlier owner is read back before anything else happens to the case.
-    async fn recover(
-        &mut self,
-        shard: ShardId,
-        id: CaseId,
-        next: &mut Gathered,
-    ) -> Result<(), StoreError> {
+    async fn recover(&mut self, shard: ShardId, id: CaseId) -> Result<(), StoreError> {
         if !self.unrecovered.remove(&id) {
             return Ok(());
         }
@@ -523,10 +431,11 @@ impl Lane {
             return Ok(());
         };
         if case.state == CaseState::Queued {
-            self.freed.insert((shard, case.subject.clone()));
+            let subject = (shard, case.subject.clone());
+            self.streams.of(shard).freed.insert(subject);
         }
         self.hot.insert(*case);
-        if let Err(illegal) = self.decide(id, shard, Input::Recovered, next)? {
+        if let Err(illegal) = self.decide(id, shard, Input::Recovered)? {
             tracing::error!(case = %id, %illegal, "a case cannot be recovered");
         }
         Ok(())
@@ -535,12 +444,14 @@ impl Lane {
     /// Notes that something which was out is back: its slot is free at once, its result is decided in turn.
     fn came_back(&mut self, arrival: Arrival) {
         let Some(left) = &arrival.from else {
-            return self.ready.push(Priority::Normal, arrival);
+            let stream = self.streams.of(arrival.shard);
+            return stream.ready.push(Priority::Normal, arrival);
         };
         self.gate.returned(&left.queue, left.lane);
         self.shards.returned(arrival.shard, left.epoch);
         if self.shards.epoch(arrival.shard) == Some(left.epoch) {
-            self.ready.push(left.lane, arrival);
+            let (lane, stream) = (left.lane, self.streams.of(arrival.shard));
+            stream.ready.push(lane, arrival);
         } else {
             tracing::debug!(case = %arrival.case, shard = %arrival.shard, "too late: the shard is another's");
         }
@@ -548,49 +459,59 @@ impl Lane {
 
     /// Decides over what is ready, revocations first. While there are any, the normal lane gets only a part of
     /// the batch: a small batch is written sooner.
-    async fn take_arrivals(&mut self, next: &mut Gathered) -> Result<(), StoreError> {
-        while !next.pending.is_full() {
-            while let Ok(arrival) = self.arrivals.try_recv() {
-                self.came_back(arrival);
-            }
-            let arrival = match self.ready.revocation.pop_front() {
-                Some(arrival) => arrival,
-                None if next.normal >= NORMAL_BESIDE_REVOCATIONS && self.is_revoking() => break,
-                None => match self.ready.normal.pop_front() {
-                    Some(arrival) => {
-                        next.normal += 1;
-                        arrival
+    async fn take_arrivals(&mut self) -> Result<(), StoreError> {
+        for stream in 0..self.streams.len() {
+            while let Some(arrival) = self.next_arrival(stream) {
+                let (id, shard) = (arrival.case, arrival.shard);
+                match self.step(id, shard, arrival.input.clone()).await? {
+                    Ok(()) => {}
+                    // A program that can read the case may find its timers.
+                    Err(Illegal::Broken(_)) => {}
+                    Err(refused) => {
+                        if let Input::TimerDue { target, due } = arrival.input {
+                            let row = TimerRow {
+                                shard,
+                                due,
+                                case: id,
+                                target,
+                            };
+                            self.streams.of(shard).next.pending.clear_timer(row);
+                        }
+                        tracing::debug!(case = %id, %refused, "an input no longer fits");
                     }
-                    None => break,
-                },
-            };
-            match self
-                .step(arrival.case, arrival.shard, arrival.input.clone(), next)
-                .await?
-            {
-                Ok(()) => {}
-                // A program that can read the case may find its timers.
-                Err(Illegal::Broken(_)) => {}
-                Err(refused) => {
-                    if let Input::TimerDue { target, due } = arrival.input {
-                        let row = TimerRow {
-                            shard: arrival.shard,
-                            due,
-                            case: arrival.case,
-                            target,
-                        };
-                        next.pending.clear_timer(row);
-                    }
-                    tracing::debug!(case = %arrival.case, %refused, "an input no longer fits");
                 }
             }
         }
         Ok(())
     }
 
+    fn next_arrival(&mut self, stream: usize) -> Option<Arrival> {
+        while let Ok(arrival) = self.arrivals.try_recv() {
+            self.came_back(arrival);
+        }
+        let is_revoking = self.is_revoking();
+        let stream = self.streams.get(stream)?;
+        if stream.next.pending.is_full() {
+            return None;
+        }
+        if let Some(arrival) = stream.ready.revocation.pop_front() {
+            return Some(arrival);
+        }
+        if stream.next.normal >= NORMAL_BESIDE_REVOCATIONS && is_revoking {
+            return None;
+        }
+        let arrival = stream.ready.normal.pop_front()?;
+        stream.next.normal += 1;
+        Some(arrival)
+    }
+
     /// Whether a revocation is being worked on.
     fn is_revoking(&self) -> bool {
-        !self.ready.revocation.is_empty() || self.gate.busy(Priority::Revocation) > 0
+        self.gate.busy(Priority::Revocation) > 0
+            || self
+                .streams
+                .iter()
+                .any(|stream| !stream.ready.revocation.is_empty())
     }
 
     /// Lets the core decide over one input.
@@ -599,9 +520,8 @@ impl Lane {
         id: CaseId,
         shard: ShardId,
         input: Input,
-        next: &mut Gathered,
     ) -> Result<Result<(), Illegal>, StoreError> {
-        self.recover(shard, id, next).await?;
+        self.recover(shard, id).await?;
         match self.load(id, shard).await? {
             Loaded::There => {}
             Loaded::Missing => return Ok(Err(Illegal::NoSuchPlace)),
@@ -614,15 +534,46 @@ impl Lane {
                 };
             }
         }
-        self.decide(id, shard, input, next)
+        self.decide(id, shard, input)
     }
 
+    /// Decides over one input, and over all that follows from it without anything leaving.
     fn decide(
         &mut self,
         id: CaseId,
         shard: ShardId,
         input: Input,
-        next: &mut Gathered,
+    ) -> Result<Result<(), Illegal>, StoreError> {
+        let mut effects = VecDeque::new();
+        if let Err(illegal) = self.transition(id, shard, input, &mut effects)? {
+            return Ok(Err(illegal));
+        }
+        while let Some(effect) = effects.pop_front() {
+            let Some((place, attempt, result)) = self.prepare(id, shard, effect) else {
+                continue;
+            };
+            if self.streams.of(shard).next.pending.is_full() {
+                self.answer(id, shard, place, attempt, result);
+                continue;
+            }
+            let input = Input::AttemptFinished {
+                place,
+                attempt,
+                result: Box::new(result),
+            };
+            if let Err(illegal) = self.transition(id, shard, input, &mut effects)? {
+                tracing::debug!(case = %id, %illegal, "a result no longer fits");
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn transition(
+        &mut self,
+        id: CaseId,
+        shard: ShardId,
+        input: Input,
+        effects: &mut VecDeque<Effect>,
     ) -> Result<Result<(), Illegal>, StoreError> {
         let Some(case) = self.hot.get_mut(id) else {
             return Ok(Err(Illegal::NoSuchPlace));
@@ -634,23 +585,80 @@ impl Lane {
             Ok(decision) => decision,
             Err(illegal) => return Ok(Err(illegal)),
         };
+        let next = &mut self.streams.of(shard).next;
+        let projection = &*self.parts.projection;
         next.pending
-            .transition(case, before, &decision, &cause, now)?;
+            .transition(case, before, &decision, &cause, now, projection)?;
         // A queued case moves by nothing but its end and its resumption.
         if case.state.is_closed() || case.state == CaseState::Queued {
             next.freed.push((shard, case.subject.clone()));
         }
-        next.effects.extend(
-            decision
-                .effects
-                .into_iter()
-                .map(|effect| (id, shard, effect)),
-        );
+        effects.extend(decision.effects);
         Ok(Ok(()))
     }
 
+    /// Notes what follows once the batch is written. Gives the result of an attempt that need not leave.
+    fn prepare(
+        &mut self,
+        id: CaseId,
+        shard: ShardId,
+        effect: Effect,
+    ) -> Option<(Place, u32, AttemptResult)> {
+        let case = self.hot.get(id)?;
+        let since = self.parts.clock.now();
+        let queued = |work| Queued {
+            case: id,
+            shard,
+            definition: Arc::clone(&case.definition),
+            since,
+            work,
+        };
+        let follow = match effect {
+            Effect::Attempt {
+                place,
+                attempt,
+                mode,
+            } => {
+                let epoch = self.epoch(shard);
+                let built = match attempt::build(case, place, attempt, mode.clone(), epoch) {
+                    Ok(built) => built,
+                    Err(failure) => {
+                        let proof = Proof::default();
+                        return Some((place, attempt, AttemptResult::Failed { failure, proof }));
+                    }
+                };
+                if let Some(result) = self.parts.actions.at_once(&built) {
+                    return Some((place, attempt, result));
+                }
+                let resource = self.parts.actions.resource(&built);
+                let work = Work::Attempt {
+                    place,
+                    attempt,
+                    mode,
+                };
+                Follow::Queue(resource.unwrap_or_else(|| inside(INSIDE)), queued(work))
+            }
+            Effect::Facts { step } => Follow::Queue(inside(FACTS), queued(Work::Facts { step })),
+            Effect::Abort { place, attempt } => Follow::Abort {
+                case: id,
+                shard,
+                place,
+                attempt,
+            },
+            Effect::Escalate { to, reason } => Follow::Escalate {
+                case: id,
+                shard,
+                to,
+                reason,
+            },
+            Effect::Closed => return None,
+        };
+        self.streams.of(shard).next.follows.push(follow);
+        None
+    }
+
     /// Fires the schedules that are due. What they start comes through the inbox, like everything else.
-    async fn work_schedules(&mut self, next: &mut Gathered) -> Result<(), StoreError> {
+    async fn work_schedules(&mut self) -> Result<(), StoreError> {
         let now = self.parts.clock.now();
         if !self.schedules.due(now) {
             return Ok(());
@@ -659,16 +667,16 @@ impl Lane {
         let (store, host) = (&*parts.store, &*parts.host);
         let work = self.schedules.work(store, &parts.definitions, host, now);
         match work.await {
-            Ok(true) => self.inbox_empty = false,
+            Ok(true) => self.streams.look(),
             Ok(false) => {}
             Err(StoreError::Fenced { shard }) => {
                 tracing::warn!(%shard, "a schedule's shard was taken by another node");
                 let epoch = self.shards.epoch(shard);
                 let lost = epoch.map(|epoch| ShardLease { shard, epoch });
-                self.drop_shards(&BTreeSet::from([shard]), next);
+                self.drop_shards(&BTreeSet::from([shard]));
                 let _ = self.news.send(News::Lost(lost.into_iter().collect()));
                 // What else was to be written is decided again.
-                self.inbox_empty = false;
+                self.streams.look();
             }
             Err(error) => return Err(error),
         }
@@ -712,7 +720,7 @@ impl Lane {
             };
             let hot = self.hot.get(timer.case);
             let lane = hot.map_or(Priority::Normal, |case| case.definition.lane);
-            self.ready.push(
+            self.streams.of(timer.shard).ready.push(
                 lane,
                 Arrival {
                     case: timer.case,
@@ -725,22 +733,29 @@ impl Lane {
         Ok(())
     }
 
-    async fn take_inbox(&mut self, next: &mut Gathered) -> Result<(), StoreError> {
-        if self.inbox_empty || self.shards.working().is_empty() {
-            self.inbox_empty = true;
-            return Ok(());
+    async fn take_inbox(&mut self, stream: usize) -> Result<(), StoreError> {
+        let shards = self.streams.shards_of(stream, self.shards.working());
+        match self.streams.get(stream) {
+            Some(stream) if !shards.is_empty() && !stream.inbox_empty => {}
+            Some(stream) => {
+                stream.inbox_empty = true;
+                return Ok(());
+            }
+            None => return Ok(()),
         }
         let rows_max = if self.is_revoking() {
             INBOX_ROWS_BESIDE_REVOCATIONS
         } else {
             INBOX_ROWS_MAX
         };
-        let crowded = self.gate.waiting() + self.ready.len() > WAITING_MAX;
-        let shards = self.shards.working();
-        let mut rows = self.parts.store.inbox(shards, rows_max).await?;
+        let waiting: usize = self.streams.iter().map(|stream| stream.ready.len()).sum();
+        let crowded = self.gate.waiting() + waiting > WAITING_MAX;
+        let mut rows = self.parts.store.inbox(&shards, rows_max).await?;
         // What is in the inbox is durable and costs nothing; it is looked at again at the next poll.
         rows.retain(|row| !crowded || row.lane == Priority::Revocation);
-        self.inbox_empty = rows.is_empty();
+        if let Some(stream) = self.streams.get(stream) {
+            stream.inbox_empty = rows.is_empty();
+        }
         if rows.is_empty() {
             return Ok(());
         }
@@ -779,7 +794,7 @@ impl Lane {
             }) = &message
                 && self.is_large(*case)
             {
-                if next.pending.touches(*case) {
+                if self.streams.of(row.shard).next.pending.touches(*case) {
                     // Once this batch is written.
                     continue;
                 }
@@ -787,19 +802,17 @@ impl Lane {
                 self.hot.remove(*case);
                 self.unread.insert(*case);
             }
+            let next = &mut self.streams.of(row.shard).next;
             next.pending.inbox_done(row.shard, row.id);
             let verdict = match message {
                 // The same cause sent again: its case is there already.
                 Ok(Message::Start(start)) if known.contains(&start.case) => Ok(()),
-                Ok(Message::Start(start)) => self.start_case(&row, start, &mut open, next).await?,
+                Ok(Message::Start(start)) => self.start_case(&row, start, &mut open).await?,
                 Ok(Message::Command {
                     case,
                     definition,
                     command,
-                }) => {
-                    self.command(case, row.shard, definition, command, next)
-                        .await?
-                }
+                }) => self.command(case, row.shard, definition, command).await?,
                 // They were taken out above.
                 Ok(Message::Schedule { name, .. }) => {
                     Err(format!("a message to schedule `{name}` is out of place"))
@@ -814,6 +827,7 @@ impl Lane {
                 tracing::warn!(message = %row.id, reason = %message, "a message was refused");
             }
             let at = self.parts.clock.now();
+            let next = &mut self.streams.of(row.shard).next;
             next.pending.reply(ReplyRow {
                 shard: row.shard,
                 id: row.id,
@@ -831,7 +845,6 @@ impl Lane {
         shard: ShardId,
         definition: Option<DefinitionHash>,
         command: Command,
-        next: &mut Gathered,
     ) -> Result<Result<(), String>, StoreError> {
         if let Some(meant) = definition
             && matches!(self.load(case, shard).await?, Loaded::There)
@@ -847,7 +860,7 @@ impl Lane {
             Ok(input) => input,
             Err(why) => return Ok(Err(why)),
         };
-        let moved = self.step(case, shard, input, next).await?;
+        let moved = self.step(case, shard, input).await?;
         Ok(moved.map_err(|illegal| illegal.to_string()))
     }
 
@@ -881,7 +894,6 @@ impl Lane {
         row: &InboxRow,
         start: StartCase,
         open: &mut HashMap<Subject, Vec<OpenCase>>,
-        next: &mut Gathered,
     ) -> Result<Result<(), String>, StoreError> {
         let shard = start.subject.shard(self.shard_count);
         if shard != row.shard {
@@ -921,18 +933,15 @@ impl Lane {
             created_at: now,
             paused: false,
         });
-        next.pending.created(&case);
+        self.streams.of(shard).next.pending.created(&case);
         self.hot.insert(case);
         if admission.start_now
-            && let Err(illegal) = self.step(id, shard, Input::Start, next).await?
+            && let Err(illegal) = self.step(id, shard, Input::Start).await?
         {
             return Ok(Err(illegal.to_string()));
         }
         for other in admission.preempt {
-            if let Err(illegal) = self
-                .step(other, shard, Input::Preempt { by: id }, next)
-                .await?
-            {
+            if let Err(illegal) = self.step(other, shard, Input::Preempt { by: id }).await? {
                 tracing::debug!(case = %other, %illegal, "a case cannot be pre-empted now");
             }
         }
@@ -940,15 +949,16 @@ impl Lane {
     }
 
     /// Starts the next case of every subject whose case closed.
-    async fn start_next_of_freed(&mut self) -> Result<(), StoreError> {
-        if self.freed.is_empty() {
+    async fn start_next_of_freed(&mut self, stream: usize) -> Result<(), StoreError> {
+        let Some(stream) = self.streams.get(stream) else {
+            return Ok(());
+        };
+        if stream.freed.is_empty() {
             return Ok(());
         }
+        let freed = std::mem::take(&mut stream.freed);
         let works = |(shard, _): &(ShardId, Subject)| self.shards.works(*shard);
-        let subjects: Vec<_> = std::mem::take(&mut self.freed)
-            .into_iter()
-            .filter(works)
-            .collect();
+        let subjects: Vec<_> = freed.into_iter().filter(works).collect();
         let shard_of: HashMap<Subject, ShardId> = subjects
             .iter()
             .map(|(shard, subject)| (subject.clone(), *shard))
@@ -963,7 +973,7 @@ impl Lane {
                     .iter()
                     .find(|case| case.id == next)
                     .map_or(Priority::Normal, |case| case.lane);
-                self.ready.push(
+                self.streams.of(*shard).ready.push(
                     lane,
                     Arrival {
                         case: next,
@@ -1051,7 +1061,8 @@ impl Lane {
         let lease = ShardLease { shard, epoch };
         let end = termination(lease, id, &bones, &cause(&input), by, reason, now)?;
         self.parts.store.terminate(&end).await?;
-        self.freed.insert((shard, bones.subject));
+        let stream = self.streams.of(shard);
+        stream.freed.insert((shard, bones.subject));
         Ok(Ok(()))
     }
 
@@ -1102,62 +1113,29 @@ impl Lane {
 
     // --- effects, after the commit --------------------------------------------------------------------
 
-    fn effect(&mut self, id: CaseId, shard: ShardId, effect: Effect) {
-        if !self.shards.works(shard) && !matches!(effect, Effect::Escalate { .. }) {
-            // Given up or lost since: the intent is durable, and the next owner finds it.
-            return;
-        }
-        let Some(case) = self.hot.get(id) else { return };
-        let since = self.parts.clock.now();
-        let queued = |work| Queued {
-            case: id,
-            shard,
-            definition: Arc::clone(&case.definition),
-            since,
-            work,
-        };
-        match effect {
-            Effect::Attempt {
+    fn follow(&mut self, follow: Follow) {
+        match follow {
+            // Of a shard that was given up or lost since, the intent is durable, and the next owner finds it.
+            Follow::Queue(resource, queued) => {
+                if self.shards.works(queued.shard) {
+                    self.gate.push(&resource, queued);
+                }
+            }
+            Follow::Abort {
+                case,
+                shard,
                 place,
                 attempt,
-                mode,
             } => {
-                let epoch = self.epoch(shard);
-                let built = match attempt::build(case, place, attempt, mode.clone(), epoch) {
-                    Ok(built) => built,
-                    Err(failure) => {
-                        let result = AttemptResult::Failed {
-                            failure,
-                            proof: Default::default(),
-                        };
-                        return self.answer(id, shard, place, attempt, result);
-                    }
-                };
-                if let Some(result) = self.parts.actions.at_once(&built) {
-                    return self.answer(id, shard, place, attempt, result);
-                }
-                let resource = self.parts.actions.resource(&built);
-                let queued = queued(Work::Attempt {
-                    place,
-                    attempt,
-                    mode,
-                });
-                self.gate
-                    .push(&resource.unwrap_or_else(|| inside(INSIDE)), queued);
-            }
-            Effect::Facts { step } => {
-                let queued = queued(Work::Facts { step });
-                self.gate.push(&inside(FACTS), queued);
-            }
-            Effect::Abort { place, attempt } => {
-                if self.gate.abort(id, place, attempt) {
-                    self.answer(id, shard, place, attempt, AttemptResult::NotSent);
+                if self.shards.works(shard) && self.gate.abort(case, place, attempt) {
+                    self.answer(case, shard, place, attempt, AttemptResult::NotSent);
                 }
             }
-            Effect::Escalate { to, reason } => {
-                tracing::warn!(case = %id, to = to.as_deref().unwrap_or("nobody"), %reason, "escalated");
+            Follow::Escalate {
+                case, to, reason, ..
+            } => {
+                tracing::warn!(case = %case, to = to.as_deref().unwrap_or("nobody"), %reason, "escalated");
             }
-            Effect::Closed => {}
         }
     }
 
@@ -1183,7 +1161,7 @@ impl Lane {
             attempt,
             result: Box::new(result),
         };
-        self.ready.push(
+        self.streams.of(shard).ready.push(
             lane,
             Arrival {
                 case,
@@ -1331,13 +1309,18 @@ impl Lane {
             && self.restless.is_empty()
             && self.gate.out() == 0
             && self.gate.waiting() == 0
-            && self.ready.len() == 0
-            && self.inbox_empty
-            && self.freed.is_empty()
+            && self.streams.iter().all(|stream| {
+                stream.ready.len() == 0 && stream.inbox_empty && stream.freed.is_empty()
+            })
             && !self.schedules.due(self.parts.clock.now())
     }
 
-    async fn wait(&mut self, draining: bool, next: &mut Gathered) {
+    /// Waits for whatever comes first; gives a batch that is written.
+    async fn wait(
+        &mut self,
+        draining: bool,
+        held_up: bool,
+    ) -> Option<(usize, Writing, Result<BTreeSet<ShardId>, StoreError>)> {
         let now = self.parts.clock.now();
         let mut pause = INBOX_POLL;
         for moment in [
@@ -1352,29 +1335,35 @@ impl Lane {
         {
             pause = pause.min((moment - now).to_std().unwrap_or(Duration::ZERO));
         }
-        if let Some(by) = self.shards.leaves_by() {
+        let (quiet, clogged) = (self.streams.are_quiet(), self.streams.are_clogged());
+        if quiet && let Some(by) = self.shards.leaves_by() {
             pause = pause.min(by.saturating_duration_since(Instant::now()));
         }
         if !draining && !self.restless.is_empty() {
             pause = Duration::ZERO;
         }
+        // What is due is only looked at by a stream that may begin something; till then it would wake the lane for
+        // nothing, again and again.
+        let can_begin = !held_up && self.streams.iter().any(|stream| stream.is_quiet());
         let nudge = Arc::clone(&self.parts.nudge);
         tokio::select! {
             biased; // the same order in every run; whatever is not taken now is taken by the next look
-            arrival = self.arrivals.recv() => {
+            written = self.streams.written() => return Some(written),
+            arrival = self.arrivals.recv(), if !clogged => {
                 if let Some(arrival) = arrival {
                     self.came_back(arrival);
                 }
             }
-            order = self.orders.recv() => {
+            order = self.orders.recv(), if quiet => {
                 if let Some(order) = order {
-                    self.obey(order, next);
+                    self.obey(order);
                 }
             }
-            () = nudge.notified() => self.inbox_empty = false,
+            () = nudge.notified() => self.streams.look(),
             () = self.parts.draining.cancelled(), if !draining => {}
-            () = tokio::time::sleep(pause) => self.inbox_empty = false,
+            () = tokio::time::sleep(pause), if can_begin => self.streams.look(),
         }
+        None
     }
 
     fn publish(&self, idle: bool) {

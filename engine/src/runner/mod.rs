@@ -34,6 +34,7 @@ mod pending;
 mod port;
 mod schedules;
 mod shards;
+mod streams;
 mod unread;
 
 #[cfg(test)]

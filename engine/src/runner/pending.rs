@@ -12,8 +12,8 @@ use crate::core::event::Event;
 use crate::core::id::{CaseId, ShardId};
 use crate::evidence::{Cause, leaf};
 use crate::store::{
-    Batch, EvidenceRow, HistoryRow, Outcome, OutcomeKind, RebuiltRow, ReplyRow, StepEnding,
-    StoreError, TimerRow, head_row, pause_row, state_row, step_row,
+    Batch, EvidenceRow, HistoryRow, Outcome, OutcomeKind, Projection, RebuiltRow, ReplyRow,
+    StepEnding, StoreError, TimerRow, head_row, pause_row, state_row, step_row,
 };
 
 /// The most transitions one batch gathers.
@@ -54,15 +54,19 @@ impl Pending {
         self.touched.contains_key(&case)
     }
 
-    /// The shards it has something of.
-    pub fn shards(&self) -> HashSet<ShardId> {
+    /// The cases the batch changes.
+    pub fn cases(&self) -> impl Iterator<Item = CaseId> {
+        self.order.iter().copied()
+    }
+
+    /// Whether it has something of this shard.
+    pub fn has(&self, shard: ShardId) -> bool {
         let batch = &self.batch;
-        let mut shards: HashSet<ShardId> = batch.history.iter().map(|row| row.shard).collect();
-        shards.extend(batch.heads.iter().map(|row| row.shard));
-        shards.extend(batch.inbox_done.iter().map(|(shard, _)| *shard));
-        shards.extend(self.timers_set.iter().map(|row| row.shard));
-        shards.extend(self.timers_cleared.iter().map(|row| row.shard));
-        shards
+        let mut timers = self.timers_set.iter().chain(&self.timers_cleared);
+        batch.history.iter().any(|row| row.shard == shard)
+            || batch.heads.iter().any(|row| row.shard == shard)
+            || batch.inbox_done.iter().any(|(of, _)| *of == shard)
+            || timers.any(|row| row.shard == shard)
     }
 
     /// Leaves out all that belongs to these shards, whose cases are `cases`.
@@ -109,6 +113,7 @@ impl Pending {
         decision: &Decision,
         cause: &Cause,
         now: Timestamp,
+        projection: &dyn Projection,
     ) -> Result<(), StoreError> {
         self.rows += decision.rows.len();
         for (target, due) in &decision.timers_cleared {
@@ -168,16 +173,16 @@ impl Pending {
             at: now,
             leaf: leaf(case, cause, &decision.events, now),
         });
-        for event in &decision.events {
-            self.batch.outcomes.extend(step_outcome(case, event, now));
-        }
-        if case.state.is_closed() {
-            self.batch.outcomes.push(outcome(
-                case,
-                now,
-                OutcomeKind::Closed { state: case.state },
-            ));
-        }
+        let steps = decision
+            .events
+            .iter()
+            .filter_map(|event| step_outcome(case, event));
+        let end = OutcomeKind::Closed { state: case.state };
+        let outcomes = steps
+            .chain(case.state.is_closed().then_some(end))
+            .filter(|kind| projection.wants(kind))
+            .map(|kind| outcome(case, now, kind));
+        self.batch.outcomes.extend(outcomes);
         Ok(())
     }
 
@@ -271,7 +276,7 @@ fn outcome(case: &Case, at: Timestamp, kind: OutcomeKind) -> Outcome {
 /// What a finished action is for the layer above; a built-in step is nothing to it.
 ///
 /// The event says how it ended, not the state: what was done may be on its way back in the same transition.
-fn step_outcome(case: &Case, event: &Event, at: Timestamp) -> Option<Outcome> {
+fn step_outcome(case: &Case, event: &Event) -> Option<OutcomeKind> {
     let (place, ending) = match event {
         Event::Done { place, .. } => (*place, StepEnding::Done),
         Event::Undone { place } => (*place, StepEnding::Undone),
@@ -283,20 +288,16 @@ fn step_outcome(case: &Case, event: &Event, at: Timestamp) -> Option<Outcome> {
     let Work::Action { uses, .. } = &step.work else {
         return None;
     };
-    Some(outcome(
-        case,
-        at,
-        OutcomeKind::Step {
-            place,
-            step: step.id.clone(),
-            uses: uses.clone(),
-            ending,
-            item: instance.item.clone(),
-            with: instance.with.clone(),
-            output: instance.output.clone(),
-            verification: instance.verification.clone(),
-        },
-    ))
+    Some(OutcomeKind::Step {
+        place,
+        step: step.id.clone(),
+        uses: uses.clone(),
+        ending,
+        item: instance.item.clone(),
+        with: instance.with.clone(),
+        output: instance.output.clone(),
+        verification: instance.verification.clone(),
+    })
 }
 
 #[cfg(test)]
@@ -321,6 +322,19 @@ steps:
   - {id: a, uses: make, needs: [], undo: {uses: unmake}}
   - {id: b, uses: fail, needs: []}
 ";
+
+    struct EveryOutcome;
+
+    #[async_trait::async_trait]
+    impl Projection for EveryOutcome {
+        async fn project(
+            &self,
+            _: &mut crate::store::Transaction<'_>,
+            _: &[Outcome],
+        ) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
 
     /// Found by simulation: the layer above never learned of it, and so of nothing to look after if the undo fails.
     #[test]
@@ -372,7 +386,14 @@ steps:
         let decision = decide(&mut case, finished(0, succeeded), now).unwrap();
         let mut pending = Pending::default();
         pending
-            .transition(&case, case.version - 1, &decision, &cause, now)
+            .transition(
+                &case,
+                case.version - 1,
+                &decision,
+                &cause,
+                now,
+                &EveryOutcome,
+            )
             .unwrap();
         let told: Vec<_> = pending
             .batch

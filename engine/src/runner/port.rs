@@ -91,7 +91,8 @@ pub trait Actions: Send + Sync {
         Availability::Ready
     }
 
-    /// An answer that needs no waiting at all; `None` hands the attempt to [`Actions::run`].
+    /// The answer to an attempt that asks and changes nothing outside; `None` hands the attempt to [`Actions::run`].
+    /// It may be asked before the intent is durable, and is written in the same batch.
     fn at_once(&self, attempt: &Attempt) -> Option<AttemptResult> {
         let _ = attempt;
         None

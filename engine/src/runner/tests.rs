@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::pending::TRANSITIONS_MAX;
 use super::*;
 use crate::core::case::{CaseState, Failure, FailureClass, Mode, Verification};
 use crate::core::definition::{Definition, Lane};
@@ -162,6 +163,16 @@ impl Bench {
     }
 
     pub(super) async fn start(&self, workflow: &str, subject: &str, number: u128) -> CaseId {
+        self.start_with(workflow, subject, number, json!({})).await
+    }
+
+    async fn start_with(
+        &self,
+        workflow: &str,
+        subject: &str,
+        number: u128,
+        input: Value,
+    ) -> CaseId {
         let case = CaseId(Uuid::from_u128(number));
         let subject = Subject(subject.into());
         let shard = subject.shard(SHARDS_DEFAULT);
@@ -170,7 +181,7 @@ impl Bench {
             workflow: workflow.into(),
             subject,
             generation: 0,
-            input: json!({}),
+            input,
             initiator: Actor("source:test".into()),
             effective_at: None,
         });
@@ -251,6 +262,33 @@ async fn a_case_runs_to_its_verified_end_and_leaves_its_evidence() {
             .iter()
             .all(|row| row.owner.is_none())
     );
+}
+
+/// A fan-out wider than a batch goes on in the next ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_that_ask_nobody_are_written_together_as_far_as_a_batch_has_room() {
+    const MANY: usize = TRANSITIONS_MAX + 500;
+    let bench = Bench::new(&[
+        "name: plain\nsteps:\n  - {id: a, uses: noop}\n  - {id: b, uses: noop}\n  - {id: c, uses: noop}\n",
+        "name: wide\nsteps:\n  - {id: each, uses: noop, for_each: input.items}\n",
+    ])
+    .await;
+    let node = bench.node().await;
+    node.idle().await;
+    let case = bench.start("plain", "ada", 1).await;
+    node.nudge();
+    bench.until(case, CaseState::Succeeded).await;
+    assert_eq!((node.status().batches, node.status().transitions), (1, 4));
+    let items: Vec<usize> = (0..MANY).collect();
+    let input = json!({"items": items});
+    let case = bench.start_with("wide", "grace", 2, input).await;
+    node.nudge();
+    bench.until(case, CaseState::Succeeded).await;
+    assert_eq!(node.status().batches, 3);
+    let shard = bench.store.locate(case).await.unwrap().unwrap();
+    let history = bench.store.history(shard, case).await.unwrap();
+    assert_eq!(history.len(), MANY + 1);
+    node.drain(Duration::from_secs(5)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

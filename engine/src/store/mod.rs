@@ -455,6 +455,13 @@ pub enum Transaction<'a> {
 /// The layer above, taking part in the engine's transaction. It must not commit, roll back or call out.
 #[async_trait]
 pub trait Projection: Send + Sync {
+    /// Whether such an outcome is to be told: a batch without any is written in one statement, which is a good deal
+    /// quicker.
+    fn wants(&self, kind: &OutcomeKind) -> bool {
+        let _ = kind;
+        true
+    }
+
     /// # Errors
     /// Any error rolls the whole batch back.
     async fn project(
@@ -469,6 +476,10 @@ pub struct NoProjection;
 
 #[async_trait]
 impl Projection for NoProjection {
+    fn wants(&self, _: &OutcomeKind) -> bool {
+        false
+    }
+
     async fn project(&self, _: &mut Transaction<'_>, _: &[Outcome]) -> Result<(), StoreError> {
         Ok(())
     }
@@ -537,6 +548,11 @@ pub trait Store: Send + Sync {
     /// The part that keeps schedules. A store that has none refuses to be given any.
     fn schedules(&self) -> &dyn ScheduleStore {
         &NoSchedules
+    }
+
+    /// How many batches one lane may usefully write at the same time, of different shards.
+    fn writes_at_once(&self) -> usize {
+        1
     }
 
     /// The number of shards of this database.

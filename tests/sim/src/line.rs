@@ -169,6 +169,10 @@ impl Store for Line {
         Ok(())
     }
 
+    fn writes_at_once(&self) -> usize {
+        self.database().writes_at_once()
+    }
+
     async fn shard_count(&self) -> Result<u32, StoreError> {
         let database = self.database();
         let work = async move { database.shard_count().await };

@@ -9,7 +9,7 @@ use engine::core::case::{InstanceState, Verification};
 use engine::core::definition::{Definition, Work};
 use engine::core::id::Place;
 use engine::runner::{Definitions, Node, NodeConfig, NodeHandle};
-use engine::store::{MIGRATIONS, NoProjection, Store};
+use engine::store::{MIGRATIONS, Outcome, Projection, Store, StoreError, Transaction};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -275,7 +275,7 @@ async fn start(
         config,
         Arc::new(Line::of(world, life)),
         Arc::new(Worker::new(world, life, Arc::new(clock.clone()))),
-        Arc::new(NoProjection),
+        Arc::new(ToldEverything),
         Arc::new(definitions),
         Arc::new(clock.clone()),
     );
@@ -486,5 +486,15 @@ impl World {
             }
             Ok(())
         })
+    }
+}
+
+/// The layer above: it wants to hear of everything, and the model reads in the batches what it was told.
+struct ToldEverything;
+
+#[async_trait::async_trait]
+impl Projection for ToldEverything {
+    async fn project(&self, _: &mut Transaction<'_>, _: &[Outcome]) -> Result<(), StoreError> {
+        Ok(())
     }
 }

@@ -195,6 +195,10 @@ pub struct DirectoryProjection;
 
 #[async_trait]
 impl Projection for DirectoryProjection {
+    fn wants(&self, kind: &OutcomeKind) -> bool {
+        !matches!(kind, OutcomeKind::Step { uses, .. } if uses == name::NOOP)
+    }
+
     async fn project(
         &self,
         transaction: &mut Transaction<'_>,

@@ -41,7 +41,7 @@ use super::{
 /// How to connect.
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
-    /// Connections that write batches. One is enough for one lane.
+    /// Connections that write batches: a lane writes as many at the same time.
     pub lanes_max: u32,
     /// Connections that write the rest: the inbox, leases, what the layer above writes by itself.
     pub writers_max: u32,
@@ -63,10 +63,13 @@ impl Default for PostgresOptions {
 
 /// How long a connection may take to show that it lives; then another one is opened.
 const PING_LIMIT: Duration = Duration::from_secs(1);
+/// How long a connection may lie idle and still be taken for alive.
+const IDLE_UNASKED: Duration = Duration::from_secs(1);
 
 /// Cases in PostgreSQL.
 pub struct PostgresStore {
     lanes: PgPool,
+    lanes_max: usize,
     writers: PgPool,
     readers: PgPool,
     hints: Hints,
@@ -110,10 +113,14 @@ impl PostgresStore {
             PgPoolOptions::new()
                 .max_connections(connections_max)
                 .acquire_timeout(options.acquire_timeout)
-                // As by default, and within a time: a connection that only looks open would be waited for.
+                // As by default, and within a time: a connection that only looks open would be waited for. One that was
+                // used just now is not asked: that would be a round trip more for every statement.
                 .test_before_acquire(false)
-                .before_acquire(|connection, _| {
+                .before_acquire(|connection, used| {
                     Box::pin(async move {
+                        if used.idle_for < IDLE_UNASKED {
+                            return Ok(true);
+                        }
                         let answered = tokio::time::timeout(PING_LIMIT, connection.ping()).await;
                         Ok(matches!(answered, Ok(Ok(()))))
                     })
@@ -134,6 +141,7 @@ impl PostgresStore {
         Ok(Self {
             hints: Hints::new(writers.clone()),
             writers,
+            lanes_max: usize::try_from(options.lanes_max).unwrap_or(1),
             lanes: pool(options.lanes_max, &[SESSION, LANE]).connect_lazy_with(connect.clone()),
             readers: pool(options.readers_max, &[SESSION]).connect_lazy_with(connect),
         })
@@ -182,6 +190,10 @@ impl Store for PostgresStore {
 
     fn schedules(&self) -> &dyn ScheduleStore {
         self
+    }
+
+    fn writes_at_once(&self) -> usize {
+        self.lanes_max
     }
 
     async fn shard_count(&self) -> Result<u32, StoreError> {

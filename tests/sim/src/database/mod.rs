@@ -164,6 +164,10 @@ impl Store for Database {
         Ok(())
     }
 
+    fn writes_at_once(&self) -> usize {
+        2
+    }
+
     async fn shard_count(&self) -> Result<u32, StoreError> {
         Ok(u32::try_from(self.tables().shards.len()).unwrap())
     }
