@@ -11,7 +11,8 @@ use crate::store::failure::from_driver;
 use crate::store::{Batch, Projection, StoreError, Transaction};
 
 use super::json::Rows;
-use super::numbers::Numbered;
+use super::numbers::{Numbered, Numbers};
+use super::statements::Statement;
 use super::{SqliteStore, ending, leases, statements};
 
 /// The first case that is not as the batch expects: a null version is a case that must not be there.
@@ -43,8 +44,14 @@ pub(super) async fn commit(
     projection: &dyn Projection,
 ) -> Result<(), StoreError> {
     let writes = Writes::of(batch)?;
+    // Described before it has the file: another batch may be written meanwhile.
+    let described = store
+        .numbers
+        .foretell(&writes)
+        .and_then(|numbered| Some((statements::of(&writes, &numbered).ok()?, numbered)));
     let mut transaction = store.writer.begin().await?;
-    let written = write(store, transaction.connection(), &writes, batch, projection).await;
+    let connection = transaction.connection();
+    let written = write(store, connection, &writes, described, batch, projection).await;
     let otherwise = match written {
         Ok(numbered) => {
             transaction.commit().await?;
@@ -78,14 +85,22 @@ async fn write(
     store: &SqliteStore,
     connection: &mut SqliteConnection,
     writes: &Writes<'_>,
+    described: Option<(Vec<Statement>, Numbered)>,
     batch: &Batch,
     projection: &dyn Projection,
 ) -> Result<Numbered, Refusal> {
     if let Some(shard) = leases::lost(connection, writes.leases).await? {
         return Err(StoreError::Fenced { shard }.into());
     }
-    let numbered = store.numbers.of(connection, writes).await?;
-    for statement in statements::of(writes, &numbered).map_err(Refusal::Unfit)? {
+    let (statements, numbered) = match described {
+        Some(described) if Numbers::are_free(connection, &described.1).await? => described,
+        _ => {
+            let numbered = store.numbers.of(connection, writes).await?;
+            let statements = statements::of(writes, &numbered).map_err(Refusal::Unfit)?;
+            (statements, numbered)
+        }
+    };
+    for statement in statements {
         let done = sqlx::query(statement.sql)
             .bind(statement.rows)
             .execute(&mut *connection)

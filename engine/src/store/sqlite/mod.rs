@@ -130,6 +130,11 @@ impl Store for SqliteStore {
         self
     }
 
+    /// One is written at a time, and the other is described meanwhile.
+    fn writes_at_once(&self) -> usize {
+        2
+    }
+
     async fn shard_count(&self) -> Result<u32, StoreError> {
         migrate::shard_count(&self.readers).await
     }

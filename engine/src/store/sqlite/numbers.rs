@@ -4,6 +4,7 @@
 //! whichever program writes the file. What a batch gives is remembered only after its commit.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use sqlx::sqlite::SqliteConnection;
@@ -32,6 +33,8 @@ type Key = (ShardId, CaseId);
 #[derive(Default)]
 pub(super) struct Numbers {
     known: Mutex<HashMap<Key, i64>>,
+    /// The lowest number that no batch of this program was given; 0 until one looked into the file.
+    next: AtomicI64,
 }
 
 /// The numbers of the cases of one batch.
@@ -42,6 +45,15 @@ pub(super) struct Numbered {
 }
 
 impl Numbered {
+    /// With the numbers from `first` on for the cases that the batch makes.
+    fn made(first: i64, writes: &Writes<'_>) -> Self {
+        let keys = writes.heads.iter().map(|head| (head.shard, head.case));
+        let learned: Vec<(Key, i64)> = keys.zip(first..).collect();
+        let mut numbers = HashMap::with_capacity(writes.moved.len() + learned.len());
+        numbers.extend(learned.iter().copied());
+        Self { numbers, learned }
+    }
+
     /// # Errors
     /// [`StoreError::Stale`] for a case that is neither in the file nor made by the batch.
     pub(super) fn of(&self, shard: ShardId, case: CaseId) -> Result<i64, StoreError> {
@@ -51,6 +63,34 @@ impl Numbered {
 }
 
 impl Numbers {
+    /// The numbers as far as they can be told without the file, so that the batch can be described before it is its
+    /// turn to be written. Whether those it gives are free is to be asked with [`Numbers::are_free`] then.
+    pub(super) fn foretell(&self, writes: &Writes<'_>) -> Option<Numbered> {
+        let count = i64::try_from(writes.heads.len()).ok()?;
+        let mut first = 0;
+        if count > 0 {
+            // A number that is given to a batch which is not written in the end is never used.
+            let reserve = |next| (next > 0).then_some(next + count);
+            let order = Ordering::Relaxed;
+            first = self.next.fetch_update(order, order, reserve).ok()?;
+        }
+        let mut numbered = Numbered::made(first, writes);
+        self.recall(writes, &mut numbered)
+            .is_empty()
+            .then_some(numbered)
+    }
+
+    /// Whether the numbers that were given are above all in the file.
+    pub(super) async fn are_free(
+        connection: &mut SqliteConnection,
+        numbered: &Numbered,
+    ) -> Result<bool, StoreError> {
+        match numbered.learned.first() {
+            None => Ok(true),
+            Some((_, first)) => Ok(highest(connection).await? < *first),
+        }
+    }
+
     /// Finds the numbers of the batch's cases and gives one to each that it makes. The write lock must be
     /// held until the batch is written.
     pub(super) async fn of(
@@ -58,21 +98,13 @@ impl Numbers {
         connection: &mut SqliteConnection,
         writes: &Writes<'_>,
     ) -> Result<Numbered, StoreError> {
-        let mut numbered = Numbered {
-            numbers: HashMap::with_capacity(writes.moved.len() + writes.heads.len()),
-            learned: Vec::new(),
-        };
-        let highest: i64 = match writes.heads {
+        let highest = match writes.heads {
             [] => 0,
-            _ => sqlx::query_scalar(HIGHEST)
-                .fetch_one(&mut *connection)
-                .await
-                .map_err(from_driver)?,
+            _ => highest(connection).await?,
         };
-        for (number, head) in (highest + 1..).zip(writes.heads) {
-            let key = (head.shard, head.case);
-            numbered.numbers.insert(key, number);
-            numbered.learned.push((key, number));
+        let mut numbered = Numbered::made(highest + 1, writes);
+        if let Some((_, last)) = numbered.learned.last() {
+            self.next.fetch_max(last + 1, Ordering::Relaxed);
         }
         let unknown = self.recall(writes, &mut numbered);
         if !unknown.is_empty() {
@@ -125,4 +157,11 @@ impl Numbers {
         }
         known.extend(numbered.learned);
     }
+}
+
+async fn highest(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
+    sqlx::query_scalar(HIGHEST)
+        .fetch_one(connection)
+        .await
+        .map_err(from_driver)
 }
