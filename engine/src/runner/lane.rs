@@ -49,8 +49,9 @@ const INBOX_POLL: Duration = Duration::from_millis(250);
 /// in small batches then.
 const INBOX_ROWS_MAX: u32 = 1_000;
 const INBOX_ROWS_BESIDE_REVOCATIONS: u32 = 100;
-/// How much of one batch may be the normal lane's while revocations are at work.
-const NORMAL_BESIDE_REVOCATIONS: usize = 500;
+/// How much of one batch may be the normal lane's while revocations are at work: inputs, and messages among them.
+const NORMAL_BESIDE_REVOCATIONS: usize = 100;
+const NORMAL_MESSAGES_BESIDE_REVOCATIONS: usize = 20;
 /// How many pieces of work may wait in memory before new cases of the normal lane stay in the inbox.
 const WAITING_MAX: usize = 500_000;
 /// Work that touches no system, and reading facts, go through queues of their own: both ask the database.
@@ -751,8 +752,17 @@ impl Lane {
         let waiting: usize = self.streams.iter().map(|stream| stream.ready.len()).sum();
         let crowded = self.gate.waiting() + waiting > WAITING_MAX;
         let mut rows = self.parts.store.inbox(&shards, rows_max).await?;
-        // What is in the inbox is durable and costs nothing; it is looked at again at the next poll.
-        rows.retain(|row| !crowded || row.lane == Priority::Revocation);
+        // What is in the inbox is durable and costs nothing; it is looked at again soon.
+        let mut normal_max = match (crowded, self.is_revoking()) {
+            (true, _) => 0,
+            (false, true) => NORMAL_MESSAGES_BESIDE_REVOCATIONS,
+            (false, false) => rows.len(),
+        };
+        rows.retain(|row| {
+            let room = row.lane == Priority::Revocation || normal_max > 0;
+            normal_max -= usize::from(row.lane == Priority::Normal && normal_max > 0);
+            room
+        });
         if let Some(stream) = self.streams.get(stream) {
             stream.inbox_empty = rows.is_empty();
         }
