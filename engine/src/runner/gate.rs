@@ -273,17 +273,12 @@ impl Gate {
             .min()
     }
 
-    /// How much waits or is out, by lane.
-    pub fn busy(&self, lane: Lane) -> usize {
-        let waiting = |queue: &Queue| match lane {
-            Lane::Revocation => queue.revocation.len(),
-            Lane::Normal => queue.normal.len,
-        };
-        let out = match lane {
-            Lane::Revocation => self.out - self.out_normal,
-            Lane::Normal => self.out_normal,
-        };
-        out + self.queues.values().map(waiting).sum::<usize>()
+    /// Whether a revocation is out, or could leave as soon as there is room. What waits for a system that is away asks
+    /// for nothing now.
+    pub fn is_revoking(&self) -> bool {
+        let could_leave =
+            |queue: &Queue| queue.held_until.is_none() && !queue.revocation.is_empty();
+        self.out > self.out_normal || self.queues.values().any(could_leave)
     }
 
     pub fn out(&self) -> usize {
@@ -527,6 +522,24 @@ mod tests {
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].0, "here");
         assert_eq!(gate.wake_at(), Some(later));
+    }
+
+    /// Else a system that is away for a day would slow all joiners down for a day.
+    #[test]
+    fn a_revocation_that_waits_for_a_system_that_is_away_holds_nobody_back() {
+        let leaver = definition("leaver", "revocation", 10);
+        let later = now() + chrono::TimeDelta::seconds(5);
+        let held = Held(BTreeMap::from([("away".to_owned(), later)]));
+        let mut gate = Gate::default();
+        gate.push(&system("away", 8, 2), queued(&leaver, 1));
+        gate.push(&system("here", 8, 2), queued(&leaver, 2));
+        assert!(gate.is_revoking());
+        assert_eq!(gate.take(&held, now()).len(), 1);
+        assert!(gate.is_revoking(), "one is out");
+        gate.returned("here", Lane::Revocation);
+        assert!(!gate.is_revoking());
+        gate.take(&Held::default(), now());
+        assert!(gate.is_revoking(), "it is back");
     }
 
     #[test]

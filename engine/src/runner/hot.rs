@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::core::case::Case;
+use crate::core::definition::Lane;
 use crate::core::id::{CaseId, ShardId};
 
 /// How many cases stay in memory, and how many instances of steps they may have in all. The database has them, so
@@ -94,13 +95,16 @@ impl Hot {
         self.cases.len() > CASES_MAX || self.instances > INSTANCES_MAX
     }
 
-    /// A quarter leaves, so that this is done seldom. Which ones does not matter much, as long as they are not newer
-    /// than the database (`busy`): those at work come back.
+    /// A quarter leaves, so that this is done seldom: any that are not newer than the database (`busy`). Those at work
+    /// come back, and to read them again takes time that a revocation does not have, so these leave last.
     pub fn make_room(&mut self, busy: impl Fn(CaseId) -> bool) {
-        let mut leaving: Vec<CaseId> = self.cases.keys().copied().filter(|id| !busy(*id)).collect();
+        let idle = self.cases.iter().filter(|(id, _)| !busy(**id));
+        let mut leaving: Vec<(bool, CaseId)> = idle
+            .map(|(id, entry)| (entry.case.definition.lane == Lane::Revocation, *id))
+            .collect();
         // In an order that is the same in every run with the same cases.
         leaving.sort_unstable();
-        for id in leaving {
+        for (_, id) in leaving {
             if self.cases.len() <= CASES_MAX / 4 * 3 && self.instances <= INSTANCES_MAX / 4 * 3 {
                 break;
             }

@@ -508,7 +508,7 @@ impl Lane {
 
     /// Whether a revocation is being worked on.
     fn is_revoking(&self) -> bool {
-        self.gate.busy(Priority::Revocation) > 0
+        self.gate.is_revoking()
             || self
                 .streams
                 .iter()

@@ -25,7 +25,8 @@ SELECT *
  ORDER BY message.shard_id, message.id
 ON CONFLICT DO NOTHING";
 
-/// The limit inside keeps a full inbox from being sorted as a whole.
+/// The limit inside keeps a full inbox from being sorted as a whole: of one shard come at most twice its even part, and
+/// a few more. So the order holds within a shard, and between shards about.
 const INBOX: &str = "
 SELECT message.*
   FROM unnest($1::integer[]) AS wanted (shard_id)
@@ -34,7 +35,7 @@ SELECT message.*
       FROM inbox
      WHERE inbox.shard_id = wanted.shard_id
      ORDER BY inbox.lane_rank, inbox.received_at, inbox.id
-     LIMIT $2
+     LIMIT 8 + 2 * $2 / greatest(cardinality($1), 1)
  ) AS message
  ORDER BY message.lane_rank, message.received_at, message.id
  LIMIT $2";
