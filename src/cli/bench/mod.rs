@@ -85,14 +85,24 @@ pub struct Storm {
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = "\
 Examples:
-  tenure bench pinned --store postgres --url postgres://localhost/postgres --minutes 15 --json")]
+  tenure bench pinned --store postgres --url postgres://localhost/postgres --minutes 15 --json
+
+Cases come in rounds of ten thousand steps, as fast as they go, with a rest after each, so that the database grows by
+--pace steps a second on average: at full speed a long run would need a disk of its own. A speed is that of the
+rounds without the rests.")]
 pub struct Pinned {
     /// A PostgreSQL server where a scratch database can be made
     #[arg(long, value_name = "URL", env = "TENURE_BENCH_URL")]
     url: Option<String>,
-    /// How long the reader stays, and how long the engine runs without it before
+    /// How many minutes the reader stays
     #[arg(long, value_name = "M", default_value_t = 1.0, value_parser = minutes)]
     minutes: f64,
+    /// How many minutes the engine runs without it before
+    #[arg(long, value_name = "M", default_value_t = 1.0, value_parser = minutes)]
+    before: f64,
+    /// How many steps a second are done on average
+    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pace: u32,
 }
 
 fn minutes(text: &str) -> Result<f64, String> {

@@ -24,7 +24,7 @@ const STEPS: u32 = 10;
 struct Report {
     store: &'static str,
     minutes: f64,
-    /// Without the reader, for as long as with it.
+    /// Without the reader, before it came.
     free_steps_per_s: f64,
     pinned_steps_per_s: f64,
     /// The second over the first.
@@ -64,24 +64,26 @@ async fn measure(
     let definitions = definitions(&[&steps("steps", "noop", STEPS)])?;
     let fleet = Fleet::start(scratch, 1, Arc::new(Noop), &definitions).await?;
     let mut beside = scratch.beside().await?;
-    let span = Duration::from_secs_f64(options.minutes * 60.0);
+    let minutes = |minutes: f64| Duration::from_secs_f64(minutes * 60.0);
+    let (before, span) = (minutes(options.before), minutes(options.minutes));
+    let pace = Duration::from_secs(u64::from(CASES * STEPS)) / options.pace;
     let bar = Bar::new("bench pinned", 3, context.output.json);
 
     bar.say("without a reader");
-    let free = rounds(&fleet, span).await?;
+    let free = rounds(&fleet, before, pace).await?;
     let before = table_sizes(&mut beside).await?;
     bar.set(1, 3);
 
     bar.say("with a reader that stays");
     let mut reader = scratch.beside().await?;
     pin(&mut reader).await?;
-    let pinned = rounds(&fleet, span).await?;
+    let pinned = rounds(&fleet, span, pace).await?;
     let during = table_sizes(&mut beside).await?;
     close(reader).await?;
     bar.set(2, 3);
 
     bar.say("after it");
-    rounds(&fleet, span / 4).await?;
+    rounds(&fleet, span / 4, pace).await?;
     let after = table_sizes(&mut beside).await?;
     fleet.drain().await?;
     bar.end();
@@ -100,12 +102,14 @@ async fn measure(
     })
 }
 
-/// How long each round took.
-async fn rounds(fleet: &Fleet, span: Duration) -> anyhow::Result<Vec<Duration>> {
+/// How long each round took; one begins every `pace` at most.
+async fn rounds(fleet: &Fleet, span: Duration, pace: Duration) -> anyhow::Result<Vec<Duration>> {
     let started = Instant::now();
     let mut took = Vec::new();
     while took.is_empty() || started.elapsed() < span {
+        let next = Instant::now() + pace;
         took.push(fleet.cases("steps", CASES, &Value::Null).await?);
+        tokio::time::sleep_until(next).await;
     }
     Ok(took)
 }
