@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use engine::core::Timestamp;
 use engine::core::case::CaseState;
+use engine::core::schedule::{self, Run};
 use engine::runner::NodeStatus;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, MeterProvider as _};
@@ -115,6 +116,8 @@ struct Inner {
     steps: Counter<u64>,
     lag_seconds: Histogram<f64>,
     timer_lateness_seconds: Histogram<f64>,
+    schedule_runs: Counter<u64>,
+    schedule_lateness_seconds: Histogram<f64>,
     commit_seconds: Histogram<f64>,
     commit_transitions: Histogram<u64>,
     commit_failures: Counter<u64>,
@@ -199,6 +202,15 @@ impl Metrics {
             timer_lateness_seconds: seconds(
                 "tenure_timer_lateness",
                 "From the moment a timer was due to its durable transition",
+                &LATENESS_BOUNDS_S,
+            ),
+            schedule_runs: counter(
+                "tenure_schedule_runs",
+                "Runs of schedules, by why there was one and what became of it",
+            ),
+            schedule_lateness_seconds: seconds(
+                "tenure_schedule_lateness",
+                "From the moment a schedule was due to the durable start of its run",
                 &LATENESS_BOUNDS_S,
             ),
             lag_seconds: seconds(
@@ -307,6 +319,21 @@ impl Metrics {
 
     pub fn timer_fired(&self, late_s: f64) {
         self.inner.timer_lateness_seconds.record(late_s, &[]);
+    }
+
+    /// Something was decided about a run of a schedule.
+    pub fn schedule_run(&self, run: &Run) {
+        let labels = [
+            label("cause", run.cause.as_str()),
+            label("outcome", run.outcome.as_str()),
+        ];
+        self.inner.schedule_runs.add(1, &labels);
+        if (run.cause, run.outcome) == (schedule::Cause::Clock, schedule::Outcome::Started) {
+            let late = (run.decided_at - run.due_at).as_seconds_f64();
+            self.inner
+                .schedule_lateness_seconds
+                .record(late.max(0.0), &[]);
+        }
     }
 
     pub fn leases_lost(&self, count: u64) {

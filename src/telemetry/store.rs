@@ -1,7 +1,7 @@
 //! Counts what was committed: cases made and closed, access lag, and the commits themselves. Counted only once
 //! the database has it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,12 +9,15 @@ use engine::core::Timestamp;
 use engine::core::admission::OpenCase;
 use engine::core::case::{CaseState, Verification};
 use engine::core::id::{CaseId, DefinitionHash, ShardId, Subject};
-use engine::store::ScheduleStore;
 use engine::store::{
     Acquire, Batch, Before, Bones, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten,
     Heartbeat, Hint, HistoryRow, InboxRow, Migration, NodeRow, Outcome, OutcomeKind, ParkedRow,
     Projection, ReplyRow, ShardLease, ShardRow, StepEnding, Store, StoreError, StoredCase,
     Termination, TimerRow, VersionRow, Work,
+};
+use engine::store::{
+    ScheduleBatch, ScheduleChangeRow, ScheduleRow, ScheduleRunRow, ScheduleStore, Started,
+    Whereabouts,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -27,6 +30,7 @@ use super::{Metrics, Spans};
 /// A store whose commits are counted. Give it to the node; everything else may use the store itself.
 pub struct ObservedStore {
     inner: Arc<dyn Store>,
+    schedules: ObservedSchedules,
     metrics: Metrics,
     spans: Option<Spans>,
 }
@@ -34,8 +38,13 @@ pub struct ObservedStore {
 impl ObservedStore {
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, metrics: Metrics, spans: Option<Spans>) -> Self {
+        let schedules = ObservedSchedules {
+            inner: Arc::clone(&inner),
+            metrics: metrics.clone(),
+        };
         Self {
             inner,
+            schedules,
             metrics,
             spans,
         }
@@ -143,7 +152,7 @@ impl Store for ObservedStore {
     }
 
     fn schedules(&self) -> &dyn ScheduleStore {
-        self.inner.schedules()
+        &self.schedules
     }
 
     fn writes_at_once(&self) -> usize {
@@ -318,5 +327,66 @@ impl Store for ObservedStore {
 
     async fn evidence(&self, shard: ShardId, case: CaseId) -> Result<Vec<EvidenceRow>, StoreError> {
         self.inner.evidence(shard, case).await
+    }
+}
+
+/// The schedules of such a store, whose runs are counted.
+struct ObservedSchedules {
+    inner: Arc<dyn Store>,
+    metrics: Metrics,
+}
+
+#[async_trait]
+impl ScheduleStore for ObservedSchedules {
+    async fn of_shards(&self, shards: Option<&[ShardId]>) -> Result<Vec<ScheduleRow>, StoreError> {
+        self.inner.schedules().of_shards(shards).await
+    }
+
+    async fn commit(&self, batch: &ScheduleBatch) -> Result<(), StoreError> {
+        self.inner.schedules().commit(batch).await?;
+        for row in &batch.runs {
+            self.metrics.schedule_run(&row.run);
+        }
+        Ok(())
+    }
+
+    async fn runs(
+        &self,
+        shard: ShardId,
+        schedule: &str,
+        from: Option<Timestamp>,
+        before: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<ScheduleRunRow>, StoreError> {
+        let schedules = self.inner.schedules();
+        schedules.runs(shard, schedule, from, before, limit).await
+    }
+
+    async fn last_runs(
+        &self,
+        schedules: &[(ShardId, String)],
+    ) -> Result<Vec<ScheduleRunRow>, StoreError> {
+        self.inner.schedules().last_runs(schedules).await
+    }
+
+    async fn changes(
+        &self,
+        shard: ShardId,
+        schedule: &str,
+        limit: u32,
+    ) -> Result<Vec<ScheduleChangeRow>, StoreError> {
+        let schedules = self.inner.schedules();
+        schedules.changes(shard, schedule, limit).await
+    }
+
+    async fn whereabouts(
+        &self,
+        started: &[Started],
+    ) -> Result<BTreeMap<CaseId, Whereabouts>, StoreError> {
+        self.inner.schedules().whereabouts(started).await
+    }
+
+    async fn forget_runs(&self, shards: &[ShardId], keep: u32) -> Result<(), StoreError> {
+        self.inner.schedules().forget_runs(shards, keep).await
     }
 }

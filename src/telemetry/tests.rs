@@ -16,6 +16,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use engine::core::Timestamp;
 use engine::core::case::CaseState;
+use engine::core::id::Actor;
+use engine::core::schedule::{Cause, Outcome, Run, RunKey};
 use engine::runner::{NodeStatus, QueueStatus, WaitStatus};
 use workflows::directory::LagKind;
 
@@ -37,13 +39,26 @@ pub(super) fn used() -> (Metrics, Scrape) {
     );
     metrics.step("account.disable", "done");
     metrics.timer_fired(0.2);
+    let at = Timestamp::from_timestamp_micros(1_800_000_000_000_000).unwrap();
+    metrics.schedule_run(&Run {
+        key: RunKey {
+            fire_at: at,
+            by_hand: false,
+        },
+        cause: Cause::Clock,
+        due_at: at,
+        decided_at: at + TimeDelta::milliseconds(3),
+        outcome: Outcome::Started,
+        case: None,
+        initiator: Actor::engine(),
+        reason: String::new(),
+    });
     metrics.lag("crm", LagKind::Removal, 12.0);
     metrics.committed(3, Duration::from_millis(2));
     metrics.commit_failed();
     metrics.leases_lost(1);
     metrics.removed("cases", 500);
     metrics.telemetry_dropped("spans", "queue_full", 2);
-    let at = Timestamp::from_timestamp_micros(1_800_000_000_000_000).unwrap();
     let queue = QueueStatus {
         name: "crm".to_owned(),
         waiting: 4,
@@ -167,9 +182,11 @@ fn every_label_has_few_values() {
     let states = CaseState::ALL.map(CaseState::as_str);
     let fixed: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("state", states.as_slice()),
+        ("cause", &["clock", "by_hand", "backfill"]),
         (
             "outcome",
             &[
+                "started",
                 "succeeded",
                 "accepted",
                 "needs_human",
