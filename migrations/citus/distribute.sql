@@ -20,6 +20,7 @@ SELECT create_distributed_table('case_open', 'shard_id', colocate_with => 'shard
 SELECT create_distributed_table('case_closed_count', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_step', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_pause', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('subject_generation', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_timer', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_history', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('evidence', 'shard_id', colocate_with => 'shard');

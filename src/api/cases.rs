@@ -27,7 +27,7 @@ const SHOWN_MAX: usize = 200;
 #[into_params(parameter_in = Query)]
 pub struct ListParameters {
     /// States, separated by commas: `queued`, `running`, `parked`, `undoing`, `ending`, `succeeded`, `unverified`,
-    /// `incomplete`, `undone`, `cancelled`, `preempted`, `superseded`.
+    /// `incomplete`, `undone`, `cancelled`, `preempted`, `superseded`, `merged`.
     #[serde(default)]
     state: Option<String>,
     #[serde(default)]

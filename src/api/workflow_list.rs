@@ -1,5 +1,7 @@
 //! `/v1/workflows`: the definitions in force.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use engine::core::definition::Definition;
@@ -22,6 +24,9 @@ pub struct Workflow {
     lane: &'static str,
     /// Workflows whose open cases it ends.
     preempts: Vec<String>,
+    /// What a new case does about open ones of the same person, by the name of the other workflow; `any` is every
+    /// other without a rule of its own.
+    conflicts: BTreeMap<String, &'static str>,
     steps: Vec<Step>,
     /// The YAML it was read from; only for one workflow.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,7 +60,8 @@ impl Workflow {
             definition: definition.hash.0.clone(),
             on: definition.on.clone(),
             lane: definition.lane.as_str(),
-            preempts: definition.preempts.iter().cloned().collect(),
+            preempts: definition.conflicts.preempts().map(str::to_owned).collect(),
+            conflicts: definition.conflicts.told(),
             steps: steps.collect(),
             source: with_source.then(|| definition.source.clone()),
         }

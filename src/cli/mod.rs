@@ -328,6 +328,7 @@ mod tests {
             "workflow show leaver",
             "workflow schema",
             "workflow actions",
+            "workflow conflicts --json",
             "workflow graph leaver",
             "schedule list",
             "schedule show s --runs 5",

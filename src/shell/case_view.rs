@@ -766,6 +766,8 @@ fn told(event: &Event) -> Option<String> {
         Event::Paused { by, reason } => format!("paused by {}: {reason}", by.0),
         Event::Resumed { by, reason } => format!("resumed by {}: {reason}", by.0),
         Event::StepRerun { by, reason, .. } => format!("runs again for {}: {reason}", by.0),
+        Event::MergedInto { case } => format!("merged into case {case}"),
+        Event::Absorbed { case } => format!("does the work of case {case} too"),
         Event::Closed { state } => format!("closed, {}", state.as_str()),
         Event::Migrated {
             from,

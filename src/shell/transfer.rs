@@ -16,14 +16,15 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use chrono::{DateTime, SecondsFormat, Utc};
+use engine::core::admission::FIRST_LIFE;
 use engine::core::case::{CaseState, Ending, Pause};
 use engine::core::definition::{Definition, Lane};
 use engine::core::id::{Actor, CaseId, DefinitionHash, ShardId, Subject};
 use engine::core::input::TimerTarget;
 use engine::core::migration::standing_timers;
 use engine::store::{
-    Acquire, Batch, EvidenceRow, HeadRow, HistoryRow, NoProjection, PauseRow, ShardLease, StateRow,
-    StepRow, Store, StoredCase, TimerRow, assemble,
+    Acquire, Batch, EvidenceRow, GenerationRow, HeadRow, HistoryRow, NoProjection, PauseRow,
+    ShardLease, StateRow, StepRow, Store, StoredCase, TimerRow, assemble,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -660,7 +661,17 @@ async fn write(
     let mut wanted = wanted.into_iter().peekable();
     while wanted.peek().is_some() {
         let mut batch = Batch::default();
+        let mut lives: BTreeMap<Subject, GenerationRow> = BTreeMap::new();
         for rows in wanted.by_ref().take(BATCH_CASES) {
+            let head = &rows.stored.head;
+            if head.generation > FIRST_LIFE {
+                let row = lives.entry(head.subject.clone()).or_insert(GenerationRow {
+                    shard: head.shard,
+                    subject: head.subject.clone(),
+                    generation: head.generation,
+                });
+                row.generation = row.generation.max(head.generation);
+            }
             if let Some(pause) = &rows.stored.state.paused {
                 batch.pauses.push(PauseRow {
                     shard: rows.stored.head.shard,
@@ -675,6 +686,7 @@ async fn write(
             batch.evidence.extend(rows.evidence);
             batch.timers_set.extend(rows.timers);
         }
+        batch.generations = lives.into_values().collect();
         let shards: BTreeSet<ShardId> = batch.heads.iter().map(|head| head.shard).collect();
         let mine = leases.iter().filter(|lease| shards.contains(&lease.shard));
         batch.leases = mine.copied().collect();

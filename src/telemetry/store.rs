@@ -11,9 +11,9 @@ use engine::core::case::{CaseState, Verification};
 use engine::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 use engine::store::{
     Acquire, Batch, Before, Bones, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten,
-    Heartbeat, Hint, HistoryRow, InboxRow, Migration, NodeRow, Outcome, OutcomeKind, ParkedRow,
-    Projection, ReplyRow, ShardLease, ShardRow, StepEnding, Store, StoreError, StoredCase,
-    Termination, TimerRow, VersionRow, Work,
+    GenerationRow, Heartbeat, Hint, HistoryRow, InboxRow, Migration, NodeRow, Outcome, OutcomeKind,
+    ParkedRow, Projection, ReplyRow, ShardLease, ShardRow, StepEnding, Store, StoreError,
+    StoredCase, Termination, TimerRow, VersionRow, Work,
 };
 use engine::store::{
     ScheduleBatch, ScheduleChangeRow, ScheduleRow, ScheduleRunRow, ScheduleStore, Started,
@@ -260,6 +260,10 @@ impl Store for ObservedStore {
 
     async fn restless(&self, shards: &[ShardId]) -> Result<Vec<(ShardId, CaseId)>, StoreError> {
         self.inner.restless(shards).await
+    }
+
+    async fn generations(&self, shards: &[ShardId]) -> Result<Vec<GenerationRow>, StoreError> {
+        self.inner.generations(shards).await
     }
 
     async fn existing(&self, cases: &[(ShardId, CaseId)]) -> Result<HashSet<CaseId>, StoreError> {

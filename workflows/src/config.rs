@@ -636,7 +636,7 @@ mod tests {
             .iter()
             .map(|definition| (definition.name.as_str(), definition.steps.len()))
             .collect();
-        assert_eq!(names, [("joiner", 5), ("leaver", 4), ("mover", 1)]);
+        assert_eq!(names, [("joiner", 7), ("leaver", 4), ("mover", 1)]);
         assert!(configuration.systems.get("badges").is_some());
         assert_eq!(configuration.sources.len(), 1);
     }

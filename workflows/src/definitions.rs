@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use engine::core::conflict::{OnConflict, contradictions};
 use engine::core::definition::Definition;
 
 use crate::actions;
@@ -51,13 +52,19 @@ pub fn load(files: &[(String, String)]) -> Result<Vec<Definition>, Problems> {
     }
     let known: Vec<String> = by_name.keys().cloned().collect();
     for definition in by_name.values() {
-        for other in &definition.preempts {
+        for (other, rule) in &definition.conflicts.rules {
             if !by_name.contains_key(other) {
+                let does = match rule {
+                    OnConflict::Preempt => "pre-empts",
+                    OnConflict::Queue => "waits for",
+                    OnConflict::Merge => "merges into",
+                    OnConflict::Reject => "rejects beside",
+                };
                 problems.push(Problem::new(
                     &definition.name,
                     None,
                     format!(
-                        "workflow `{}` pre-empts `{other}`, which does not exist",
+                        "workflow `{}` {does} `{other}`, which does not exist",
                         definition.name
                     ),
                     crate::policy::problem::suggest(
@@ -68,6 +75,15 @@ pub fn load(files: &[(String, String)]) -> Result<Vec<Definition>, Problems> {
                 ));
             }
         }
+    }
+    let all: Vec<&Definition> = by_name.values().collect();
+    for (first, second) in contradictions(&all) {
+        problems.push(Problem::new(
+            &first,
+            None,
+            format!("workflows `{first}` and `{second}` pre-empt each other: whichever starts last would win"),
+            "let one of them wait; `tenure workflow conflicts` shows every pair",
+        ));
     }
     problems.into_result(|| by_name.into_values().collect())
 }
@@ -89,4 +105,47 @@ pub fn parse(file: &str, text: &str) -> Result<Definition, Problems> {
         }));
         problems
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_built_in_workflows_agree_and_own_ones_that_would_end_each_other_are_told() {
+        let built_in = load(&[]).unwrap();
+        let then = |new: &str, open: &str| {
+            let pairs = engine::core::conflict::table(&built_in.iter().collect::<Vec<_>>());
+            let mut pairs = pairs.into_iter();
+            let pair = pairs.find(|pair| pair.new == new && pair.open == open);
+            pair.unwrap().then
+        };
+        for (new, open, expected) in [
+            ("leaver", "joiner", OnConflict::Preempt),
+            ("leaver", "mover", OnConflict::Preempt),
+            ("leaver", "leaver", OnConflict::Merge),
+            ("mover", "mover", OnConflict::Merge),
+            ("mover", "joiner", OnConflict::Queue),
+            ("mover", "leaver", OnConflict::Queue),
+            ("joiner", "leaver", OnConflict::Queue),
+            ("joiner", "mover", OnConflict::Queue),
+            ("joiner", "joiner", OnConflict::Queue),
+        ] {
+            assert_eq!(then(new, open), expected, "{new} while {open}");
+        }
+        let own = |name: &str, rule: &str| {
+            let text = format!("name: {name}\n{rule}\nsteps: [{{ id: a, uses: noop }}]\n");
+            (format!("workflows/{name}.yaml"), text)
+        };
+        let files = [
+            own("w", "conflicts: [{ with: v, then: preempt }]"),
+            own("v", "preempts: [w]"),
+        ];
+        let problems = load(&files).unwrap_err().to_string();
+        assert!(
+            problems.contains("workflows `v` and `w` pre-empt each other"),
+            "{problems}"
+        );
+    }
 }

@@ -92,10 +92,12 @@ pub enum CaseState {
     Preempted,
     /// Ended because it belongs to an earlier life of its subject.
     Superseded,
+    /// Never begun, because a case of the same workflow that waits does its work.
+    Merged,
 }
 
 impl CaseState {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Queued,
         Self::Running,
         Self::Parked,
@@ -108,6 +110,7 @@ impl CaseState {
         Self::Cancelled,
         Self::Preempted,
         Self::Superseded,
+        Self::Merged,
     ];
 
     #[must_use]
@@ -120,7 +123,8 @@ impl CaseState {
             | Self::Undone
             | Self::Cancelled
             | Self::Preempted
-            | Self::Superseded => true,
+            | Self::Superseded
+            | Self::Merged => true,
         }
     }
 
@@ -139,6 +143,7 @@ impl CaseState {
             Self::Cancelled => "cancelled",
             Self::Preempted => "preempted",
             Self::Superseded => "superseded",
+            Self::Merged => "merged",
         }
     }
 
@@ -484,6 +489,13 @@ impl StepRun {
 }
 
 impl Case {
+    /// Whether nothing of it will be begun any more, nor taken back.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        let undoes = self.ending == Some(Ending::Undoing);
+        self.state.is_closed() || (self.state == CaseState::Ending && !undoes)
+    }
+
     /// A case that waits to be started.
     #[must_use]
     pub fn new(new: NewCase) -> Self {

@@ -18,6 +18,10 @@
 //! | ending | illegal | closes with the last one | illegal | illegal | illegal | illegal | cancelled | read back | illegal |
 //! | closed | illegal | illegal | illegal | illegal | illegal | illegal | illegal | nothing | illegal |
 //!
+//! `supersede` is illegal too for a case that is not of an earlier life. `merge` closes a queued case as merged and is
+//! illegal in any other; `absorb` records it in the case that does its work: queued, or running with nothing begun, and
+//! taking effect when the other does. A case that is ending so as to undo takes preempt and supersede, and keeps what it did.
+//!
 //! An undo is illegal for a workflow that only goes forward: a leaver is never undone. A rerun is illegal while an
 //! attempt of what it would plan anew is in flight or of unknown outcome.
 //!
@@ -26,7 +30,7 @@
 //!
 //! | input | what happens |
 //! |---|---|
-//! | start, retry, rerun, undo | illegal |
+//! | start, retry, rerun, undo, absorb | illegal |
 //! | attempt finished | recorded; whatever would be attempted next waits, without a timer |
 //! | attempt in a queue | is taken out and waits |
 //! | facts | the step waits; they are read again at resume |
@@ -156,6 +160,12 @@ pub enum Illegal {
     InFlight(String),
     #[error("the case cannot be read ({0}); it can only be ended by force")]
     Broken(String),
+    #[error("the case has begun")]
+    Begun,
+    #[error("the case takes effect at another time")]
+    OtherTime,
+    #[error("the case belongs to life {case} of its subject, which is in life {subject} now")]
+    OfEarlierLife { case: u32, subject: u32 },
 }
 
 /// Moves `case` by one input.
@@ -175,21 +185,20 @@ pub fn decide(case: &mut Case, input: Input, now: Timestamp) -> Result<Decision,
             | Input::Supersede { .. }
             | Input::Pause { .. }
             | Input::Resume { .. }
+            | Input::Merge { .. }
+            | Input::Absorb { .. }
             | Input::Migrate(_),
         ) => Ok(CaseState::Queued),
-        (state @ CaseState::Queued, _) | (state, Input::Start) => Err(state),
+        (state @ CaseState::Queued, _) | (state, Input::Start | Input::Merge { .. }) => Err(state),
+        (state, Input::Absorb { .. }) if state != CaseState::Running => Err(state),
         (
             state @ (CaseState::Undoing | CaseState::Ending),
             Input::Cancel { .. } | Input::Rerun { .. } | Input::Undo { .. },
         ) => Err(state),
+        (state, Input::Preempt { .. } | Input::Supersede { .. }) if case.is_ending() => Err(state),
         (
             state @ CaseState::Ending,
-            Input::Retry { .. }
-            | Input::Skip { .. }
-            | Input::Preempt { .. }
-            | Input::Supersede { .. }
-            | Input::Pause { .. }
-            | Input::Migrate(_),
+            Input::Retry { .. } | Input::Skip { .. } | Input::Pause { .. } | Input::Migrate(_),
         ) => Err(state),
         (state, _) => Ok(state),
     };
@@ -198,7 +207,11 @@ pub fn decide(case: &mut Case, input: Input, now: Timestamp) -> Result<Decision,
     }
     let starts = matches!(
         input,
-        Input::Start | Input::Retry { .. } | Input::Rerun { .. } | Input::Undo { .. }
+        Input::Start
+            | Input::Retry { .. }
+            | Input::Rerun { .. }
+            | Input::Undo { .. }
+            | Input::Absorb { .. }
     );
     if starts && case.paused.is_some() {
         return Err(Illegal::Paused);
@@ -265,12 +278,23 @@ impl Machine<'_> {
                 self.end(Ending::Preempted, Actor::engine(), reason, Some(by));
             }
             Input::Supersede { generation } => {
+                if self.case.generation >= generation {
+                    return Err(Illegal::OfEarlierLife {
+                        case: self.case.generation,
+                        subject: generation,
+                    });
+                }
                 let reason = format!(
                     "the subject has begun life {generation}, and the case belongs to life {}",
                     self.case.generation
                 );
                 self.end(Ending::Superseded, Actor::engine(), reason, None);
             }
+            Input::Merge { into } => {
+                self.emit(Event::MergedInto { case: into });
+                self.close(CaseState::Merged);
+            }
+            Input::Absorb { case, effective_at } => return self.absorb(case, effective_at),
             Input::Pause { by, reason } => return self.pause(by, reason),
             Input::Resume { by, reason } => return self.resume(by, reason),
             Input::Rerun { step, by, reason } => return self.rerun(step, &by, &reason),

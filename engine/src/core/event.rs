@@ -152,6 +152,14 @@ pub enum Event {
         by: Actor,
         reason: String,
     },
+    /// The case of the same workflow that does what this one was to do.
+    MergedInto {
+        case: CaseId,
+    },
+    /// A case of the same workflow that will not be begun, because this one has not begun either.
+    Absorbed {
+        case: CaseId,
+    },
     /// The step is to be planned anew; what it did before stays in its instances.
     StepRerun {
         step: StepIndex,
@@ -214,6 +222,8 @@ impl Event {
             Self::Paused { .. } => "paused",
             Self::Resumed { .. } => "resumed",
             Self::StepRerun { .. } => "step_rerun",
+            Self::MergedInto { .. } => "merged_into",
+            Self::Absorbed { .. } => "absorbed",
         }
     }
 
@@ -247,7 +257,9 @@ impl Event {
             | Self::Migrated { .. }
             | Self::Paused { .. }
             | Self::Resumed { .. }
-            | Self::StepRerun { .. } => None,
+            | Self::StepRerun { .. }
+            | Self::MergedInto { .. }
+            | Self::Absorbed { .. } => None,
         }
     }
 }
@@ -483,6 +495,7 @@ impl Case {
             }
             Event::Resumed { .. } => self.paused = None,
             Event::StepRerun { step, .. } => self.forget_run(*step),
+            Event::MergedInto { .. } | Event::Absorbed { .. } => {}
         }
         self.settle();
     }

@@ -88,6 +88,13 @@ pub enum Input {
     Terminate { by: Actor, reason: String },
     /// The subject has begun a later life.
     Supersede { generation: u32 },
+    /// Another case of the same workflow, which waits, does what this one was to do.
+    Merge { into: CaseId },
+    /// A case of the same workflow is folded into this one.
+    Absorb {
+        case: CaseId,
+        effective_at: Option<Timestamp>,
+    },
 }
 
 /// What a case is to go on under.
@@ -102,6 +109,15 @@ pub struct Migrate {
 }
 
 impl Input {
+    /// Whether a person asks for work to be done: it is made again, or goes on.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        matches!(
+            self,
+            Self::Retry { .. } | Self::Rerun { .. } | Self::Resume { .. }
+        )
+    }
+
     /// A short name for evidence and messages.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -125,6 +141,8 @@ impl Input {
             Self::Undo { .. } => "undo",
             Self::Terminate { .. } => "terminate",
             Self::Supersede { .. } => "supersede",
+            Self::Merge { .. } => "merge",
+            Self::Absorb { .. } => "absorb",
         }
     }
 }

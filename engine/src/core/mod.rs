@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod case;
+pub mod conflict;
 pub mod decide;
 pub mod definition;
 pub mod duration;

@@ -8,7 +8,7 @@
     reason = "tests"
 )]
 
-use super::admission::{OpenCase, admit, next};
+use super::admission::{Admission, OpenCase, admit, is_free, newest_life, next};
 use super::case::*;
 use super::decide::{Effect, Illegal, decide};
 use super::definition::Lane;
@@ -330,6 +330,7 @@ fn a_paused_case_in_the_queue_lets_others_go_first() {
         workflow: "t".into(),
         state,
         lane: Lane::Normal,
+        generation: 1,
         created_at: now(),
         paused,
     };
@@ -337,11 +338,10 @@ fn a_paused_case_in_the_queue_lets_others_go_first() {
     let other = open(2, CaseState::Queued, false);
     assert_eq!(next(&[held.clone(), other.clone()]), Some(other.id));
     assert_eq!(next(std::slice::from_ref(&held)), None);
-    let nothing = std::collections::BTreeSet::new();
-    assert!(admit(&nothing, std::slice::from_ref(&held)).start_now);
-    assert!(!admit(&nothing, &[held, other]).start_now);
+    assert!(is_free(std::slice::from_ref(&held)));
+    assert!(!is_free(&[held, other]));
     let running = open(3, CaseState::Running, true);
-    assert!(!admit(&nothing, &[running]).start_now);
+    assert!(!is_free(&[running]));
 
     let mut case = case_of(TWO);
     drive(&mut case, vec![pause()]);
@@ -466,4 +466,169 @@ fn a_case_that_undoes_makes_way_and_keeps_what_is_still_there() {
         .map(|instance| instance.state.as_str())
         .collect();
     assert_eq!(states, ["done", "undone", "done"]);
+}
+
+#[test]
+fn a_new_case_meets_open_ones_by_the_rules_of_its_workflow() {
+    let text = "name: t\nconflicts:\n  - {with: t, then: merge}\n  - {with: low, then: preempt}\n  - {with: audit, then: reject}\nsteps:\n  - {id: a, uses: x, after: 1h}\n  - {id: b, uses: y}\n";
+    let definition = case_of(text).definition;
+    let open = |number: u128, workflow: &str, state| OpenCase {
+        id: CaseId(uuid::Uuid::from_u128(number)),
+        workflow: workflow.into(),
+        state,
+        lane: Lane::Normal,
+        generation: 1,
+        created_at: now() + chrono::TimeDelta::seconds(i64::try_from(number).unwrap()),
+        paused: false,
+    };
+    let (running, first, last) = (
+        open(3, "t", CaseState::Running),
+        open(1, "t", CaseState::Queued),
+        open(2, "t", CaseState::Queued),
+    );
+    let low = open(4, "low", CaseState::Running);
+    let ids = |cases: &[&OpenCase]| cases.iter().map(|case| case.id).collect::<Vec<_>>();
+    let all = [running.clone(), first.clone(), last.clone(), low.clone()];
+    let entered = |supersede: &[&OpenCase], preempt: &[&OpenCase], merge: &[&OpenCase]| {
+        let (supersede, preempt, merge) = (ids(supersede), ids(preempt), ids(merge));
+        Admission::Enter {
+            supersede,
+            preempt,
+            merge,
+        }
+    };
+    assert_eq!(
+        admit(&definition, 1, 1, &all),
+        entered(&[], &[&low], &[&last, &first, &running])
+    );
+    let audit = open(5, "audit", CaseState::Parked);
+    let beside = [low.clone(), audit.clone()];
+    let refused = Admission::Reject {
+        id: audit.id,
+        workflow: "audit".into(),
+    };
+    assert_eq!(admit(&definition, 1, 1, &beside), refused);
+    // As long as it is open, also while it is ending.
+    let ending = open(5, "audit", CaseState::Ending);
+    assert_eq!(admit(&definition, 1, 1, &[ending]), refused);
+    // No rule is asked about another life.
+    assert_eq!(newest_life(0, &[]), 1);
+    assert_eq!(newest_life(0, &beside), 1);
+    assert_eq!(newest_life(3, &beside), 3);
+    assert_eq!(
+        admit(
+            &definition,
+            2,
+            1,
+            &[audit.clone(), low.clone(), last.clone()]
+        ),
+        entered(&[&audit, &low, &last], &[], &[])
+    );
+    assert_eq!(admit(&definition, 1, 2, &beside), Admission::Late);
+    let uncounted = OpenCase {
+        generation: 0,
+        ..low.clone()
+    };
+    assert_eq!(
+        admit(&definition, 1, 1, &[uncounted]),
+        entered(&[], &[&low], &[])
+    );
+}
+
+#[test]
+fn a_case_that_has_not_begun_takes_another_in_and_one_that_has_does_not() {
+    let absorb_at = |effective_at| Input::Absorb {
+        case: CaseId(uuid::Uuid::from_u128(9)),
+        effective_at,
+    };
+    let absorb = || absorb_at(None);
+    let mut waits =
+        case_of("name: t\nsteps:\n  - {id: a, uses: x, after: 1h}\n  - {id: b, uses: y}\n");
+    assert_eq!(drive(&mut waits, vec![absorb()]), ["absorbed"]);
+    drive(&mut waits, vec![Input::Start]);
+    assert_eq!(drive(&mut waits, vec![absorb()]), ["absorbed"]);
+    // What takes effect later, or what this one would put off, is not its work.
+    let second = chrono::TimeDelta::seconds(1);
+    let (past, later) = (now() - second, now() + second);
+    assert_eq!(drive(&mut waits, vec![absorb_at(Some(past))]), ["absorbed"]);
+    let other_time = Err(Illegal::OtherTime);
+    assert_eq!(
+        decide(&mut waits, absorb_at(Some(later)), now()),
+        other_time
+    );
+    waits.effective_at = Some(later);
+    assert_eq!(decide(&mut waits, absorb(), now()), other_time);
+    assert_eq!(
+        drive(&mut waits, vec![absorb_at(Some(later))]),
+        ["absorbed"]
+    );
+    // Somebody holds it, and not the other.
+    drive(&mut waits, vec![pause()]);
+    assert_eq!(
+        decide(&mut waits, absorb_at(Some(later)), now()),
+        Err(Illegal::Paused)
+    );
+    let mut begun = case_of(TWO);
+    drive(&mut begun, vec![Input::Start]);
+    assert_eq!(decide(&mut begun, absorb(), now()), Err(Illegal::Begun));
+    let into = CaseId(uuid::Uuid::from_u128(9));
+    assert!(decide(&mut begun, Input::Merge { into }, now()).is_err());
+    let mut merged = case_of(TWO);
+    assert_eq!(
+        drive(&mut merged, vec![Input::Merge { into }]),
+        ["merged_into", "closed"]
+    );
+    assert_eq!(merged.state, CaseState::Merged);
+}
+
+#[test]
+fn only_a_case_of_an_earlier_life_is_superseded() {
+    let mut case = case_of(LEAVER);
+    drive(
+        &mut case,
+        vec![Input::Start, finished(0, 0, 1, succeeded())],
+    );
+    let same = decide(&mut case, Input::Supersede { generation: 0 }, now());
+    assert_eq!(
+        same,
+        Err(Illegal::OfEarlierLife {
+            case: 0,
+            subject: 0
+        })
+    );
+    let decision = decide(&mut case, Input::Supersede { generation: 1 }, now()).unwrap();
+    assert_eq!(case.state, CaseState::Superseded);
+    assert_eq!(decision.timers_set, [], "its delayed step never fires");
+}
+
+/// Found by simulation: a leaver waited for the whole undo of a joiner, and for a person when that undo parked.
+#[test]
+fn a_case_that_is_about_to_undo_makes_way_too() {
+    let text = "name: t\non_failure: undo\nsteps:\n  - {id: a, uses: x, undo: {uses: y}}\n  - {id: b, uses: x, needs: [a]}\n  - {id: c, uses: x, needs: [a]}\n";
+    for input in [
+        Input::Preempt {
+            by: CaseId(uuid::Uuid::from_u128(9)),
+        },
+        Input::Supersede { generation: 1 },
+    ] {
+        let mut case = case_of(text);
+        drive(
+            &mut case,
+            vec![
+                Input::Start,
+                finished(0, 0, 1, succeeded()),
+                finished(1, 0, 1, failed(FailureClass::Permanent)),
+            ],
+        );
+        assert_eq!(
+            (case.state, case.ending),
+            (CaseState::Ending, Some(Ending::Undoing))
+        );
+        drive(&mut case, vec![input.clone()]);
+        assert_eq!(case.state, CaseState::Ending, "an attempt is out");
+        assert!(decide(&mut case, input, now()).is_err(), "once is enough");
+        drive(&mut case, vec![finished(2, 0, 1, succeeded())]);
+        assert!(case.state.is_closed());
+        assert_eq!(case.steps[0].instances[0].state, InstanceState::Done);
+    }
 }

@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::Timestamp;
 use super::case::{CaseState, Ending, InstanceState, Mode, StepState};
 use super::decide::{Effect, Illegal, Machine};
 use super::definition::OnFailure;
 use super::event::Event;
-use super::id::{Actor, Place, StepIndex};
+use super::id::{Actor, CaseId, Place, StepIndex};
 
 impl Machine<'_> {
     pub(super) fn retry(
@@ -260,6 +261,28 @@ impl Machine<'_> {
             self.emit(Event::StepSkipped { step, reason, by });
         }
         self.close(CaseState::Cancelled);
+        Ok(())
+    }
+
+    /// Notes that another case of the same workflow need not run. What it was to do is planned from what is known
+    /// then, so nothing of it may have begun here; and it must be done neither before it takes effect nor later.
+    pub(super) fn absorb(
+        &mut self,
+        case: CaseId,
+        effective_at: Option<Timestamp>,
+    ) -> Result<(), Illegal> {
+        let awaited = |at: Option<Timestamp>| at.filter(|at| *at > self.now);
+        if awaited(effective_at) != awaited(self.case.effective_at) {
+            return Err(Illegal::OtherTime);
+        }
+        let begun = self.case.steps.iter().any(|run| {
+            !run.instances.is_empty()
+                || !matches!(run.state, StepState::Pending | StepState::Delayed { .. })
+        });
+        if begun {
+            return Err(Illegal::Begun);
+        }
+        self.emit(Event::Absorbed { case });
         Ok(())
     }
 

@@ -561,6 +561,13 @@ pub(super) fn random_input(
             reason: "enough".into(),
         },
         27 if detail.is_multiple_of(32) => Input::Supersede { generation: 1 },
+        28 if detail.is_multiple_of(4) => Input::Absorb {
+            case: CaseId(Uuid::from_u128(9)),
+            effective_at: None,
+        },
+        28 => Input::Merge {
+            into: CaseId(Uuid::from_u128(9)),
+        },
         _ => {
             let target = match detail % 3 {
                 0 => TimerTarget::Case,

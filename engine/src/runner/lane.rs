@@ -21,6 +21,7 @@ use super::gate::{Gate, Queued, Work};
 use super::hold::Hold;
 use super::host::Host;
 use super::hot::Hot;
+use super::lives::Lives;
 use super::message::{Command, Message, StartCase};
 use super::node::NodeStatus;
 use super::port::{Actions, Attempt, Clock, Resource};
@@ -29,7 +30,7 @@ use super::shards::{News, Order, Shards};
 use super::streams::{Arrival, Follow, Gathered, Left, Streams, Writing};
 use super::unread::{Fetched, Loaded, termination};
 use crate::core::Timestamp;
-use crate::core::admission::{self, OpenCase};
+use crate::core::admission::{self, Admission, OpenCase};
 use crate::core::case::{Case, CaseState, Failure, FailureClass, InstanceState, Mode, NewCase};
 use crate::core::decide::{Effect, Illegal, decide};
 use crate::core::definition::{Definition, Lane as Priority};
@@ -38,7 +39,8 @@ use crate::core::input::{AttemptResult, Input, Migrate, TimerTarget};
 use crate::core::proof::Proof;
 use crate::evidence::Cause;
 use crate::store::{
-    Batch, InboxRow, Projection, ReplyRow, ShardLease, Store, StoreError, TimerRow, assemble,
+    Batch, GenerationRow, InboxRow, Projection, ReplyRow, ShardLease, Store, StoreError, TimerRow,
+    assemble,
 };
 
 /// How far ahead timers are held in memory.
@@ -75,6 +77,16 @@ const REPLY_KEPT_MS: i64 = 3_600_000;
 const RESTLESS_ROUND: usize = 64;
 /// How long a shard that is given up waits for what is in flight there.
 const GIVE_UP_MAX: Duration = Duration::from_secs(10);
+
+/// A new case, for what its admission does.
+struct Meets {
+    id: CaseId,
+    shard: ShardId,
+    generation: u32,
+    /// The life its subject was in.
+    newest: u32,
+    effective_at: Option<Timestamp>,
+}
 
 /// Writes a batch. What of it belongs to shards that another node has taken is left out, and those are named.
 async fn commit(parts: &Parts, mut batch: Batch) -> Result<BTreeSet<ShardId>, StoreError> {
@@ -143,6 +155,7 @@ pub(super) struct Lane {
     streams: Streams,
     timers: BinaryHeap<Reverse<TimerRow>>,
     horizon: Timestamp,
+    lives: Lives,
     /// Cases that are not to be read any more, because they are ended as they are.
     unread: BTreeSet<CaseId>,
     schedules: Schedules,
@@ -177,6 +190,7 @@ impl Lane {
             streams: Streams::new(parts.store.writes_at_once()),
             timers: BinaryHeap::new(),
             horizon: now,
+            lives: Lives::default(),
             unread: BTreeSet::new(),
             schedules: Schedules::new(shard_count),
             tidied_at: now,
@@ -363,6 +377,9 @@ impl Lane {
     async fn open_shards(&mut self) -> Result<(), StoreError> {
         let opened = self.shards.open(&self.life);
         if !opened.is_empty() {
+            for row in self.parts.store.generations(&opened).await? {
+                self.lives.take(row);
+            }
             let restless = self.parts.store.restless(&opened).await?;
             let leases: Vec<ShardLease> = opened
                 .iter()
@@ -407,6 +424,7 @@ impl Lane {
         self.unrecovered = self.restless.iter().map(|(_, id)| *id).collect();
         self.timers
             .retain(|Reverse(timer)| !gone.contains(&timer.shard));
+        self.lives.drop_shards(gone);
         self.schedules.lose(gone);
     }
 
@@ -538,8 +556,35 @@ impl Lane {
         self.decide(id, shard, input)
     }
 
-    /// Decides over one input, and over all that follows from it without anything leaving.
+    /// Decides over one input. A case of an earlier life that could not be read when that was over ends first of all.
     fn decide(
+        &mut self,
+        id: CaseId,
+        shard: ShardId,
+        input: Input,
+    ) -> Result<Result<(), Illegal>, StoreError> {
+        let Some(case) = self.hot.get(id) else {
+            return Ok(Err(Illegal::NoSuchPlace));
+        };
+        let (life, newest) = (case.generation, self.lives.of(&case.subject));
+        let supersedes = matches!(input, Input::Supersede { .. });
+        if life < newest && !case.is_ending() && !supersedes {
+            let end = Input::Supersede { generation: newest };
+            if let Err(illegal) = self.carry_out(id, shard, end)? {
+                return Ok(Err(illegal));
+            }
+            if input.is_asked() {
+                return Ok(Err(Illegal::OfEarlierLife {
+                    case: life,
+                    subject: newest,
+                }));
+            }
+        }
+        self.carry_out(id, shard, input)
+    }
+
+    /// Decides over one input, and over all that follows from it without anything leaving.
+    fn carry_out(
         &mut self,
         id: CaseId,
         shard: ShardId,
@@ -919,13 +964,29 @@ impl Lane {
         if self.hot.get(id).is_some() {
             return Ok(Ok(()));
         }
+        let siblings = open.entry(start.subject.clone()).or_default();
+        self.bring_up_to_date(siblings);
+        let newest = admission::newest_life(self.lives.of(&start.subject), siblings);
+        // Whoever knows nothing of lives means the one the subject is in.
+        let generation = if start.generation == 0 {
+            newest
+        } else {
+            start.generation
+        };
+        let admission = admission::admit(&definition, generation, newest, siblings);
+        if let Admission::Reject { id, workflow } = admission {
+            return Ok(Err(format!(
+                "case `{id}` of workflow `{workflow}` is open for this subject, and `{}` does not start beside it",
+                definition.name
+            )));
+        }
         let now = self.parts.clock.now();
         let case = Case::new(NewCase {
             id,
             shard,
             subject: start.subject.clone(),
             definition: Arc::clone(&definition),
-            generation: start.generation,
+            generation,
             input: Arc::new(start.input),
             salt: self.parts.host.random(),
             initiator: start.initiator,
@@ -933,29 +994,109 @@ impl Lane {
             received_at: row.received_at,
             created_at: now,
         });
-        let siblings = open.entry(start.subject).or_default();
-        let admission = admission::admit(&definition.preempts, siblings);
+        self.streams.of(shard).next.pending.created(&case);
+        self.hot.insert(case);
+        if generation > newest {
+            let row = GenerationRow {
+                shard,
+                subject: start.subject,
+                generation,
+            };
+            self.streams.of(shard).next.pending.generation(row.clone());
+            self.lives.take(row);
+        }
+        let meets = Meets {
+            id,
+            shard,
+            generation,
+            newest,
+            effective_at: start.effective_at,
+        };
+        self.meet(&meets, admission, siblings).await?;
         siblings.push(OpenCase {
             id,
             workflow: definition.name.clone(),
             state: CaseState::Queued,
             lane: definition.lane,
+            generation,
             created_at: now,
             paused: false,
         });
-        self.streams.of(shard).next.pending.created(&case);
-        self.hot.insert(case);
-        if admission.start_now
-            && let Err(illegal) = self.step(id, shard, Input::Start).await?
-        {
-            return Ok(Err(illegal.to_string()));
+        Ok(Ok(()))
+    }
+
+    /// What the admission of a case does to it and to the open ones of its subject.
+    async fn meet(
+        &mut self,
+        new: &Meets,
+        admission: Admission,
+        siblings: &mut Vec<OpenCase>,
+    ) -> Result<(), StoreError> {
+        let (id, shard) = (new.id, new.shard);
+        let Admission::Enter {
+            supersede,
+            preempt,
+            merge,
+        } = admission
+        else {
+            let generation = new.newest;
+            self.attend(id, shard, Input::Supersede { generation })
+                .await?;
+            return Ok(());
+        };
+        for other in supersede {
+            let generation = new.generation;
+            self.attend(other, shard, Input::Supersede { generation })
+                .await?;
         }
-        for other in admission.preempt {
-            if let Err(illegal) = self.step(other, shard, Input::Preempt { by: id }).await? {
-                tracing::debug!(case = %other, %illegal, "a case cannot be pre-empted now");
+        for other in preempt {
+            self.attend(other, shard, Input::Preempt { by: id }).await?;
+        }
+        for into in merge {
+            let absorb = Input::Absorb {
+                case: id,
+                effective_at: new.effective_at,
+            };
+            if self.attend(into, shard, absorb).await? {
+                self.attend(id, shard, Input::Merge { into }).await?;
+                return Ok(());
             }
         }
-        Ok(Ok(()))
+        self.bring_up_to_date(siblings);
+        if admission::is_free(siblings) {
+            self.streams.of(shard).ready.drop_starts(siblings);
+            self.attend(id, shard, Input::Start).await?;
+        }
+        Ok(())
+    }
+
+    /// What the database says of open cases, as of now: it does not have yet what is being gathered.
+    fn bring_up_to_date(&self, open: &mut Vec<OpenCase>) {
+        open.retain_mut(|case| {
+            let Some(hot) = self.hot.get(case.id) else {
+                return true;
+            };
+            case.state = hot.state;
+            case.paused = hot.paused.is_some();
+            !hot.state.is_closed()
+        });
+    }
+
+    /// One input that the start of another case brings about; false when it does not fit.
+    async fn attend(
+        &mut self,
+        id: CaseId,
+        shard: ShardId,
+        input: Input,
+    ) -> Result<bool, StoreError> {
+        let name = input.name();
+        match self.step(id, shard, input).await? {
+            Ok(()) => Ok(true),
+            Err(illegal) => {
+                tracing::debug!(case = %id, input = name, %illegal, "a case is left as it is");
+                Ok(false)
+            }
+        }
     }
 
     /// Starts the next case of every subject whose case closed.
@@ -977,7 +1118,8 @@ impl Lane {
         for (subject, case) in self.parts.store.open_cases(&subjects).await? {
             open.entry(subject).or_default().push(case);
         }
-        for (subject, cases) in open {
+        for (subject, mut cases) in open {
+            self.bring_up_to_date(&mut cases);
             if let (Some(next), Some(shard)) = (admission::next(&cases), shard_of.get(&subject)) {
                 let lane = cases
                     .iter()
@@ -1509,6 +1651,8 @@ fn cause(input: &Input) -> Cause {
         Input::Supersede { generation } => {
             cause.reason = Some(format!("superseded by life {generation} of the subject"));
         }
+        Input::Merge { into } => cause.reason = Some(format!("merged into case {into}")),
+        Input::Absorb { case, .. } => cause.reason = Some(format!("takes in case {case}")),
     }
     cause
 }

@@ -27,6 +27,7 @@ mod hot;
 mod housekeeping;
 mod identity;
 mod lane;
+mod lives;
 mod message;
 mod node;
 mod ownership;

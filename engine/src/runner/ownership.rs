@@ -472,12 +472,18 @@ impl Ownership {
 
     /// Gives everything back, as far as that is quick.
     async fn leave(&mut self) {
-        let leases: Vec<ShardLease> = std::mem::take(&mut self.held)
-            .into_iter()
-            .map(|(shard, epoch)| ShardLease { shard, epoch })
-            .collect();
+        self.held.clear();
         let (store, owner) = (&self.parts.store, &self.beat.owner);
         let left = async {
+            // With what a life before had and this one has not taken anew, and what was taken without an answer.
+            let rows = store.shards().await?.into_iter();
+            let leases: Vec<ShardLease> = rows
+                .filter(|row| row.owner.as_ref() == Some(owner))
+                .map(|row| ShardLease {
+                    shard: row.shard,
+                    epoch: row.epoch,
+                })
+                .collect();
             store.release(owner, &leases).await?;
             store.forget_node(owner).await
         };

@@ -1,6 +1,6 @@
 //! A batch while it is being gathered: many transitions, each row once.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -9,11 +9,11 @@ use crate::core::case::Case;
 use crate::core::decide::{Decision, Row};
 use crate::core::definition::Work;
 use crate::core::event::Event;
-use crate::core::id::{CaseId, ShardId};
+use crate::core::id::{CaseId, ShardId, Subject};
 use crate::evidence::{Cause, leaf};
 use crate::store::{
-    Batch, EvidenceRow, HistoryRow, Outcome, OutcomeKind, Projection, RebuiltRow, ReplyRow,
-    StepEnding, StoreError, TimerRow, head_row, pause_row, state_row, step_row,
+    Batch, EvidenceRow, GenerationRow, HistoryRow, Outcome, OutcomeKind, Projection, RebuiltRow,
+    ReplyRow, StepEnding, StoreError, TimerRow, head_row, pause_row, state_row, step_row,
 };
 
 /// The most transitions one batch gathers.
@@ -28,6 +28,7 @@ pub(super) struct Pending {
     timers_set: HashSet<TimerRow>,
     timers_cleared: HashSet<TimerRow>,
     batch: Batch,
+    lives: BTreeMap<Subject, GenerationRow>,
     rows: usize,
 }
 
@@ -47,6 +48,11 @@ impl Pending {
             && self.batch.inbox_done.is_empty()
             && self.timers_cleared.is_empty()
             && self.batch.replies.is_empty()
+    }
+
+    /// The subject is in this life now.
+    pub fn generation(&mut self, row: GenerationRow) {
+        self.lives.insert(row.subject.clone(), row);
     }
 
     /// Whether the batch changes this case.
@@ -75,6 +81,7 @@ impl Pending {
         self.order.retain(|case| !cases.contains(case));
         self.timers_set.retain(|row| !gone.contains(&row.shard));
         self.timers_cleared.retain(|row| !gone.contains(&row.shard));
+        self.lives.retain(|_, row| !gone.contains(&row.shard));
         self.batch.retain_shards(|shard| !gone.contains(&shard));
     }
 
@@ -245,6 +252,7 @@ impl Pending {
                 row
             }));
         }
+        self.batch.generations = self.lives.into_values().collect();
         self.batch.timers_set = sorted(self.timers_set);
         self.batch.timers_cleared = sorted(self.timers_cleared);
         (self.batch, self.order)

@@ -317,3 +317,15 @@ async fn nothing_is_begun_once_the_time_is_over() {
     assert!(lost(&result));
     assert!(bench.world.effects.lock().unwrap().is_empty());
 }
+
+/// Found by simulation: after a restart in which a node took fewer shards than it had, the others stayed its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_gives_back_what_it_holds_without_knowing() {
+    let bench = Bench::new(&[MIXED]).await;
+    let node = bench.node_named("a", 60_000).await;
+    bench.owned(&[("a", 2 * HALF)]).await;
+    let unknown = bench.steal(node.owner(), &[ShardId(0)]).await;
+    assert_eq!(unknown.len(), 1);
+    node.drain(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(bench.owners().await, [(String::new(), 2 * HALF)].into());
+}

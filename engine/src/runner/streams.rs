@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::gate::Queued;
 use super::pending::Pending;
 use super::port::Resource;
+use crate::core::admission::OpenCase;
 use crate::core::definition::Lane as Priority;
 use crate::core::id::{CaseId, Epoch, Place, ShardId, Subject};
 use crate::core::input::Input;
@@ -61,6 +62,17 @@ impl Ready {
     fn drop_shards(&mut self, gone: &BTreeSet<ShardId>) {
         for waiting in [&mut self.revocation, &mut self.normal] {
             waiting.retain(|arrival| !gone.contains(&arrival.shard));
+        }
+    }
+
+    /// Another case of their subject starts before these.
+    pub fn drop_starts(&mut self, cases: &[OpenCase]) {
+        let starts = |arrival: &Arrival| {
+            matches!(arrival.input, Input::Start)
+                && cases.iter().any(|case| case.id == arrival.case)
+        };
+        for waiting in [&mut self.revocation, &mut self.normal] {
+            waiting.retain(|arrival| !starts(arrival));
         }
     }
 }

@@ -166,11 +166,34 @@ impl Bench {
         self.start_with(workflow, subject, number, json!({})).await
     }
 
+    pub(super) async fn start_in_life(
+        &self,
+        workflow: &str,
+        subject: &str,
+        number: u128,
+        generation: u32,
+    ) -> CaseId {
+        let input = json!({});
+        self.start_as(workflow, subject, number, generation, input)
+            .await
+    }
+
     async fn start_with(
         &self,
         workflow: &str,
         subject: &str,
         number: u128,
+        input: Value,
+    ) -> CaseId {
+        self.start_as(workflow, subject, number, 0, input).await
+    }
+
+    async fn start_as(
+        &self,
+        workflow: &str,
+        subject: &str,
+        number: u128,
+        generation: u32,
         input: Value,
     ) -> CaseId {
         let case = CaseId(Uuid::from_u128(number));
@@ -180,7 +203,7 @@ impl Bench {
             case,
             workflow: workflow.into(),
             subject,
-            generation: 0,
+            generation,
             input,
             initiator: Actor("source:test".into()),
             effective_at: None,

@@ -178,7 +178,8 @@ fn covered(batch: &Batch) -> Result<(), StoreError> {
         .chain(batch.timers_set.iter().map(|row| row.shard))
         .chain(batch.inbox_done.iter().map(|(shard, _)| *shard))
         .chain(batch.replies.iter().map(|row| row.shard))
-        .chain(batch.pauses.iter().map(|row| row.shard));
+        .chain(batch.pauses.iter().map(|row| row.shard))
+        .chain(batch.generations.iter().map(|row| row.shard));
     for shard in shards {
         if leased.binary_search(&shard).is_err() {
             return Err(StoreError::Fenced { shard });

@@ -18,8 +18,9 @@ use crate::core::schedule::{self, Cause, ChangeRecord, Operation, Run, RunKey, S
 
 use super::schedules::{ScheduleChangeRow, ScheduleRow, ScheduleRunRow};
 use super::{
-    Bones, BoxError, CaseSummary, EvidenceRow, HeadRow, HistoryRow, InboxRow, NodeRow, ParkedRow,
-    ReplyRow, ShardLease, ShardRow, StateRow, StepRow, StoreError, TimerRow, VersionRow,
+    Bones, BoxError, CaseSummary, EvidenceRow, GenerationRow, HeadRow, HistoryRow, InboxRow,
+    NodeRow, ParkedRow, ReplyRow, ShardLease, ShardRow, StateRow, StepRow, StoreError, TimerRow,
+    VersionRow,
 };
 
 /// How a database's row gives up its columns: the two differ only in how they keep times and numbers.
@@ -417,10 +418,19 @@ impl<'r, R: Columns> Reader<'r, R> {
             // begun, so that others wait until somebody has ended it.
             state: self.state_name().unwrap_or(CaseState::Running),
             lane: self.lane()?,
+            generation: self.unsigned("generation").unwrap_or_default(),
             created_at: self.time("created_at")?,
             paused: self.read("paused", R::flag)?,
         };
         Ok((Subject(self.text("subject")?), open))
+    }
+
+    pub(super) fn generation(&self) -> Result<GenerationRow, StoreError> {
+        Ok(GenerationRow {
+            shard: self.shard()?,
+            subject: Subject(self.text("subject")?),
+            generation: self.unsigned("generation")?,
+        })
     }
 
     pub(super) fn parked(&self) -> Result<ParkedRow, StoreError> {

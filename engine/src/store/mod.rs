@@ -156,6 +156,12 @@ pub const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../../../migrations/postgres/0008_counts.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0008_counts.sql"),
     },
+    Migration {
+        version: 9,
+        name: "generation",
+        postgres: include_str!("../../../migrations/postgres/0009_generation.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0009_generation.sql"),
+    },
 ];
 
 /// Up to when what is over may be forgotten; `None` is never. What belongs to an open case always stays.
@@ -347,6 +353,16 @@ pub struct Batch {
     pub outcomes: Vec<Outcome>,
     /// At most one row a case.
     pub pauses: Vec<PauseRow>,
+    /// At most one row a subject.
+    pub generations: Vec<GenerationRow>,
+}
+
+/// The life that a subject is in. Written with the first case of a life; a row never goes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenerationRow {
+    pub shard: ShardId,
+    pub subject: Subject,
+    pub generation: u32,
 }
 
 /// What is known of a case without reading its steps, its input or its definition: enough to end it. A column
@@ -394,6 +410,8 @@ impl Batch {
         self.inbox_done.retain(|(shard, _)| kept(*shard));
         self.replies.retain(|row| kept(row.shard));
         self.outcomes.retain(|row| kept(row.shard));
+        self.pauses.retain(|row| kept(row.shard));
+        self.generations.retain(|row| kept(row.shard));
     }
 }
 
@@ -649,6 +667,9 @@ pub trait Store: Send + Sync {
 
     /// Cases that need their owner right after a take-over: attempts in flight, or queued.
     async fn restless(&self, shards: &[ShardId]) -> Result<Vec<(ShardId, CaseId)>, StoreError>;
+
+    /// The lives that subjects of these shards are in, where they are not in the first.
+    async fn generations(&self, shards: &[ShardId]) -> Result<Vec<GenerationRow>, StoreError>;
 
     /// Which of these cases exist, open or closed.
     async fn existing(&self, cases: &[(ShardId, CaseId)]) -> Result<HashSet<CaseId>, StoreError>;

@@ -302,12 +302,11 @@ async fn what_is_configured_can_be_read() {
         (&json!("badges"), &json!("ready"))
     );
     let workflows = admin.get("/v1/workflows").await.expect(200);
-    assert!(
-        workflows["items"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|workflow| workflow["name"] == "leaver")
+    let leaver = workflows["items"].as_array().unwrap().iter();
+    let leaver = leaver.clone().find(|workflow| workflow["name"] == "leaver");
+    assert_eq!(
+        leaver.unwrap()["conflicts"],
+        json!({"any": "queue", "joiner": "preempt", "leaver": "merge", "mover": "preempt"})
     );
     let question = admin.get("/v1/workflows/question").await.expect(200);
     assert_eq!(question["source"], QUESTION);

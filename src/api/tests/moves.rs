@@ -273,6 +273,21 @@ async fn a_case_is_the_same_in_another_database_and_goes_on_there() {
     assert_eq!(imported.written.len(), 2);
     assert_eq!(transfer::export(&other, &ids).await.unwrap(), text);
 
+    // Lives are carried along: what belongs to an earlier one must not fire there either.
+    let third = other_database().await;
+    let later = text.replace("\"generation\":1", "\"generation\":2");
+    transfer::import(&third, later.as_bytes(), true)
+        .await
+        .unwrap();
+    let shards = third.store.shards().await.unwrap();
+    let shards: Vec<_> = shards.iter().map(|row| row.shard).collect();
+    let lives = third.store.generations(&shards).await.unwrap();
+    let lives: Vec<_> = lives
+        .iter()
+        .map(|row| (row.subject.0.as_str(), row.generation))
+        .collect();
+    assert_eq!(lives, [("E1", 2)]);
+
     // Again is nothing; otherwise is refused, as are files that were changed.
     assert_eq!(import(text.clone(), false).await.unwrap().same.len(), 2);
     for (old, new, says) in [

@@ -48,8 +48,8 @@ impl Tone {
             "queued" | "waiting" | "delayed" | "asking" | "unverified" | "attested"
             | "incomplete" | "held" | "paused" => Self::Warn,
             "parked" | "stuck" | "failed" | "unknown" | "refuted" => Self::Bad,
-            "pending" | "skipped" | "cancelled" | "preempted" | "superseded" | "undone"
-            | "given_up" | "disabled" | "revoked" => Self::Dim,
+            "pending" | "skipped" | "cancelled" | "preempted" | "superseded" | "merged"
+            | "undone" | "given_up" | "disabled" | "revoked" => Self::Dim,
             _ => Self::Plain,
         }
     }

@@ -1,5 +1,6 @@
 //! `tenure workflow`: the definitions and their versions, their graph, and what they are made of.
 
+mod conflicts;
 mod diff;
 mod graph;
 mod picture;
@@ -25,6 +26,7 @@ Examples:
   tenure workflow list                                          and which versions open cases still run
   tenure workflow graph leaver
   tenure workflow graph leaver --svg > leaver.svg
+  tenure workflow conflicts                                     who waits for whom, and who ends whom
   tenure workflow show leaver > tenure/workflows/leaver.yaml    to change it
   tenure workflow show leaver --steps
   tenure workflow diff 3f0c9a1e leaver                          a stored version and the one in force
@@ -46,6 +48,8 @@ enum Sub {
     Schema,
     /// List the actions that steps can use
     Actions,
+    /// Show what a new case does about open ones of the same person: every workflow against every workflow
+    Conflicts,
     Graph(graph::Graph),
     Diff(diff::Diff),
 }
@@ -82,6 +86,7 @@ pub async fn run(context: &Context, command: WorkflowCommand) -> anyhow::Result<
             .output
             .raw(&serde_json::to_string_pretty(&schema())?)?,
         Sub::Actions => actions(context)?,
+        Sub::Conflicts => conflicts::run(context)?,
         Sub::Graph(command) => graph::run(context, command).await?,
         Sub::Diff(command) => return diff::run(context, command).await,
     }

@@ -1,5 +1,7 @@
 //! `tenure workflow show`: one version, as text or as a table.
 
+use std::collections::BTreeMap;
+
 use engine::core::definition::Definition;
 use serde::Serialize;
 
@@ -30,7 +32,7 @@ struct Shown {
     description: String,
     on: Vec<String>,
     lane: &'static str,
-    preempts: Vec<String>,
+    conflicts: BTreeMap<String, &'static str>,
     steps: Vec<StepLine>,
     source: String,
 }
@@ -81,7 +83,7 @@ fn shown(definition: &Definition) -> Shown {
         description: definition.description.clone(),
         on: definition.on.clone(),
         lane: definition.lane.as_str(),
-        preempts: definition.preempts.iter().cloned().collect(),
+        conflicts: definition.conflicts.told(),
         steps: steps.collect(),
         source: definition.source.clone(),
     }

@@ -149,9 +149,11 @@ fn draw(chance: &Chance, number: usize, of: usize, systems: &[String]) -> String
     if chance.percent(30) {
         text.push_str("lane: revocation\n");
     }
-    if chance.percent(40) {
+    if chance.percent(20) {
         let other = chance.below(of as u64);
         let _ = writeln!(text, "preempts: [w{other}, joiner]");
+    } else {
+        conflicts(chance, &mut text, number, of);
     }
     let deadline = chance.percent(50);
     if deadline {
@@ -170,6 +172,27 @@ fn draw(chance: &Chance, number: usize, of: usize, systems: &[String]) -> String
         );
     }
     text
+}
+
+/// Rules about some of the other workflows, and perhaps about all the rest.
+fn conflicts(chance: &Chance, text: &mut String, number: usize, of: usize) {
+    let drawn = (0..of).map(|other| format!("w{other}"));
+    let built_in = BUILT_IN.iter().map(|(name, _)| (*name).to_owned());
+    let mut rules = Vec::new();
+    for with in drawn.chain(built_in).chain(["any".to_owned()]) {
+        let own = with == format!("w{number}");
+        if !chance.percent(if own { 60 } else { 30 }) {
+            continue;
+        }
+        let verdicts: &[&str] = if own {
+            &["queue", "preempt", "merge", "merge", "merge", "reject"]
+        } else {
+            &["queue", "preempt", "preempt", "reject"]
+        };
+        let then = chance.pick(verdicts);
+        rules.push(format!("{{ with: {with}, then: {then} }}"));
+    }
+    let _ = writeln!(text, "conflicts: [{}]", rules.join(", "));
 }
 
 fn step(

@@ -12,9 +12,9 @@ use engine::core::case::CaseState;
 use engine::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 use engine::store::{
     Acquire, Batch, Before, Bones, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten,
-    Heartbeat, HistoryRow, InboxRow, Migration, NoProjection, NodeRow, ParkedRow, Projection,
-    ReplyRow, ShardLease, ShardRow, Store, StoreError, StoredCase, Termination, TimerRow,
-    VersionRow, Work,
+    GenerationRow, Heartbeat, HistoryRow, InboxRow, Migration, NoProjection, NodeRow, ParkedRow,
+    Projection, ReplyRow, ShardLease, ShardRow, Store, StoreError, StoredCase, Termination,
+    TimerRow, VersionRow, Work,
 };
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -309,6 +309,15 @@ impl Store for Line {
         let database = self.database();
         let work = async move { database.forget_replies(before).await };
         self.call(Kind::Changes, "forget_replies", work).await
+    }
+
+    async fn generations(&self, shards: &[ShardId]) -> Result<Vec<GenerationRow>, StoreError> {
+        let (database, mut shards) = (self.database(), shards.to_vec());
+        if self.world.plant == Some(Plant::ForgottenLives) {
+            shards.clear();
+        }
+        let work = async move { database.generations(&shards).await };
+        self.call(Kind::Looks, "generations", work).await
     }
 
     async fn bones(&self, shard: ShardId, case: CaseId) -> Result<Option<Bones>, StoreError> {

@@ -18,6 +18,7 @@ mod model;
 mod moment;
 mod people;
 mod plant;
+mod rules;
 mod systems;
 #[cfg(test)]
 mod tests;
@@ -98,7 +99,7 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
 struct Sum {
     worlds: u64,
     cases: u64,
-    transitions: u64,
+    inputs: BTreeMap<String, u64>,
     virtual_time: Duration,
     struck: BTreeMap<Fault, u64>,
     failed: Vec<Verdict>,
@@ -108,7 +109,9 @@ impl Sum {
     fn add(&mut self, verdict: Verdict) {
         self.worlds += 1;
         self.cases += verdict.cases;
-        self.transitions += verdict.transitions;
+        for (input, count) in &verdict.inputs {
+            *self.inputs.entry(input.clone()).or_default() += count;
+        }
         self.virtual_time += verdict.virtual_time;
         for (fault, count) in &verdict.struck {
             *self.struck.entry(*fault).or_default() += count;
@@ -124,6 +127,10 @@ impl Sum {
             let count = self.struck.get(fault).copied().unwrap_or(0);
             println!("{:<58} {count:>12}", fault.name());
         }
+        println!("{:<58} {:>12}", "input", "transitions");
+        for (input, count) in &self.inputs {
+            println!("{input:<58} {count:>12}");
+        }
         let seconds = took.as_secs_f64().max(0.001);
         println!(
             "{} worlds in {:.1} s ({:.0} a second), {} cases, {} transitions, {:.1} simulated hours",
@@ -131,7 +138,7 @@ impl Sum {
             seconds,
             self.worlds as f64 / seconds,
             self.cases,
-            self.transitions,
+            self.inputs.values().sum::<u64>(),
             self.virtual_time.as_secs_f64() / 3_600.0
         );
     }
@@ -182,7 +189,7 @@ fn main() -> ExitCode {
                             "seed {seed}: hash {:016x}, {} cases, {} transitions, {:.1} s simulated",
                             verdict.hash,
                             verdict.cases,
-                            verdict.transitions,
+                            verdict.transitions(),
                             verdict.virtual_time.as_secs_f64()
                         );
                     }

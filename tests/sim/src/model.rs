@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::database::{Tables, Watcher};
 use crate::life::Life;
+use crate::rules::{Round, Rules};
 
 pub struct Model {
     definitions: BTreeMap<DefinitionHash, Arc<Definition>>,
@@ -39,7 +40,9 @@ struct Inner {
     /// Messages whose sender was told that they are durable, and what became of them.
     acknowledged: BTreeSet<(ShardId, Uuid)>,
     answered: BTreeSet<(ShardId, Uuid)>,
-    transitions: u64,
+    rules: Rules,
+    /// How many transitions there were, by what brought them about.
+    inputs: BTreeMap<String, u64>,
     wrong: Option<String>,
 }
 
@@ -82,8 +85,8 @@ impl Model {
         self.inner().acknowledged.insert((shard, id));
     }
 
-    pub fn transitions(&self) -> u64 {
-        self.inner().transitions
+    pub fn inputs(&self) -> BTreeMap<String, u64> {
+        self.inner().inputs.clone()
     }
 
     pub fn cases<T>(&self, look: impl FnOnce(&BTreeMap<CaseId, Case>) -> T) -> T {
@@ -95,10 +98,7 @@ impl Model {
         let wrong = {
             let inner = self.inner();
             let key = (attempt.case, attempt.place, attempt.attempt);
-            let generation = inner
-                .starts
-                .get(&attempt.case)
-                .map(|start| start.generation);
+            let generation = inner.cases.get(&attempt.case).map(|case| case.generation);
             match inner.intents.get(&key) {
                 None => Some("left before its intent was durable".to_owned()),
                 Some(mode) if *mode != attempt.mode => Some(format!("was decided as {mode:?}")),
@@ -154,7 +154,8 @@ impl Model {
     pub fn check_starts(&self, good: &BTreeMap<CaseId, (ShardId, Uuid)>) -> Result<(), String> {
         let inner = self.inner();
         for (case, message) in good {
-            if inner.acknowledged.contains(message) && !inner.cases.contains_key(case) {
+            let made = inner.cases.contains_key(case) || inner.rules.was_refused(*case);
+            if inner.acknowledged.contains(message) && !made {
                 return Err(format!("case {case} was acknowledged and is lost"));
             }
         }
@@ -186,12 +187,13 @@ impl Inner {
         tables: &Tables,
     ) -> Result<(), String> {
         self.fenced(batch)?;
+        let mut round = self.rules.begin(&self.cases);
         for head in &batch.heads {
-            self.born(definitions, head)?;
+            self.born(definitions, head, &mut round)?;
         }
         let mut expected = BTreeMap::new();
         for row in &batch.history {
-            self.moved(definitions, row, &mut expected)?;
+            self.moved(definitions, row, &mut expected, &mut round)?;
         }
         same_outcomes(batch, expected)?;
         for row in &batch.evidence {
@@ -222,7 +224,9 @@ impl Inner {
             counted(case)?;
             self.alone(&case.subject)?;
         }
-        Ok(())
+        let known: Vec<_> = definitions.values().cloned().collect();
+        self.rules
+            .end(&round, batch, &self.cases, &self.starts, &known)
     }
 
     /// Every row was written under the epoch its shard has now.
@@ -255,6 +259,7 @@ impl Inner {
         &mut self,
         definitions: &BTreeMap<DefinitionHash, Arc<Definition>>,
         head: &HeadRow,
+        round: &mut Round,
     ) -> Result<(), String> {
         let id = head.case;
         if self.cases.contains_key(&id) {
@@ -265,7 +270,7 @@ impl Inner {
         };
         let as_asked = start.workflow == head.workflow
             && start.subject == head.subject
-            && start.generation == head.generation
+            && self.rules.life_of(start) == head.generation
             && start.input == head.input
             && start.initiator == head.initiator;
         if !as_asked {
@@ -274,22 +279,21 @@ impl Inner {
         let Some(definition) = definitions.get(&head.definition) else {
             return Err(format!("case {id} has an unknown definition"));
         };
-        self.cases.insert(
+        let case = Case::new(NewCase {
             id,
-            Case::new(NewCase {
-                id,
-                shard: head.shard,
-                subject: head.subject.clone(),
-                definition: Arc::clone(definition),
-                generation: head.generation,
-                input: Arc::new(head.input.clone()),
-                salt: head.salt,
-                initiator: head.initiator.clone(),
-                effective_at: head.effective_at,
-                received_at: head.received_at,
-                created_at: head.created_at,
-            }),
-        );
+            shard: head.shard,
+            subject: head.subject.clone(),
+            definition: Arc::clone(definition),
+            generation: head.generation,
+            input: Arc::new(head.input.clone()),
+            salt: head.salt,
+            initiator: head.initiator.clone(),
+            effective_at: head.effective_at,
+            received_at: head.received_at,
+            created_at: head.created_at,
+        });
+        self.rules.born(&case, &self.cases, round);
+        self.cases.insert(id, case);
         Ok(())
     }
 
@@ -299,6 +303,7 @@ impl Inner {
         definitions: &BTreeMap<DefinitionHash, Arc<Definition>>,
         row: &HistoryRow,
         expected: &mut BTreeMap<(CaseId, String), i64>,
+        round: &mut Round,
     ) -> Result<(), String> {
         let Some(case) = self.cases.get_mut(&row.case) else {
             return Err(format!(
@@ -320,6 +325,7 @@ impl Inner {
         for event in &events {
             intents(case, event, &mut self.intents);
             directed(case, event)?;
+            round.event(case, event, row.at)?;
             if let Event::Migrated { to, .. } = event {
                 let to = definitions.get(to);
                 let to = to.ok_or("a case moves to a version nobody knows")?;
@@ -331,7 +337,7 @@ impl Inner {
             }
         }
         case.version += 1;
-        self.transitions += 1;
+        *self.inputs.entry(row.input.clone()).or_default() += 1;
         Ok(())
     }
 
@@ -357,7 +363,9 @@ impl Inner {
 fn intents(case: &Case, event: &Event, intents: &mut BTreeMap<(CaseId, Place, u32), Mode>) {
     match event {
         Event::StepPlanned { step, instances } => {
-            for (number, planned) in (0..).zip(instances) {
+            // Behind those of the runs before.
+            let first = case.step_run(*step).map_or(0, |run| run.first);
+            for (number, planned) in (first..).zip(instances) {
                 if planned.ask.is_none() {
                     intents.insert((case.id, Place::new(*step, number), 1), Mode::Do);
                 }
@@ -377,10 +385,10 @@ fn intents(case: &Case, event: &Event, intents: &mut BTreeMap<(CaseId, Place, u3
 
 /// Forward workflows are never undone; attempts count up.
 fn directed(case: &Case, event: &Event) -> Result<(), String> {
-    let forward = case.definition.on_failure != OnFailure::Undo;
+    let forward = case.definition.on_failure == OnFailure::Forward;
     match event {
         Event::UndoStarted if forward => Err(format!(
-            "case {} of a workflow that never undoes undoes",
+            "case {} of a workflow that only goes forward undoes",
             case.id
         )),
         Event::Attempted { mode, .. } if forward && mode.is_undo() => {
@@ -511,7 +519,13 @@ fn same_timers(case: &Case, tables: &Tables) -> Result<(), String> {
         if let (Some(due), false) = (case.deadline_at, case.deadline_passed) {
             waits(TimerTarget::Case, due);
         }
-        for (step, run) in (0..).map(StepIndex).zip(&case.steps) {
+        // A held case starts nothing: none of its timers stands but the deadline's.
+        let steps = if case.paused.is_some() {
+            &[]
+        } else {
+            case.steps.as_slice()
+        };
+        for (step, run) in (0..).map(StepIndex).zip(steps) {
             // The timer of a case on its way to its end may have fired for nothing.
             let goes_on = matches!(case.state, CaseState::Running | CaseState::Parked);
             if let StepState::Delayed { due } = run.state
@@ -587,6 +601,9 @@ fn counted(case: &Case) -> Result<(), String> {
             case.unfinished,
             case.steps_done
         ));
+    }
+    if case.state == CaseState::Ending && in_flight == 0 {
+        return Err(format!("case {} is ending and waits for nothing", case.id));
     }
     if closed && (in_flight > 0 || (unfinished > 0 && case.state != CaseState::Incomplete)) {
         return Err(format!("case {} is closed with work left", case.id));

@@ -97,7 +97,8 @@ impl Outside {
                 case,
                 workflow: workflow.clone(),
                 subject: subject.clone(),
-                generation: *generation,
+                // Not everybody who starts cases counts lives.
+                generation: if chance.percent(10) { 0 } else { *generation },
                 input: plan.starts_input(&chance),
                 initiator: Actor("source:hr".to_owned()),
                 effective_at: chance.percent(80).then(|| now + effective),
@@ -213,6 +214,43 @@ fn wishes(case: &Case, plan: &Plan, chance: &Chance) -> Vec<Wish> {
             reason: "not wanted any more".to_owned(),
         });
     }
+    let reason = || "somebody wants it so".to_owned();
+    let paused = case.paused.is_some();
+    // Held cases are let go more often than held.
+    if chance.percent(if paused { 30 } else { 5 }) {
+        let by = by.clone();
+        want(if paused {
+            Command::Resume {
+                by,
+                reason: reason(),
+            }
+        } else {
+            Command::Pause {
+                by,
+                reason: reason(),
+            }
+        });
+    }
+    if chance.percent(4) {
+        want(Command::Undo {
+            by: by.clone(),
+            reason: reason(),
+        });
+    }
+    if chance.percent(2) {
+        want(Command::Terminate {
+            by: by.clone(),
+            reason: reason(),
+        });
+    }
+    if chance.percent(8) {
+        let step = chance.below(case.steps.len() as u64);
+        want(Command::Rerun {
+            step: StepIndex(u16::try_from(step).unwrap()),
+            by: by.clone(),
+            reason: reason(),
+        });
+    }
     if chance.percent(10) {
         let versions = &plan.versions;
         let other = versions
@@ -298,6 +336,13 @@ fn duties(case: &Case, tried: &mut BTreeSet<String>) -> Vec<Wish> {
     let by = somebody(9);
     let mut duties = Vec::new();
     let mut must = |command| duties.push((case.shard, case.id, command));
+    if case.paused.is_some() {
+        must(Command::Resume {
+            by,
+            reason: "it has been held for long enough".to_owned(),
+        });
+        return duties;
+    }
     if case.state == CaseState::Queued {
         return duties;
     }

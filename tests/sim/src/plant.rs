@@ -12,6 +12,8 @@ pub enum Plant {
     StartedTwice,
     /// The commit answers before it is written: as if effects left before their intent is durable.
     EarlyEffects,
+    /// The database knows of no subject that it has begun another life: as if the engine did not keep them.
+    ForgottenLives,
     /// An attempt whose outcome is unknown is made again without being read back.
     NoReadBack,
 }

@@ -11,7 +11,7 @@ fn a_seed_is_the_same_run_every_time() {
         let (first, second) = (run(seed, None, false), run(seed, None, false));
         assert_eq!(first.wrong, None, "seed {seed}");
         assert_eq!(first.hash, second.hash, "seed {seed}");
-        assert!(first.transitions > 0, "seed {seed}");
+        assert!(first.transitions() > 0, "seed {seed}");
     }
     assert_ne!(run(0, None, false).hash, run(1, None, false).hash);
 }

@@ -88,8 +88,15 @@ pub struct Verdict {
     pub tail: Vec<String>,
     pub struck: BTreeMap<Fault, u64>,
     pub cases: u64,
-    pub transitions: u64,
+    /// Transitions, by what brought them about.
+    pub inputs: BTreeMap<String, u64>,
     pub virtual_time: Duration,
+}
+
+impl Verdict {
+    pub fn transitions(&self) -> u64 {
+        self.inputs.values().sum()
+    }
 }
 
 /// Runs the world of a seed.
@@ -124,7 +131,7 @@ async fn live(seed: u64, plant: Option<Plant>, aloud: bool) -> Verdict {
         wrong,
         struck: world.faults.struck(),
         cases: world.model.cases(BTreeMap::len) as u64,
-        transitions: world.model.transitions(),
+        inputs: world.model.inputs(),
         virtual_time: world.time.elapsed(),
     }
 }

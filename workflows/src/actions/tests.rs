@@ -413,6 +413,97 @@ async fn somebody_who_comes_back_gets_their_accounts_back() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_who_comes_back_while_their_leaving_waits_keeps_nothing_of_before() {
+    let company = Company::new().await;
+    company.import("2026-01-01", &[ANN, BOB]).await;
+    let node = company.node().await;
+    company.closed(2).await;
+    company.ldap.set_down(true);
+    company.import("2026-02-01", &[BOB]).await;
+    node.nudge();
+    company
+        .until(&[
+            "joiner A1 succeeded",
+            "joiner B2 succeeded",
+            "leaver A1 running",
+        ])
+        .await;
+    company
+        .import("2026-03-01", &["A1,Ann Lee,Sales", BOB])
+        .await;
+    node.nudge();
+    company
+        .until(&[
+            "joiner A1 running",
+            "joiner A1 succeeded",
+            "joiner B2 succeeded",
+            "leaver A1 superseded",
+        ])
+        .await;
+    company.ldap.set_down(false);
+    company
+        .until(&[
+            "joiner A1 succeeded",
+            "joiner A1 succeeded",
+            "joiner B2 succeeded",
+            "leaver A1 superseded",
+        ])
+        .await;
+    check(
+        &company,
+        &["a1: on sellers staff", "b2: on sellers staff"],
+        &["a1: on", "b2: on"],
+    )
+    .await;
+    assert_eq!(status(&company, "A1").await, IdentityStatus::Active);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_waits_for_the_joiner_and_takes_in_those_that_come_meanwhile() {
+    let company = Company::new().await;
+    company.ldap.set_down(true);
+    company.import("2026-01-01", &[ANN, BOB]).await;
+    let node = company.node().await;
+    let both = ["joiner A1 running", "joiner B2 running"];
+    company.until(&both).await;
+    company
+        .import("2026-02-01", &["A1,Ann Lee,Sales", BOB])
+        .await;
+    node.nudge();
+    company
+        .until(&["joiner A1 running", "joiner B2 running", "mover A1 queued"])
+        .await;
+    // The queue outlives the node.
+    drop(node);
+    let node = company.node().await;
+    company.import("2026-03-01", &[ANN, BOB]).await;
+    node.nudge();
+    company
+        .until(&[
+            "joiner A1 running",
+            "joiner B2 running",
+            "mover A1 merged",
+            "mover A1 queued",
+        ])
+        .await;
+    company.ldap.set_down(false);
+    company
+        .until(&[
+            "joiner A1 succeeded",
+            "joiner B2 succeeded",
+            "mover A1 merged",
+            "mover A1 succeeded",
+        ])
+        .await;
+    check(
+        &company,
+        &["a1: on engineers staff", "b2: on sellers staff"],
+        &["a1: on git", "b2: on"],
+    )
+    .await;
+}
+
 // --- from each failing step -------------------------------------------------------------------------------
 
 /// A joiner whose `operation` on scim is refused for good takes everything back.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use engine::core::Timestamp;
+use engine::core::conflict::OnConflict;
 use engine::core::definition::Definition;
 use engine::core::id::{Actor, CaseId, ShardId, Subject};
 use engine::runner::{Definitions, Message, StartCase};
@@ -288,9 +289,14 @@ impl Person {
                     .push(event);
             }
         }
+        let ends = |new: &Definition, other: &Definition| {
+            let about = new.conflicts.about(&new.name, &other.name, other.lane);
+            new.name != other.name && about == OnConflict::Preempt
+        };
         let ended: BTreeSet<String> = by_workflow
             .values()
-            .flat_map(|(definition, _)| definition.preempts.iter().cloned())
+            .filter(|(other, _)| by_workflow.values().any(|(new, _)| ends(new, other)))
+            .map(|(other, _)| other.name.clone())
             .collect();
         by_workflow
             .into_values()

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::super::conflict::{Conflicts, OnConflict};
 use super::super::duration::Span;
 use super::super::expression::Expression;
 use super::super::id::{DefinitionHash, StepIndex};
@@ -19,6 +20,8 @@ use super::{
 const TIMEOUT_DEFAULT: Span = Span::from_s(60);
 /// Roots that every expression may read.
 const ROOTS: [&str; 3] = ["case", "input", "steps"];
+/// Stands for every other workflow in rules about conflicts.
+const ANY: &str = "any";
 /// The `uses` that are no actions.
 const BUILT_IN: [&str; 3] = ["approval", "task", "wait_for"];
 
@@ -96,6 +99,7 @@ impl Checker<'_> {
             }
         }
         let weight = self.weight(source.weight.as_ref());
+        let conflicts = self.conflicts(&source);
         let needs = self.needs(&source.steps);
         let ancestors = self.ancestors(&source.steps, &needs);
         let mut steps = Vec::with_capacity(source.steps.len());
@@ -126,12 +130,57 @@ impl Checker<'_> {
             weight,
             on_failure: source.on_failure,
             deadline: source.deadline,
-            preempts: source.preempts.into_iter().map(|name| name.value).collect(),
+            conflicts,
             steps,
             hash: hash(text),
             source: text.to_owned(),
             dependents,
         })
+    }
+
+    /// The rules, those of `preempts` with them.
+    fn conflicts(&mut self, source: &WorkflowSource) -> Conflicts {
+        let own = source.name.value.as_str();
+        let mut conflicts = Conflicts::default();
+        for name in &source.preempts {
+            conflicts
+                .rules
+                .insert(name.value.clone(), OnConflict::Preempt);
+        }
+        let mut any = None;
+        for rule in &source.conflicts {
+            let (with, then) = (rule.with.value.as_str(), rule.then);
+            if then == OnConflict::Merge && with != own {
+                let what = format!(
+                    "a start of `{own}` cannot be merged into a case of `{with}`: only a case of the same workflow does the same"
+                );
+                self.problem(
+                    &rule.with,
+                    what,
+                    format!("write `with: {own}`, or another verdict"),
+                );
+                continue;
+            }
+            let before = if with == ANY {
+                any.replace(then)
+            } else {
+                conflicts.rules.insert(with.to_owned(), then)
+            };
+            if let Some(before) = before {
+                let what = format!(
+                    "there are two rules about `{with}`: `{}` and `{}`",
+                    before.as_str(),
+                    then.as_str()
+                );
+                self.problem(
+                    &rule.with,
+                    what,
+                    "keep one of them; a name in `preempts` is a rule too",
+                );
+            }
+        }
+        conflicts.any = any.unwrap_or_default();
+        conflicts
     }
 
     fn problem<T>(&mut self, at: &At<T>, what: impl Into<String>, fix: impl Into<String>) {
@@ -161,7 +210,8 @@ impl Checker<'_> {
             && name
                 .value
                 .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c));
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c))
+            && name.value != ANY;
         if !good {
             let what = format!("`{}` is no workflow name", name.value);
             self.problem(name, what, "use 1 to 64 of `a-z`, `0-9`, `-`, `_`, `.`");

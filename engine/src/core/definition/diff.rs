@@ -143,7 +143,7 @@ fn whole(definition: &Definition) -> Value {
         "weight": definition.weight,
         "on_failure": definition.on_failure,
         "deadline": definition.deadline,
-        "preempts": definition.preempts,
+        "conflicts": definition.conflicts.told(),
     })
 }
 

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::conflict::Conflicts;
 use super::duration::Span;
 use super::expression::Expression;
 use super::id::{DefinitionHash, StepIndex};
@@ -44,8 +45,8 @@ pub struct Definition {
     pub weight: u32,
     pub on_failure: OnFailure,
     pub deadline: Option<Deadline>,
-    /// Workflows whose open cases for the same subject this one ends before it starts.
-    pub preempts: BTreeSet<String>,
+    /// What a new case does about open ones of the same subject.
+    pub conflicts: Conflicts,
     pub steps: Vec<Step>,
     /// The content hash of the source: this version's name.
     pub hash: DefinitionHash,

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::super::conflict::OnConflict;
 use super::super::duration::Span;
 use super::super::retry::RetryPolicy;
 use super::{Approval, Deadline, Lane, OnFailure, Task, WaitFor};
@@ -62,10 +63,24 @@ pub(super) struct WorkflowSource {
     pub on_failure: OnFailure,
     #[serde(default)]
     pub deadline: Option<Deadline>,
-    /// Workflows whose open cases for the same subject end before a case of this one starts.
+    /// Workflows whose open cases for the same subject end before a case of this one starts: short for rules with
+    /// `then: preempt`.
     #[serde(default)]
     pub preempts: Vec<At<String>>,
+    /// What a new case does about open ones of the same subject; without a rule it waits for them.
+    #[serde(default)]
+    pub conflicts: Vec<ConflictSource>,
     pub steps: Vec<StepSource>,
+}
+
+/// One rule about cases of another workflow.
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Conflict")]
+pub(super) struct ConflictSource {
+    /// The other workflow, or its own name, or `any`: every other workflow that has no rule.
+    pub with: At<String>,
+    pub then: OnConflict,
 }
 
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]

@@ -160,3 +160,25 @@ fn the_schema_is_the_one_checked_in() {
         "run `TENURE_BLESS=1 cargo test -p engine schema` and commit the file"
     );
 }
+
+#[test]
+fn contradictory_rules_about_conflicts_are_told_with_their_line() {
+    let rules = "name: w\npreempts: [a]\nconflicts:\n  - {with: a, then: queue}\n  - {with: b, then: merge}\n  - {with: any, then: queue}\n  - {with: any, then: reject}\n  - {with: w, then: merge}\nsteps: [{id: s, uses: noop}]\n";
+    let problems = Definition::parse("w.yaml", rules, &[], &|_| true).unwrap_err();
+    let told: Vec<(u64, &str)> = problems
+        .0
+        .iter()
+        .map(|problem| (problem.line, problem.what.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (4, "there are two rules about `a`: `preempt` and `queue`"),
+            (
+                5,
+                "a start of `w` cannot be merged into a case of `b`: only a case of the same workflow does the same"
+            ),
+            (7, "there are two rules about `any`: `queue` and `reject`"),
+        ]
+    );
+}

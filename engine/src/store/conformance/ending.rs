@@ -206,3 +206,100 @@ pub(super) async fn what_waits_for_people_comes_in_pages_the_oldest_first(databa
     store.commit(&rows, &NoProjection).await.unwrap();
     assert_eq!(store.parked(None, 10).await.unwrap(), expected[1..2]);
 }
+
+pub(super) async fn a_life_is_kept_and_never_goes_back(database: &Database) {
+    let (store, leases) = database.owned().await;
+    let (one, two) = (Numbered(1), Numbered(2));
+    let row = |case: Numbered, generation| GenerationRow {
+        shard: case.shard(),
+        subject: case.subject(),
+        generation,
+    };
+    for rows in [
+        vec![row(one, 2), row(two, 7)],
+        vec![row(one, 3), row(two, 5)],
+    ] {
+        let lives = batch(&leases, |batch| batch.generations.extend(rows));
+        store.commit(&lives, &NoProjection).await.unwrap();
+    }
+    let stale = batch(&older(&leases), |batch| batch.generations.push(row(one, 9)));
+    let error = store.commit(&stale, &NoProjection).await.unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { .. }), "{error:?}");
+    let mut found = store.generations(&all_shards()).await.unwrap();
+    found.sort_by(|a, b| a.subject.cmp(&b.subject));
+    assert_eq!(found, [row(one, 3), row(two, 7)]);
+    let elsewhere: Vec<ShardId> = all_shards()
+        .into_iter()
+        .filter(|shard| *shard != one.shard() && *shard != two.shard())
+        .collect();
+    assert_eq!(store.generations(&elsewhere).await.unwrap(), []);
+}
+
+/// The program of before writes no lives, and its cases tell them.
+pub(super) async fn lives_of_cases_of_before_are_known(database: &Database) {
+    let store = database.open().await;
+    let before: Vec<Migration> = MIGRATIONS
+        .iter()
+        .filter(|migration| migration.name != "generation")
+        .copied()
+        .collect();
+    store.migrate(&before, SHARDS).await.unwrap();
+    let leases = take(&*store, NODE, LEASE_MS, &[]).await.unwrap();
+    let of = |subject: Numbered, case: Numbered, generation, batch: &mut Batch| {
+        let shard = subject.shard();
+        batch.heads.push(HeadRow {
+            shard,
+            subject: subject.subject(),
+            generation,
+            ..case.head()
+        });
+        batch.states.push(StateRow {
+            shard,
+            ..case.state(None, 1)
+        });
+    };
+    let (again, once) = (Numbered(1), Numbered(2));
+    let written = batch(&leases, |batch| {
+        of(again, Numbered(1), 1, batch);
+        of(again, Numbered(3), 4, batch);
+        of(again, Numbered(4), 2, batch);
+        of(once, Numbered(2), 1, batch);
+    });
+    store.commit(&written, &NoProjection).await.unwrap();
+    let newer = database.open().await;
+    newer.migrate(MIGRATIONS, SHARDS).await.unwrap();
+    let known = GenerationRow {
+        shard: again.shard(),
+        subject: again.subject(),
+        generation: 4,
+    };
+    assert_eq!(newer.generations(&all_shards()).await.unwrap(), [known]);
+    // It goes on.
+    let more = batch(&leases, |batch| Numbered(5).birth(batch));
+    store.commit(&more, &NoProjection).await.unwrap();
+}
+
+pub(super) async fn what_is_left_out_of_a_batch_leaves_nothing(database: &Database) {
+    let (store, leases) = database.owned().await;
+    let (kept, gone) = (Numbered(1), Numbered(2));
+    assert_ne!(kept.shard(), gone.shard());
+    make(&*store, &leases, kept).await;
+    make(&*store, &leases, gone).await;
+    let mut both = batch(&leases, |batch| {
+        for case in [kept, gone] {
+            case.advance(1, batch);
+            batch.pauses.push(pause(case, 1, Some("because")));
+            batch.generations.push(GenerationRow {
+                shard: case.shard(),
+                subject: case.subject(),
+                generation: 2,
+            });
+        }
+    });
+    both.retain_shards(|shard| shard == kept.shard());
+    store.commit(&both, &NoProjection).await.unwrap();
+    let paused = |stored: Option<StoredCase>| stored.unwrap().state.paused.is_some();
+    assert!(paused(load(&*store, kept).await));
+    assert!(!paused(load(&*store, gone).await));
+    assert_eq!(store.generations(&[gone.shard()]).await.unwrap(), []);
+}

@@ -245,7 +245,10 @@ tests! {
         a_pause_is_kept_and_lifted,
         a_pause_of_a_lost_shard_is_not_kept,
         an_end_by_a_node_that_lost_its_shard_writes_nothing,
-        what_waits_for_people_comes_in_pages_the_oldest_first;
+        what_waits_for_people_comes_in_pages_the_oldest_first,
+        a_life_is_kept_and_never_goes_back,
+        lives_of_cases_of_before_are_known,
+        what_is_left_out_of_a_batch_leaves_nothing;
     fences:
         a_stale_version_writes_nothing,
         the_case_that_does_not_fit_is_the_one_named,

@@ -104,6 +104,7 @@ pub(super) async fn open_cases_are_those_of_the_subject(database: &Database) {
             workflow: "joiner".to_owned(),
             state: CaseState::Running,
             lane,
+            generation: 3,
             created_at: at(i64::from(number)),
             paused: false,
         };
@@ -390,9 +391,8 @@ pub(super) async fn cases_are_counted_by_workflow_and_state(database: &Database)
             let row = Numbered(number).state(Some(1), 2);
             batch.states.push(StateRow { state, ..row });
         }
-        for number in [20, 21] {
+        for (number, state) in [(20, CaseState::Superseded), (21, CaseState::Merged)] {
             batch.heads.push(Numbered(number).head());
-            let state = CaseState::Succeeded;
             let row = Numbered(number).state(None, 1);
             batch.states.push(StateRow { state, ..row });
         }
@@ -409,7 +409,9 @@ pub(super) async fn cases_are_counted_by_workflow_and_state(database: &Database)
     let counts: BTreeSet<_> = store.counts().await.unwrap().into_iter().collect();
     let expected = [
         of("joiner", CaseState::Queued, 1),
-        of("joiner", CaseState::Succeeded, 5),
+        of("joiner", CaseState::Succeeded, 3),
+        of("joiner", CaseState::Superseded, 1),
+        of("joiner", CaseState::Merged, 1),
         of("leaver", CaseState::Queued, 1),
         of("leaver", CaseState::Running, 1),
         of("leaver", CaseState::Parked, 2),

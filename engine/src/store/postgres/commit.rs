@@ -197,7 +197,11 @@ pub(super) async fn commit(
 ) -> Result<(), StoreError> {
     let writes = Writes::of(batch)?;
     let query = bind(sqlx::query(COMMIT), &writes);
-    if batch.outcomes.is_empty() && batch.pauses.is_empty() && writes.rebuilt.is_empty() {
+    if batch.outcomes.is_empty()
+        && batch.pauses.is_empty()
+        && batch.generations.is_empty()
+        && writes.rebuilt.is_empty()
+    {
         // One statement is a transaction by itself.
         let written = query.execute(&store.lanes).await;
         return match written {
@@ -224,6 +228,9 @@ pub(super) async fn commit(
     let connection: &mut PgConnection = &mut transaction;
     if !batch.pauses.is_empty() {
         ending::pause(connection, &batch.pauses).await?;
+    }
+    if !batch.generations.is_empty() {
+        ending::begin_lives(connection, &batch.generations).await?;
     }
     if !batch.outcomes.is_empty() {
         projection

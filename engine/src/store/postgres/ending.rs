@@ -8,7 +8,9 @@ use crate::store::batch::{self, parked_columns, pause_columns};
 use crate::store::decode::{Reader, all};
 use crate::store::failure::from_driver;
 use crate::store::rows::stored_time;
-use crate::store::{Bones, PAGE_ROWS_MAX, ParkedRow, PauseRow, StoreError, Termination};
+use crate::store::{
+    Bones, GenerationRow, PAGE_ROWS_MAX, ParkedRow, PauseRow, StoreError, Termination,
+};
 
 use super::PostgresStore;
 
@@ -137,6 +139,49 @@ pub(super) async fn parked(
         .await
         .map_err(from_driver)?;
     all("case_step", &rows, Reader::parked)
+}
+
+/// A life never goes back.
+const BEGIN_LIVES: &str = "
+INSERT INTO subject_generation (shard_id, subject, generation)
+SELECT * FROM unnest($1::integer[], $2::text[], $3::bigint[])
+ON CONFLICT (shard_id, subject) DO UPDATE
+   SET generation = greatest(subject_generation.generation, excluded.generation)";
+
+const GENERATIONS: &str = "
+SELECT shard_id, subject, generation
+  FROM subject_generation
+ WHERE shard_id = ANY($1::integer[])";
+
+/// Part of the transaction of a batch.
+pub(super) async fn begin_lives(
+    connection: &mut PgConnection,
+    rows: &[GenerationRow],
+) -> Result<(), StoreError> {
+    let shards: Vec<i32> = rows.iter().map(|row| row.shard.0).collect();
+    let subjects: Vec<&str> = rows.iter().map(|row| row.subject.0.as_str()).collect();
+    let lives: Vec<i64> = rows.iter().map(|row| i64::from(row.generation)).collect();
+    sqlx::query(BEGIN_LIVES)
+        .bind(shards)
+        .bind(subjects)
+        .bind(lives)
+        .execute(&mut *connection)
+        .await
+        .map_err(from_driver)?;
+    Ok(())
+}
+
+pub(super) async fn generations(
+    pool: &PgPool,
+    shards: &[ShardId],
+) -> Result<Vec<GenerationRow>, StoreError> {
+    let shards: Vec<i32> = shards.iter().map(|shard| shard.0).collect();
+    let rows = sqlx::query(GENERATIONS)
+        .bind(shards)
+        .fetch_all(pool)
+        .await
+        .map_err(from_driver)?;
+    all("subject_generation", &rows, Reader::generation)
 }
 
 pub(super) async fn bones(

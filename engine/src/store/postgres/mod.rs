@@ -34,8 +34,9 @@ use super::failure::from_driver;
 use super::schedules::ScheduleStore;
 use super::{
     Acquire, Batch, Before, Bones, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten,
-    Heartbeat, Hint, HistoryRow, InboxRow, Migration, NodeRow, ParkedRow, Projection, ReplyRow,
-    ShardLease, ShardRow, Store, StoreError, StoredCase, Termination, TimerRow, VersionRow, Work,
+    GenerationRow, Heartbeat, Hint, HistoryRow, InboxRow, Migration, NodeRow, ParkedRow,
+    Projection, ReplyRow, ShardLease, ShardRow, Store, StoreError, StoredCase, Termination,
+    TimerRow, VersionRow, Work,
 };
 
 /// How to connect.
@@ -303,6 +304,10 @@ impl Store for PostgresStore {
 
     async fn restless(&self, shards: &[ShardId]) -> Result<Vec<(ShardId, CaseId)>, StoreError> {
         read::restless(&self.readers, shards).await
+    }
+
+    async fn generations(&self, shards: &[ShardId]) -> Result<Vec<GenerationRow>, StoreError> {
+        ending::generations(&self.readers, shards).await
     }
 
     async fn existing(&self, cases: &[(ShardId, CaseId)]) -> Result<HashSet<CaseId>, StoreError> {

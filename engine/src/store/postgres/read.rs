@@ -77,11 +77,13 @@ SELECT open.shard_id, open.case_id
  ORDER BY open.created_at, open.case_id";
 
 const OPEN_CASES: &str = "
-SELECT open.shard_id, open.case_id, open.created_at, open.subject, open.workflow, open.lane, state.state,
+SELECT open.shard_id, open.case_id, open.created_at, open.subject, open.workflow, open.lane, head.generation,
+       state.state,
        EXISTS (SELECT 1 FROM case_pause AS pause
                 WHERE pause.shard_id = open.shard_id AND pause.case_id = open.case_id) AS paused
   FROM unnest($1::integer[], $2::text[]) AS wanted (shard_id, subject)
   JOIN case_open AS open ON open.shard_id = wanted.shard_id AND open.subject = wanted.subject
+  JOIN case_head AS head ON head.shard_id = open.shard_id AND head.case_id = open.case_id
   JOIN case_state AS state ON state.shard_id = open.shard_id AND state.case_id = open.case_id
  ORDER BY open.created_at, open.case_id";
 

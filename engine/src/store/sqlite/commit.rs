@@ -118,6 +118,9 @@ async fn write(
     if !batch.pauses.is_empty() {
         ending::pause(connection, &batch.pauses).await?;
     }
+    if !batch.generations.is_empty() {
+        ending::begin_lives(connection, &batch.generations).await?;
+    }
     if !batch.outcomes.is_empty() {
         projection
             .project(&mut Transaction::Sqlite(connection), &batch.outcomes)

@@ -7,7 +7,9 @@ use crate::store::batch::{self, parked_columns, pause_columns};
 use crate::store::decode::{Reader, all};
 use crate::store::failure::from_driver;
 use crate::store::rows::stored_time;
-use crate::store::{Bones, PAGE_ROWS_MAX, ParkedRow, PauseRow, StoreError, Termination};
+use crate::store::{
+    Bones, GenerationRow, PAGE_ROWS_MAX, ParkedRow, PauseRow, StoreError, Termination,
+};
 
 use super::leases;
 use super::writer::Writer;
@@ -135,6 +137,47 @@ pub(super) async fn parked(
         .await
         .map_err(from_driver)?;
     all("case_step", &rows, Reader::parked)
+}
+
+/// A life never goes back.
+const BEGIN_LIFE: &str = "
+INSERT INTO subject_generation (shard_id, subject, generation)
+VALUES (?1, ?2, ?3)
+ON CONFLICT (shard_id, subject) DO UPDATE
+   SET generation = max(generation, excluded.generation)";
+
+const GENERATIONS: &str = "
+SELECT shard_id, subject, generation
+  FROM subject_generation
+ WHERE shard_id IN (SELECT value FROM json_each(?1))";
+
+/// Part of the transaction of a batch.
+pub(super) async fn begin_lives(
+    connection: &mut SqliteConnection,
+    rows: &[GenerationRow],
+) -> Result<(), StoreError> {
+    for row in rows {
+        sqlx::query(BEGIN_LIFE)
+            .bind(row.shard.0)
+            .bind(row.subject.0.clone())
+            .bind(row.generation)
+            .execute(&mut *connection)
+            .await
+            .map_err(from_driver)?;
+    }
+    Ok(())
+}
+
+pub(super) async fn generations(
+    pool: &SqlitePool,
+    shards: &[ShardId],
+) -> Result<Vec<GenerationRow>, StoreError> {
+    let rows = sqlx::query(GENERATIONS)
+        .bind(super::read::numbers(shards))
+        .fetch_all(pool)
+        .await
+        .map_err(from_driver)?;
+    all("subject_generation", &rows, Reader::generation)
 }
 
 pub(super) async fn bones(

@@ -35,8 +35,9 @@ use crate::core::id::{CaseId, DefinitionHash, ShardId, Subject};
 use super::schedules::ScheduleStore;
 use super::{
     Acquire, Batch, Before, Bones, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten,
-    Heartbeat, HistoryRow, InboxRow, Migration, NodeRow, ParkedRow, Projection, ReplyRow,
-    ShardLease, ShardRow, Store, StoreError, StoredCase, Termination, TimerRow, VersionRow, Work,
+    GenerationRow, Heartbeat, HistoryRow, InboxRow, Migration, NodeRow, ParkedRow, Projection,
+    ReplyRow, ShardLease, ShardRow, Store, StoreError, StoredCase, Termination, TimerRow,
+    VersionRow, Work,
 };
 use numbers::Numbers;
 use writer::Writer;
@@ -227,6 +228,10 @@ impl Store for SqliteStore {
 
     async fn restless(&self, shards: &[ShardId]) -> Result<Vec<(ShardId, CaseId)>, StoreError> {
         read::restless(&self.readers, shards).await
+    }
+
+    async fn generations(&self, shards: &[ShardId]) -> Result<Vec<GenerationRow>, StoreError> {
+        ending::generations(&self.readers, shards).await
     }
 
     async fn existing(&self, cases: &[(ShardId, CaseId)]) -> Result<HashSet<CaseId>, StoreError> {

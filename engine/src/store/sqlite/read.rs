@@ -82,11 +82,13 @@ SELECT open.shard_id, open.case_id
  ORDER BY open.created_at, open.case_id";
 
 const OPEN_CASES: &str = "
-SELECT open.shard_id, open.case_id, open.created_at, open.subject, open.workflow, open.lane, state.state,
+SELECT open.shard_id, open.case_id, open.created_at, open.subject, open.workflow, open.lane, head.generation,
+       state.state,
        EXISTS (SELECT 1 FROM case_pause AS pause
                 WHERE pause.shard_id = open.shard_id AND pause.case_id = open.case_id) AS paused
   FROM json_each(?1) AS wanted
   JOIN case_open AS open ON open.shard_id = wanted.value ->> 0 AND open.subject = wanted.value ->> 1
+  JOIN case_head AS head ON head.case_number = open.case_number
   JOIN case_state AS state ON state.case_number = open.case_number
  ORDER BY open.created_at, open.case_id";
 

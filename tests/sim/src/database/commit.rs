@@ -100,6 +100,11 @@ pub(super) fn apply(tables: &mut Tables, batch: &Batch) {
             .and_then(|before| before.paused.clone());
         tables.states.insert(key, stored);
     }
+    for row in &batch.generations {
+        let key = (row.shard, row.subject.clone());
+        let known = tables.generations.entry(key).or_default();
+        *known = (*known).max(row.generation);
+    }
     for row in &batch.pauses {
         if let Some(state) = tables.states.get_mut(&(row.shard, row.case)) {
             state.paused.clone_from(&row.pause);

@@ -19,15 +19,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use engine::core::Timestamp;
-use engine::core::admission::OpenCase;
+use engine::core::admission::{FIRST_LIFE, OpenCase};
 use engine::core::case::CaseState;
 use engine::core::id::{CaseId, DefinitionHash, Epoch, ShardId, Subject};
 use engine::runner::Clock;
 use engine::store::{
     Acquire, Batch, Before, Bones, CaseCursor, CaseFilter, CaseSummary, EvidenceRow, Forgotten,
-    HeadRow, Heartbeat, HistoryRow, InboxRow, Migration, NodeRow, ParkedRow, Projection, ReplyRow,
-    ShardLease, ShardRow, StateRow, StepRow, Store, StoreError, StoredCase, Termination, TimerRow,
-    Transaction, VersionRow, Work, stored_time,
+    GenerationRow, HeadRow, Heartbeat, HistoryRow, InboxRow, Migration, NodeRow, ParkedRow,
+    Projection, ReplyRow, ShardLease, ShardRow, StateRow, StepRow, Store, StoreError, StoredCase,
+    Termination, TimerRow, Transaction, VersionRow, Work, stored_time,
 };
 use sqlx::SqliteConnection;
 use uuid::Uuid;
@@ -50,6 +50,7 @@ pub struct Tables {
     pub inbox: BTreeMap<(ShardId, Uuid), InboxRow>,
     pub replies: BTreeMap<(ShardId, Uuid), ReplyRow>,
     pub definitions: BTreeMap<DefinitionHash, Version>,
+    pub generations: BTreeMap<(ShardId, Subject), u32>,
 }
 
 /// A stored version of a workflow.
@@ -160,6 +161,15 @@ impl Store for Database {
                 };
                 tables.shards.insert(shard, row);
             }
+        }
+        // Cases of before lives were kept say which they are.
+        let Tables {
+            heads, generations, ..
+        } = &mut *tables;
+        for head in heads.values().filter(|head| head.generation > FIRST_LIFE) {
+            let key = (head.shard, head.subject.clone());
+            let known = generations.entry(key).or_default();
+            *known = (*known).max(head.generation);
         }
         Ok(())
     }
@@ -360,6 +370,19 @@ impl Store for Database {
         let before = stored_time(before);
         self.tables().replies.retain(|_, row| row.at >= before);
         Ok(())
+    }
+
+    async fn generations(&self, shards: &[ShardId]) -> Result<Vec<GenerationRow>, StoreError> {
+        let tables = self.tables();
+        let rows = tables.generations.iter();
+        Ok(rows
+            .filter(|((shard, _), _)| shards.contains(shard))
+            .map(|((shard, subject), generation)| GenerationRow {
+                shard: *shard,
+                subject: subject.clone(),
+                generation: *generation,
+            })
+            .collect())
     }
 
     async fn bones(&self, shard: ShardId, case: CaseId) -> Result<Option<Bones>, StoreError> {

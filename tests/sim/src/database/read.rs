@@ -67,6 +67,7 @@ pub(super) fn open_cases(
                 workflow: case.head.workflow,
                 state: case.state.state,
                 lane: case.head.lane,
+                generation: case.head.generation,
                 created_at: case.head.created_at,
                 paused: case.state.paused.is_some(),
             };
