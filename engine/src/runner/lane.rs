@@ -62,7 +62,7 @@ const FACTS: &str = "(facts)";
 const INSIDE_CONCURRENCY: usize = 32;
 const INSIDE_RESERVED: usize = 8;
 /// How many timers one look takes.
-const TIMERS_MAX: u32 = 10_000;
+const TIMERS_MAX: usize = 10_000;
 /// The most unfinished instances that an end by force lists one by one.
 const TERMINATE_INSTANCES_MAX: u32 = 20_000;
 /// Pauses while facts cannot be read.
@@ -153,8 +153,11 @@ pub(super) struct Lane {
     arrivals: mpsc::UnboundedReceiver<Arrival>,
     arrive: mpsc::UnboundedSender<Arrival>,
     streams: Streams,
-    timers: BinaryHeap<Reverse<TimerRow>>,
+    /// The soonest first, of whatever shard.
+    timers: BinaryHeap<Reverse<(Timestamp, TimerRow)>>,
+    /// All timers due up to here are in memory, and when the later ones are looked for.
     horizon: Timestamp,
+    refill_at: Timestamp,
     lives: Lives,
     /// Cases that are not to be read any more, because they are ended as they are.
     unread: BTreeSet<CaseId>,
@@ -190,6 +193,7 @@ impl Lane {
             streams: Streams::new(parts.store.writes_at_once()),
             timers: BinaryHeap::new(),
             horizon: now,
+            refill_at: now,
             lives: Lives::default(),
             unread: BTreeSet::new(),
             schedules: Schedules::new(shard_count),
@@ -279,7 +283,7 @@ impl Lane {
         self.transitions += u64::try_from(gathered.pending.transitions()).unwrap_or(0);
         let (mut batch, touched) = gathered.pending.finish(|id| self.hot.get(id), now);
         batch.leases = self.leases_of(&batch);
-        let timers = batch.timers_set.clone();
+        let (timers, fired) = (batch.timers_set.clone(), batch.timers_cleared.clone());
         let parts = Arc::clone(&self.parts);
         self.batches += u64::from(!batch.leases.is_empty());
         let (tell, written) = oneshot::channel();
@@ -290,6 +294,7 @@ impl Lane {
             _task: AbortOnDropHandle::new(task),
             written,
             timers,
+            fired,
             touched,
             follows: gathered.follows,
             freed: gathered.freed,
@@ -322,7 +327,7 @@ impl Lane {
         }
         for timer in written.timers {
             if timer.due <= self.horizon && self.shards.works(timer.shard) {
-                self.timers.push(Reverse(timer));
+                self.timers.push(Reverse((timer.due, timer)));
             }
         }
         for follow in written.follows {
@@ -400,6 +405,7 @@ impl Lane {
             self.streams.look();
             // Their timers are not in memory yet.
             self.horizon = self.parts.clock.now();
+            self.refill_at = self.horizon;
         }
         Ok(())
     }
@@ -423,7 +429,7 @@ impl Lane {
         self.restless.retain(|(shard, _)| !gone.contains(shard));
         self.unrecovered = self.restless.iter().map(|(_, id)| *id).collect();
         self.timers
-            .retain(|Reverse(timer)| !gone.contains(&timer.shard));
+            .retain(|Reverse((_, timer))| !gone.contains(&timer.shard));
         self.lives.drop_shards(gone);
         self.schedules.lose(gone);
     }
@@ -731,28 +737,21 @@ impl Lane {
 
     async fn take_timers(&mut self) -> Result<(), StoreError> {
         let now = self.parts.clock.now();
-        let works = !self.shards.working().is_empty();
-        if works && now + TimeDelta::milliseconds(HORIZON_MS / 2) > self.horizon {
-            let until = now + TimeDelta::milliseconds(HORIZON_MS);
-            let rows = self
-                .parts
-                .store
-                .timers(self.shards.working(), until, TIMERS_MAX)
-                .await?;
-            // A full page ends where it ends: what lies behind it is fetched when that moment comes.
-            let full = rows.len() >= usize::try_from(TIMERS_MAX).unwrap_or(usize::MAX);
-            self.horizon = match rows.last() {
-                Some(last) if full => last.due,
-                _ => until,
-            };
-            self.timers = rows.into_iter().map(Reverse).collect();
+        // What has fired and is not written yet is still in the database.
+        let firing = self
+            .streams
+            .iter()
+            .map(|stream| stream.ready.len())
+            .sum::<usize>();
+        if now >= self.refill_at && firing < TIMERS_MAX / 4 && !self.shards.working().is_empty() {
+            self.refill_timers(now).await?;
         }
         while self
             .timers
             .peek()
-            .is_some_and(|Reverse(timer)| timer.due <= now)
+            .is_some_and(|Reverse((due, _))| *due <= now)
         {
-            let Some(Reverse(timer)) = self.timers.pop() else {
+            let Some(Reverse((_, timer))) = self.timers.pop() else {
                 break;
             };
             // Of a shard that is being given up: the next owner finds it. Left here it would wake the lane at once, again
@@ -776,6 +775,22 @@ impl Lane {
                 },
             );
         }
+        Ok(())
+    }
+
+    async fn refill_timers(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let until = now + TimeDelta::milliseconds(HORIZON_MS);
+        let limit = u32::try_from(TIMERS_MAX).unwrap_or(u32::MAX);
+        let shards = self.shards.working();
+        let rows = self.parts.store.timers(shards, until, limit).await?;
+        // A full page ends where it ends; the next is fetched when most of it is due.
+        (self.horizon, self.refill_at) = match (rows.last(), rows.get(TIMERS_MAX / 4 * 3)) {
+            (Some(last), Some(late)) if rows.len() >= TIMERS_MAX => (last.due, late.due),
+            _ => (until, now + TimeDelta::milliseconds(HORIZON_MS / 2)),
+        };
+        let firing = self.streams.firing();
+        let waiting = rows.into_iter().filter(|timer| !firing.contains(timer));
+        self.timers = waiting.map(|timer| Reverse((timer.due, timer))).collect();
         Ok(())
     }
 
@@ -1476,7 +1491,7 @@ impl Lane {
         let now = self.parts.clock.now();
         let mut pause = INBOX_POLL;
         for moment in [
-            self.timers.peek().map(|Reverse(timer)| timer.due),
+            self.timers.peek().map(|Reverse((due, _))| *due),
             self.gate.wake_at(),
             self.schedules.wake_at(),
         ]

@@ -60,6 +60,11 @@ impl Pending {
         self.touched.contains_key(&case)
     }
 
+    /// The timers the batch clears.
+    pub fn fired(&self) -> impl Iterator<Item = TimerRow> {
+        self.timers_cleared.iter().copied()
+    }
+
     /// The cases the batch changes.
     pub fn cases(&self) -> impl Iterator<Item = CaseId> {
         self.order.iter().copied()

@@ -28,6 +28,21 @@ pub(super) struct Arrival {
     pub input: Input,
 }
 
+impl Arrival {
+    /// The timer that fired, if one did.
+    fn timer(&self) -> Option<TimerRow> {
+        let Input::TimerDue { target, due } = &self.input else {
+            return None;
+        };
+        Some(TimerRow {
+            shard: self.shard,
+            due: *due,
+            case: self.case,
+            target: *target,
+        })
+    }
+}
+
 /// Something that left: the queue it came from, and under which ownership.
 pub(super) struct Left {
     pub queue: String,
@@ -134,6 +149,8 @@ pub(super) struct Writing {
     /// Gives the shards that turned out to belong to another; all else is written.
     pub written: oneshot::Receiver<Result<BTreeSet<ShardId>, StoreError>>,
     pub timers: Vec<TimerRow>,
+    /// Timers it clears.
+    pub fired: Vec<TimerRow>,
     pub touched: Vec<CaseId>,
     pub follows: Vec<Follow>,
     pub freed: Vec<(ShardId, Subject)>,
@@ -231,6 +248,18 @@ impl Streams {
         let written = writing.flat_map(|writing| writing.touched.iter().copied());
         let next = self.0.iter().flat_map(|stream| stream.next.pending.cases());
         written.chain(next).collect()
+    }
+
+    /// The timers that have fired, or are not wanted any more, and may still be in the database.
+    pub fn firing(&self) -> HashSet<TimerRow> {
+        let mut firing = HashSet::new();
+        for stream in &self.0 {
+            let ready = stream.ready.revocation.iter().chain(&stream.ready.normal);
+            firing.extend(ready.filter_map(Arrival::timer));
+            firing.extend(stream.next.pending.fired());
+            firing.extend(stream.writing.iter().flat_map(|writing| &writing.fired));
+        }
+        firing
     }
 
     /// Leaves out all that belongs to these shards, whose cases are `cases`.

@@ -287,6 +287,27 @@ async fn a_case_runs_to_its_verified_end_and_leaves_its_evidence() {
     );
 }
 
+/// The soonest fires first, not that of the lowest shard.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timer_waits_for_none_that_is_due_later() {
+    let bench = Bench::new(&[
+        "name: late\nsteps:\n  - {id: a, uses: noop, after: 1h}\n",
+        "name: soon\nsteps:\n  - {id: a, uses: noop, after: 300ms}\n",
+    ])
+    .await;
+    let mut subjects: Vec<String> = (0..40).map(|number| format!("s{number}")).collect();
+    subjects.sort_by_key(|subject| Subject(subject.clone()).shard(SHARDS_DEFAULT));
+    let node = bench.node().await;
+    let last = subjects.pop().unwrap();
+    for (number, subject) in (1..).zip(&subjects) {
+        bench.start("late", subject, number).await;
+    }
+    let soon = bench.start("soon", &last, 1_000).await;
+    node.nudge();
+    bench.until(soon, CaseState::Succeeded).await;
+    node.drain(Duration::from_secs(5)).await.unwrap();
+}
+
 /// A fan-out wider than a batch goes on in the next ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_that_ask_nobody_are_written_together_as_far_as_a_batch_has_room() {
