@@ -68,6 +68,8 @@ const TERMINATE_INSTANCES_MAX: u32 = 20_000;
 /// Pauses while facts cannot be read.
 const FACTS_PAUSE_FIRST: Duration = Duration::from_millis(200);
 const FACTS_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often the node says how it stands while it is never without work.
+const PUBLISH: Duration = Duration::from_secs(1);
 /// How often long-lived tables are tidied.
 const TIDY_MS: i64 = 600_000;
 /// How long a reply is kept for whoever asked.
@@ -163,6 +165,7 @@ pub(super) struct Lane {
     unread: BTreeSet<CaseId>,
     schedules: Schedules,
     tidied_at: Timestamp,
+    published: Instant,
     batches: u64,
     transitions: u64,
 }
@@ -198,6 +201,7 @@ impl Lane {
             unread: BTreeSet::new(),
             schedules: Schedules::new(shard_count),
             tidied_at: now,
+            published: Instant::now(),
             batches: 0,
             transitions: 0,
             parts,
@@ -247,9 +251,8 @@ impl Lane {
             if !held_up {
                 self.write();
             }
-            let is_writing = !self.streams.are_quiet();
-            if !is_writing {
-                if draining && self.gate.out() == 0 {
+            if self.streams.are_quiet() {
+                if draining && !held_up && self.gate.out() == 0 {
                     self.publish(true);
                     return Ok(());
                 }
@@ -257,6 +260,8 @@ impl Lane {
                     continue;
                 }
                 self.publish(self.is_idle());
+            } else if self.published.elapsed() > PUBLISH {
+                self.publish(false);
             }
             if let Some((stream, written, lost)) = self.wait(draining, held_up).await {
                 self.written(stream, written, lost?).await?;
@@ -1533,7 +1538,8 @@ impl Lane {
         None
     }
 
-    fn publish(&self, idle: bool) {
+    fn publish(&mut self, idle: bool) {
+        self.published = Instant::now();
         let queues = self.gate.statuses();
         self.parts.status.send_replace(NodeStatus {
             owns_shards: self.shards.len(),

@@ -82,6 +82,10 @@ impl Ready {
 
     /// Another case of their subject starts before these.
     pub fn drop_starts(&mut self, cases: &[OpenCase]) {
+        // As it nearly always is; the queues may be long.
+        if cases.is_empty() {
+            return;
+        }
         let starts = |arrival: &Arrival| {
             matches!(arrival.input, Input::Start)
                 && cases.iter().any(|case| case.id == arrival.case)
