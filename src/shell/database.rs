@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
@@ -25,6 +26,9 @@ use super::case_view::{self, Earlier, Surroundings};
 const PREFIX_CASES_MAX: usize = 100_000;
 /// The shortest beginning of an identifier that is looked for.
 const PREFIX_CHARS_MIN: usize = 4;
+/// How often the schema is brought up to date over connections that break, and the pause between.
+const MIGRATE_ATTEMPTS_MAX: u32 = 3;
+const MIGRATE_PAUSE: Duration = Duration::from_millis(300);
 
 /// Every schema step of the program, oldest first.
 #[must_use]
@@ -145,6 +149,22 @@ impl Opened {
     }
 }
 
+/// Brings the schema up to date. A connection that breaks meanwhile is no reason to give up: what was done of it is there,
+/// and the rest is done again.
+async fn migrate(store: &dyn Store, shards: u32) -> Result<(), StoreError> {
+    let mut attempts = 1;
+    loop {
+        match store.migrate(&migrations(), shards).await {
+            Err(StoreError::Unavailable(error)) if attempts < MIGRATE_ATTEMPTS_MAX => {
+                tracing::debug!(%error, "the connection broke; once more");
+                attempts += 1;
+                tokio::time::sleep(MIGRATE_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+}
+
 impl Database {
     /// Opens a database and brings its schema up to date; makes it, with so many shards, when it is not there.
     ///
@@ -152,9 +172,7 @@ impl Database {
     /// When it cannot be reached, or was written by a newer program.
     pub async fn prepare(address: &StoreAddress, shards: u32) -> anyhow::Result<Self> {
         let opened = Opened::open(address).await?;
-        opened
-            .store()
-            .migrate(&migrations(), shards)
+        migrate(&*opened.store(), shards)
             .await
             .with_context(|| format!("cannot prepare `{}`", shown(address)))?;
         let fixed = opened.store().shard_count().await?;
@@ -182,7 +200,7 @@ impl Database {
             );
         }
         let opened = Opened::open(address).await?;
-        let migrated = opened.store().migrate(&migrations(), shards).await;
+        let migrated = migrate(&*opened.store(), shards).await;
         migrated.with_context(|| format!("cannot bring `{name}` up to date"))?;
         Ok(opened.into_database().await?)
     }
