@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -130,6 +131,8 @@ pub(super) struct Parts {
     pub clock: Arc<dyn Clock>,
     pub host: Arc<dyn Host>,
     pub nudge: Arc<Notify>,
+    /// How often somebody asked whether the node is idle: the answer must not come from a look begun before.
+    pub asked: Arc<AtomicU64>,
     /// Stop taking work in.
     pub draining: CancellationToken,
     pub status: watch::Sender<NodeStatus>,
@@ -221,6 +224,7 @@ impl Lane {
     pub async fn run(&mut self) -> Result<(), StoreError> {
         loop {
             let draining = self.parts.draining.is_cancelled();
+            let asked = self.parts.asked.load(Ordering::SeqCst);
             if self.streams.are_quiet() {
                 self.take_orders();
                 self.open_shards().await?;
@@ -259,7 +263,8 @@ impl Lane {
                 if !draining && self.schedules.due(self.parts.clock.now()) {
                     continue;
                 }
-                self.publish(self.is_idle());
+                let is_unasked = self.parts.asked.load(Ordering::SeqCst) == asked;
+                self.publish(is_unasked && self.is_idle());
             } else if self.published.elapsed() > PUBLISH {
                 self.publish(false);
             }

@@ -1,6 +1,7 @@
 //! A node as others hold it: started, nudged, asked how it is, drained.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -87,6 +88,7 @@ pub struct Node;
 /// A running node. Dropping it ends it the hard way, as a crash would.
 pub struct NodeHandle {
     nudge: Arc<Notify>,
+    asked: Arc<AtomicU64>,
     draining: CancellationToken,
     status: watch::Receiver<NodeStatus>,
     task: Option<JoinHandle<()>>,
@@ -119,6 +121,7 @@ impl Node {
         let shard_count = store.shard_count().await?;
         let (status_sender, status) = watch::channel(NodeStatus::default());
         let nudge = Arc::new(Notify::new());
+        let asked = Arc::new(AtomicU64::new(0));
         let draining = CancellationToken::new();
         let host = config.host;
         let owner = host.own_name(&config.name);
@@ -130,6 +133,7 @@ impl Node {
             clock,
             host: Arc::clone(&host),
             nudge: Arc::clone(&nudge),
+            asked: Arc::clone(&asked),
             draining: draining.clone(),
             status: status_sender,
             tracker: TaskTracker::new(),
@@ -147,6 +151,7 @@ impl Node {
         let task = host.spawn(Box::pin(ownership.keep_running()));
         Ok(NodeHandle {
             nudge,
+            asked,
             draining,
             status,
             task: Some(task),
@@ -189,6 +194,7 @@ impl NodeHandle {
         let mut status = self.status.clone();
         // What is published now may be older than the caller's last message: only a later word counts.
         status.mark_unchanged();
+        self.asked.fetch_add(1, Ordering::SeqCst);
         self.nudge();
         loop {
             if status.changed().await.is_err() {
