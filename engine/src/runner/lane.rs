@@ -233,22 +233,22 @@ impl Lane {
             // Shards are to come or go: nothing new is begun until all is written. Settled here for the whole round,
             // because whatever is taken from the inbox must be sent before the inbox is looked at again.
             let held_up = !self.orders.is_empty();
-            for stream in 0..self.streams.len() {
-                if !held_up
-                    && self
-                        .streams
-                        .get(stream)
-                        .is_some_and(|stream| stream.is_quiet())
-                {
-                    self.start_next_of_freed(stream).await?;
-                    if !draining {
-                        self.take_restless().await?;
-                        // Before the inbox is looked at again: it takes messages out by itself.
-                        self.work_schedules().await?;
-                        self.take_inbox(stream).await?;
-                        self.take_timers().await?;
-                    }
+            let quiet = if held_up {
+                Vec::new()
+            } else {
+                self.streams.quiet()
+            };
+            for stream in &quiet {
+                self.start_next_of_freed(*stream).await?;
+            }
+            if !draining && !quiet.is_empty() {
+                self.take_restless().await?;
+                // Before the inbox is looked at again: it takes messages out by itself.
+                self.work_schedules().await?;
+                for stream in &quiet {
+                    self.take_inbox(*stream).await?;
                 }
+                self.take_timers().await?;
             }
             self.take_arrivals().await?;
             self.let_leave().await?;
@@ -1521,7 +1521,7 @@ impl Lane {
         }
         // What is due is only looked at by a stream that may begin something; till then it would wake the lane for
         // nothing, again and again.
-        let can_begin = !held_up && self.streams.iter().any(|stream| stream.is_quiet());
+        let can_begin = !held_up && !self.streams.quiet().is_empty();
         let nudge = Arc::clone(&self.parts.nudge);
         tokio::select! {
             biased; // the same order in every run; whatever is not taken now is taken by the next look

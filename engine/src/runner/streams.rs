@@ -172,17 +172,17 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub fn is_quiet(&self) -> bool {
+    fn is_quiet(&self) -> bool {
         self.writing.is_none()
     }
 
     /// Whether a batch can be sent.
     pub fn is_due(&self) -> bool {
-        self.writing.is_none() && !self.next.is_empty()
+        self.is_quiet() && !self.next.is_empty()
     }
 
     fn is_clogged(&self) -> bool {
-        self.writing.is_some() && self.next.pending.is_full()
+        !self.is_quiet() && self.next.pending.is_full()
     }
 }
 
@@ -223,6 +223,13 @@ impl Streams {
         self.0.iter()
     }
 
+    /// Those of which nothing is being written.
+    pub fn quiet(&self) -> Vec<usize> {
+        let streams = self.0.iter().enumerate();
+        let quiet = streams.filter(|(_, stream)| stream.is_quiet());
+        quiet.map(|(index, _)| index).collect()
+    }
+
     pub fn are_quiet(&self) -> bool {
         self.0.iter().all(Stream::is_quiet)
     }
@@ -242,7 +249,7 @@ impl Streams {
     /// Whether nothing of the shard waits to be decided or written.
     pub fn are_done_with(&self, shard: ShardId) -> bool {
         self.0.get(self.index(shard)).is_none_or(|stream| {
-            stream.writing.is_none() && !stream.ready.has(shard) && !stream.next.pending.has(shard)
+            stream.is_quiet() && !stream.ready.has(shard) && !stream.next.pending.has(shard)
         })
     }
 
