@@ -76,6 +76,11 @@ fn explain(file: &str, error: &Error) -> Problem {
             format!("expected {expected}"),
             "write the value in the expected form".to_owned(),
         ),
+        // What a type of ours says about a value, never the scanner.
+        Error::Message { msg, .. } => (
+            msg.clone(),
+            "write the value in the expected form".to_owned(),
+        ),
         other => {
             let text = other.to_string();
             // The place is told in front already.
