@@ -155,6 +155,16 @@ pub(crate) async fn for_update(
     Ok(found)
 }
 
+/// Adds people nobody has introduced yet; false when another transaction introduced one of them first. Waits for one
+/// that is about to. What was decided without knowing of them is void then, so roll back and begin again.
+pub(crate) async fn introduce(
+    transaction: &mut Transaction<'_>,
+    rows: &[IdentityRow],
+) -> Result<bool, StoreError> {
+    let added = execute_all(transaction, &INTRODUCE, rows).await?;
+    Ok(added == rows.len() as u64)
+}
+
 pub(crate) async fn put(
     transaction: &mut Transaction<'_>,
     rows: &[IdentityRow],
@@ -253,7 +263,8 @@ const FOR_UPDATE: Sql = Sql {
         JOIN jsonb_to_recordset($1::jsonb) AS wanted(shard_id int, key text)
           ON i.shard_id = wanted.shard_id AND i.identity_key = wanted.key
         -- Always in the same order, so that two transactions cannot wait for each other.
-        ORDER BY i.shard_id, i.identity_key FOR UPDATE OF i",
+        -- The order of bytes is the one in which long lists are cut.
+        ORDER BY i.shard_id, i.identity_key COLLATE \"C\" FOR UPDATE OF i",
     // The one writer of SQLite holds the whole database already.
     sqlite: "
         SELECT json_object('shard_id', i.shard_id, 'identity_key', i.identity_key, 'identity_type', i.identity_type,
@@ -263,6 +274,26 @@ const FOR_UPDATE: Sql = Sql {
             'changed_at', i.changed_at, 'departed_at', i.departed_at)
         FROM json_each(?1) AS wanted
         JOIN identity AS i ON i.shard_id = wanted.value ->> 'shard_id' AND i.identity_key = wanted.value ->> 'key'",
+};
+
+const INTRODUCE: Sql = Sql {
+    table: "identity",
+    postgres: "
+        INSERT INTO identity (shard_id, identity_key, identity_type, status, status_case, generation, source,
+            display_name, attributes, attributes_version, first_seen_at, changed_at, departed_at)
+        SELECT shard_id, identity_key, identity_type, status, status_case, generation, source,
+            display_name, attributes, attributes_version, first_seen_at, changed_at, departed_at
+        FROM jsonb_populate_recordset(NULL::identity, $1::jsonb)
+        ON CONFLICT (shard_id, identity_key) DO NOTHING",
+    sqlite: "
+        INSERT INTO identity (shard_id, identity_key, identity_type, status, status_case, generation, source,
+            display_name, attributes, attributes_version, first_seen_at, changed_at, departed_at)
+        SELECT value ->> 'shard_id', value ->> 'identity_key', value ->> 'identity_type', value ->> 'status',
+            value ->> 'status_case', value ->> 'generation', value ->> 'source', value ->> 'display_name',
+            value -> 'attributes', value ->> 'attributes_version', value ->> 'first_seen_at',
+            value ->> 'changed_at', value ->> 'departed_at'
+        FROM json_each(?1) WHERE true
+        ON CONFLICT (shard_id, identity_key) DO NOTHING",
 };
 
 const PUT: Sql = Sql {

@@ -29,7 +29,7 @@ use engine::store::{Migration, Store, StoreError, Work};
 use database::Reader;
 
 pub(crate) use events::{events_in, mark, put_events, waiting_due};
-pub(crate) use identities::{for_update, put as put_identities};
+pub(crate) use identities::{for_update, introduce, put as put_identities};
 pub(crate) use snapshots::{
     Position, RecordRow, decide as decide_snapshot, mark_gone, move_on, put_records, put_snapshot,
 };

@@ -31,7 +31,7 @@ use engine::runner::Definitions;
 use engine::store::{InboxRow, StoreError, Transaction, Work};
 use uuid::Uuid;
 
-use self::settle::{Origin, Settled, settle};
+use self::settle::{INTRODUCED, Origin, Settled, settle};
 use crate::directory::{
     Directory, PendingSnapshot, Position, RecordRow, SnapshotRow, SnapshotStatus, decide_snapshot,
     mark_gone, move_on, put_records, put_snapshot, waiting_due,
@@ -48,6 +48,9 @@ pub use self::report::{Due, EventReport, ImportReport, ImportStatus, IntakeError
 const DUE_EVENTS_MAX: usize = 500;
 /// The most transactions of one call of [`Intake::start_due`]; the rest is left to the next.
 const DUE_ROUNDS_MAX: usize = 200;
+/// How often a transaction is begun because of people whom others introduce meanwhile. An event needs two at most, a file
+/// one more for each event that comes between about somebody who is new in both.
+const INTRODUCTIONS_MAX: u32 = 50;
 /// Makes identifiers of snapshots out of what they say.
 const NAMESPACE: Uuid = Uuid::from_u128(0x0c5d_8a42_77e1_4d13_9b60_52fa_1e98_c3d7);
 
@@ -345,7 +348,7 @@ impl Intake {
                 traced: Mutex::default(),
             },
         };
-        match self.directory.write(&work).await {
+        match self.write(&work).await {
             Ok(()) => work.take.finish(),
             Err(StoreError::Projection(_)) if work.take.refused() => work.take.finish(),
             Err(StoreError::Projection(reason)) if reason == MOVED_ON => {
@@ -373,11 +376,23 @@ impl Intake {
             settled: Mutex::new(None),
             traced: Mutex::default(),
         };
-        match self.directory.write(&work).await {
+        match self.write(&work).await {
             Ok(()) => work.finish(),
             Err(StoreError::Projection(_)) if work.refused() => work.finish(),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Writes, from the beginning when another transaction introduced one of the people first: the next time their row
+    /// is there to be locked.
+    async fn write(&self, work: &dyn Work) -> Result<(), StoreError> {
+        for _ in 1..INTRODUCTIONS_MAX {
+            match self.directory.write(work).await {
+                Err(StoreError::Projection(reason)) if reason == INTRODUCED => {}
+                written => return written,
+            }
+        }
+        self.directory.write(work).await
     }
 }
 

@@ -16,12 +16,17 @@ use uuid::Uuid;
 use super::order::{Known, rule};
 use super::person;
 use crate::directory::{
-    EventRow, EventStatus, IdentityRow, events_in, for_update, mark, put_events, put_identities,
+    EventRow, EventStatus, IdentityRow, events_in, for_update, introduce, mark, put_events,
+    put_identities,
 };
 use crate::sources::{BusinessEvent, Key};
 
 /// Makes case and message identifiers out of what caused them: the same cause is the same case.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_0f2e_9a37_4f0b_8d55_3c9e_71b2_44aa);
+
+/// Rolls back when somebody was introduced meanwhile by another transaction, which no lock could hold back: all that
+/// was decided here was decided without knowing of it.
+pub(super) const INTRODUCED: &str = "somebody new was introduced by another transaction";
 
 /// What came of a batch of events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -94,7 +99,8 @@ pub(super) async fn settle(
     }
     let mut inbox = Vec::new();
     let mut traced = Vec::new();
-    let (mut identities, mut fresh, mut marked) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut introduced, mut identities) = (Vec::new(), Vec::new());
+    let (mut fresh, mut marked) = (Vec::new(), Vec::new());
     for person in people.into_values() {
         let starts = person.starts(origin);
         let cases: Vec<String> = starts.iter().map(|start| start.case.to_string()).collect();
@@ -118,7 +124,9 @@ pub(super) async fn settle(
                 marked.push(event);
             }
         }
-        if person.identity != person.before {
+        if person.before.is_none() {
+            introduced.extend(person.identity);
+        } else if person.identity != person.before {
             identities.extend(person.identity);
         }
         for start in starts {
@@ -130,6 +138,9 @@ pub(super) async fn settle(
                 .push(start.case);
             inbox.push(message(start, person.shard_id, origin)?);
         }
+    }
+    if !introduce(transaction, &introduced).await? {
+        return Err(StoreError::Projection(INTRODUCED.to_owned()));
     }
     put_identities(transaction, &identities).await?;
     put_events(transaction, &fresh).await?;

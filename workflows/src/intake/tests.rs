@@ -233,6 +233,76 @@ async fn an_event_is_taken_in_once(company: &Company) {
     assert!(company.directory.identity("X2").await.unwrap().is_none());
 }
 
+/// Takes all of them in at once, each on a task of its own.
+async fn at_once(
+    company: &Company,
+    events: Vec<BusinessEvent>,
+) -> Vec<Result<EventReport, IntakeError>> {
+    let mut deliveries = tokio::task::JoinSet::new();
+    for event in events {
+        let intake = company.intake.clone();
+        deliveries.spawn(async move { intake.event(&event, &actor("api"), now()).await });
+    }
+    deliveries.join_all().await
+}
+
+async fn one_event_delivered_many_times_at_once_is_new_once(company: &Company) {
+    let _node = company.node().await;
+    for round in 0..5 {
+        let hire = event(
+            &format!("e{round}"),
+            EventType::Hire,
+            &format!("X{round}"),
+            1,
+            0,
+        );
+        let reports = at_once(company, vec![hire; 8]).await;
+        let reports = reports.into_iter().map(Result::unwrap);
+        let new: Vec<_> = reports.filter(|report| report.new).collect();
+        assert_eq!((new.len(), new[0].cases.len()), (1, 1));
+    }
+    company.closed(5).await;
+    assert_eq!(company.cases().await.len(), 5);
+}
+
+async fn what_is_said_at_once_about_somebody_new_is_put_in_order(company: &Company) {
+    for round in 0..10 {
+        let subject = format!("X{round}");
+        let said = (1..=4).map(|version| {
+            let id = format!("e{round}.{version}");
+            let mut hire = event(&id, EventType::Hire, &subject, version, 30);
+            hire.data = json!({ "attributes": { "name": "X", "department": version.to_string() } });
+            hire
+        });
+        for report in at_once(company, said.collect()).await {
+            assert!(report.unwrap().new);
+        }
+        let person = company.directory.identity(&subject).await.unwrap().unwrap();
+        let standing: Vec<_> = person
+            .events
+            .iter()
+            .filter(|event| event.status == EventStatus::Waiting)
+            .map(|event| event.version)
+            .collect();
+        assert_eq!(standing, [4], "{:?}", person.events);
+    }
+    let due = company
+        .intake
+        .start_due(now() + TimeDelta::days(31))
+        .await
+        .unwrap();
+    assert_eq!(due.cases, BTreeMap::from([("joiner".to_owned(), 10)]));
+    for round in 0..10 {
+        let person = company
+            .directory
+            .identity(&format!("X{round}"))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(person.identity.attributes["department"], "4");
+    }
+}
+
 async fn what_is_not_effective_yet_waits_and_holds_nothing_up(company: &Company) {
     let take = async |event: BusinessEvent| {
         company
@@ -410,6 +480,8 @@ on_both_databases! {
     a_mass_of_leavers_waits_for_a_person,
     a_rejected_or_outdated_difference_is_not_applied,
     an_event_is_taken_in_once,
+    one_event_delivered_many_times_at_once_is_new_once,
+    what_is_said_at_once_about_somebody_new_is_put_in_order,
     what_is_not_effective_yet_waits_and_holds_nothing_up,
     a_cancelled_end_never_starts,
     an_older_statement_does_not_overwrite_a_newer_one,
