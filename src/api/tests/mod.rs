@@ -9,6 +9,7 @@
 )]
 
 mod behaviour;
+mod events;
 mod hostile;
 mod moves;
 mod operations;

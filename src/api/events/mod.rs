@@ -1,12 +1,17 @@
-//! `POST /v1/events`: business events as CloudEvents 1.0 in JSON, one or a batch.
+//! `POST /v1/events`: business events as CloudEvents 1.0 in JSON: one, a batch, or one with its attributes in headers.
 //!
 //! An event is acknowledged when it is durable. Its identity is `source` and `id` together: sent again, it
 //! changes nothing and is acknowledged again. A batch is checked as a whole before any of it is taken in.
 
+mod binary;
+
 use std::collections::BTreeSet;
 
+use axum::Json;
 use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
 use chrono::{DateTime, Datelike as _, Utc};
+use engine::core::id::Actor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -15,10 +20,10 @@ use workflows::directory::EventStatus;
 use workflows::sources::record::Key;
 use workflows::sources::{BusinessEvent, EventType};
 
-use super::Shares;
 use super::auth::{Caller, Role};
 use super::input::{self, BODY_BYTES_MAX};
 use super::problem::{ApiError, Mistake, Problem};
+use super::{Shared, Shares};
 
 /// The most events of one batch.
 pub const EVENTS_MAX: usize = 500;
@@ -111,12 +116,53 @@ pub struct Acknowledgement {
     events: Vec<Acknowledged>,
 }
 
+/// How a request holds events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// One event, whole, in the body.
+    Structured,
+    Batched,
+    /// The attributes in headers, the data in the body.
+    Binary,
+}
+
+impl Mode {
+    fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+        match input::media_type(headers).as_str() {
+            "application/cloudevents+json" => Ok(Self::Structured),
+            "application/cloudevents-batch+json" => Ok(Self::Batched),
+            other if other.starts_with("application/cloudevents") => Err(Self::unknown()),
+            _ if binary::is_meant(headers) => Ok(Self::Binary),
+            "application/json" => Ok(Self::Structured),
+            _ => Err(Self::unknown()),
+        }
+    }
+
+    fn unknown() -> ApiError {
+        ApiError::UnsupportedMedia {
+            expected: "`application/cloudevents+json` or `application/cloudevents-batch+json`, or data as \
+                       `application/json` with the attributes in `ce-*` headers",
+        }
+    }
+
+    fn read(self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<CloudEvent>, ApiError> {
+        match self {
+            Self::Structured => serde_json::from_slice(body).map(|event| vec![event]),
+            Self::Batched => serde_json::from_slice(body),
+            Self::Binary => return Ok(vec![binary::read(headers, body)?]),
+        }
+        .map_err(|error| input::json_error(&error))
+    }
+}
+
 /// Send business events
 #[utoipa::path(
     post, path = "/v1/events", tag = "events", security(("token" = ["operate"])),
-    request_body(description = "One event (`application/cloudevents+json`) or an array of at most 500 \
-        (`application/cloudevents-batch+json`)", content((CloudEvent = "application/cloudevents+json"),
-        (Vec<CloudEvent> = "application/cloudevents-batch+json"))),
+    request_body(description = "One event (`application/cloudevents+json`), an array of at most 500 \
+        (`application/cloudevents-batch+json`), or the data of one (`application/json`) with its attributes in the \
+        headers `ce-specversion`, `ce-id`, `ce-source`, `ce-type`, `ce-subject` and `ce-time`",
+        content((CloudEvent = "application/cloudevents+json"),
+        (Vec<CloudEvent> = "application/cloudevents-batch+json"), (Data = "application/json"))),
     responses(
         (status = 202, body = Acknowledgement, description = "All of them are durable"),
         (status = 400, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem),
@@ -127,36 +173,33 @@ pub(super) async fn post(
     State(api): Shares,
     caller: Caller,
     request: Request,
-) -> Result<(axum::http::StatusCode, axum::Json<Acknowledgement>), ApiError> {
+) -> Result<(StatusCode, Json<Acknowledgement>), ApiError> {
     let actor = caller.require(Role::Operate)?;
-    let media = input::media_type(request.headers());
-    let batch = match media.as_str() {
-        "application/cloudevents+json" | "application/json" => false,
-        "application/cloudevents-batch+json" => true,
-        _ => {
-            return Err(ApiError::UnsupportedMedia {
-                expected: "`application/cloudevents+json` or `application/cloudevents-batch+json`",
-            });
-        }
-    };
     let (parts, raw) = request.into_parts();
+    let mode = Mode::of(&parts.headers)?;
     let bytes = input::body(&parts.headers, raw, BODY_BYTES_MAX).await?;
-    let sent: Vec<CloudEvent> = if batch {
-        serde_json::from_slice(&bytes)
-    } else {
-        serde_json::from_slice(&bytes).map(|event| vec![event])
-    }
-    .map_err(|error| input::json_error(&error))?;
+    let sent = mode.read(&parts.headers, &bytes)?;
     let events = understand(&sent)?;
+    take_in(&api, mode, &sent, &events, actor).await
+}
+
+/// Makes events durable, in their order.
+async fn take_in(
+    api: &Shared,
+    mode: Mode,
+    sent: &[CloudEvent],
+    events: &[BusinessEvent],
+    actor: &Actor,
+) -> Result<(StatusCode, Json<Acknowledgement>), ApiError> {
     let mut acknowledged = Vec::with_capacity(events.len());
-    for (index, (sent, event)) in sent.iter().zip(&events).enumerate() {
+    for (index, (sent, event)) in sent.iter().zip(events).enumerate() {
         let report = api
             .intake
             .event(event, actor, api.clock.now())
             .await
             .map_err(|error| match ApiError::from(error) {
                 // Those before it are durable; all of them sent again is harmless.
-                ApiError::Invalid { mistakes, .. } if batch => ApiError::mistakes(
+                ApiError::Invalid { mistakes, .. } if mode == Mode::Batched => ApiError::mistakes(
                     mistakes
                         .into_iter()
                         .map(|mistake| {
@@ -177,12 +220,10 @@ pub(super) async fn post(
     }
     api.nudge.notify_one();
     api.event_nudge.notify_one();
-    Ok((
-        axum::http::StatusCode::ACCEPTED,
-        axum::Json(Acknowledgement {
-            events: acknowledged,
-        }),
-    ))
+    let body = Acknowledgement {
+        events: acknowledged,
+    };
+    Ok((StatusCode::ACCEPTED, Json(body)))
 }
 
 /// Checks all events before any is taken in.

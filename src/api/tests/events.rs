@@ -1,0 +1,133 @@
+//! Events in binary mode.
+
+use super::*;
+
+/// Sends the event with its attributes in headers, changed by `change`.
+async fn binary(caller: &Caller<'_>, event: &Value, change: &[(&str, Option<&str>)]) -> Answer {
+    let mut headers: Vec<(String, Vec<u8>)> = event
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| *name != "data")
+        .map(|(name, value)| (format!("ce-{name}"), value.as_str().unwrap().into()))
+        .collect();
+    headers.push(("content-type".to_owned(), b"application/json".to_vec()));
+    for (name, value) in change {
+        headers.retain(|(known, _)| known != name);
+        headers.extend(value.map(|value| ((*name).to_owned(), value.as_bytes().to_vec())));
+    }
+    sent(caller, headers, event["data"].to_string()).await
+}
+
+async fn sent(
+    caller: &Caller<'_>,
+    headers: Vec<(String, Vec<u8>)>,
+    body: impl Into<reqwest::Body>,
+) -> Answer {
+    let url = format!("{}/v1/events", caller.server.url);
+    let mut request = caller.server.client.post(url).bearer_auth(&caller.token);
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    Answer::of(request.body(body).send().await.unwrap()).await
+}
+
+#[tokio::test]
+async fn an_event_in_binary_mode_is_the_same_event() {
+    the_same_event(&Server::start().await).await;
+}
+
+#[tokio::test]
+async fn an_event_in_binary_mode_is_the_same_event_on_postgres_too() {
+    the_same_event(&Server::on_postgres().await).await;
+}
+
+async fn the_same_event(server: &Server) {
+    let admin = server.admin().await;
+    let first = binary(&admin, &hire("1", "Zo%C3%AB"), &[])
+        .await
+        .expect(202);
+    assert_eq!(first["events"][0]["status"], "started");
+    let again = admin.event(&hire("1", "Zoë")).await.expect(202);
+    assert_eq!(
+        (&again["events"][0]["new"], &again["events"][0]["event_id"]),
+        (&json!(false), &first["events"][0]["event_id"])
+    );
+    let person = admin.get("/v1/identities/Zo%C3%AB").await.expect(200);
+    assert_eq!(person["identity"]["attributes"]["department"], "Research");
+    let more = [
+        ("content-type", Some("application/json; charset=utf-8")),
+        (
+            "ce-traceparent",
+            Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ),
+        ("ce-dataschema", Some("https://example.com/hire")),
+    ];
+    binary(&admin, &hire("2", "E2"), &more).await.expect(202);
+}
+
+#[tokio::test]
+async fn a_wrong_event_in_binary_mode_is_refused_with_its_place() {
+    let server = Server::start().await;
+    let admin = server.admin().await;
+    for (header, value, at) in [
+        ("ce-specversion", None, "/specversion"),
+        ("ce-specversion", Some("0.3"), "/specversion"),
+        ("ce-id", None, "/id"),
+        ("ce-id", Some(""), "/id"),
+        ("ce-source", None, "/source"),
+        ("ce-type", None, "/type"),
+        ("ce-type", Some("promotion"), "/type"),
+        ("ce-subject", None, "/subject"),
+        ("ce-subject", Some("%ff"), "/subject"),
+        ("ce-subject", Some("a%00b"), "/subject"),
+        ("ce-time", None, "/time"),
+        ("ce-time", Some("2026-02-30T00:00:00Z"), "/time"),
+        ("ce-data", Some("{}"), "/data"),
+        ("ce-data_base64", Some("e30="), "/data_base64"),
+        ("ce-effective-at", Some("x"), "/effective-at"),
+        (
+            "ce-datacontenttype",
+            Some("application/json"),
+            "/datacontenttype",
+        ),
+        ("content-type", Some("text/plain"), "/datacontenttype"),
+    ] {
+        let answer = binary(&admin, &hire("1", "E1"), &[(header, value)]).await;
+        let problem = answer.problem(422, "invalid");
+        assert_eq!(problem["mistakes"][0]["at"], at, "{header}: {problem}");
+    }
+    let mut event = hire("1", "E1");
+    event["data"]["zone"] = json!("Mars/Olympus");
+    let problem = binary(&admin, &event, &[]).await.problem(422, "invalid");
+    assert_eq!(problem["mistakes"][0]["at"], "/data/zone");
+    event["data"] = json!({"efective_at": "2026-01-01T00:00:00Z"});
+    binary(&admin, &event, &[]).await.problem(422, "invalid");
+
+    let id = |value: &[u8]| ("ce-id".to_owned(), value.to_vec());
+    let problem = sent(&admin, vec![id(b"1"), id(b"2")], "{}").await;
+    let problem = problem.problem(422, "invalid");
+    assert_eq!(problem["mistakes"][0]["at"], "/id");
+    let problem = sent(&admin, vec![id(b"\xff\xfe")], "{}").await;
+    problem.problem(422, "invalid");
+    let all = |body: Vec<u8>| {
+        let names = ["specversion", "id", "source", "type", "subject", "time"];
+        let values = ["1.0", "1", "hr", "hire", "E1", "2026-01-05T08:00:00Z"];
+        let headers = names.iter().zip(values);
+        let headers = headers.map(|(name, value)| (format!("ce-{name}"), value.into()));
+        sent(&admin, headers.collect(), body)
+    };
+    all(b"{\"reason\":\"\xc3\x28\"}".to_vec())
+        .await
+        .problem(400, "malformed");
+    all(b"nonsense".to_vec()).await.problem(400, "malformed");
+    all(vec![b' '; crate::api::input::BODY_BYTES_MAX + 1])
+        .await
+        .problem(413, "too-large");
+    let none = admin.get("/v1/identities").await.expect(200);
+    assert_eq!(none["items"], json!([]));
+    // The structured form of another version is not taken for data.
+    let media = ("content-type", Some("application/cloudevents+xml"));
+    let answer = binary(&admin, &hire("1", "E1"), &[media]).await;
+    answer.problem(415, "unsupported-media-type");
+}
