@@ -1,6 +1,6 @@
 //! Who calls, and what they may do.
 //!
-//! Every path but the open ones takes a token, also paths that do not exist: without one nobody learns which do.
+//! Every path but the open ones takes a token, or the signature of a source, also paths that do not exist: without one nobody learns which do.
 //! With one, everything can be read; there is nothing to hide from a caller who may read.
 
 use std::collections::BTreeSet;
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Api;
+use super::events::signed;
 use super::problem::ApiError;
 
 /// Paths that take no token.
@@ -94,7 +95,8 @@ pub(super) async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    if OPEN.contains(&request.uri().path()) {
+    let path = request.uri().path();
+    if OPEN.contains(&path) || signed::decides(request.method(), path) {
         return Ok(next.run(request).await);
     }
     let presented = request

@@ -12,7 +12,7 @@ pub mod auth;
 mod bulk;
 mod cases;
 mod commands;
-mod events;
+pub mod events;
 mod explain;
 mod exports;
 mod health;
@@ -49,7 +49,7 @@ use engine::runner::{Clock, Definitions, NodeStatus};
 use tokio::sync::{Notify, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -62,6 +62,7 @@ use workflows::systems::Systems;
 use crate::shell::Database;
 use crate::telemetry::{Look, Metrics};
 
+use events::door::Doors;
 use problem::ApiError;
 use tokens::Tokens;
 
@@ -85,6 +86,8 @@ pub struct Parts {
     pub intake: Intake,
     pub definitions: Arc<Definitions>,
     pub sources: BTreeMap<String, Arc<Source>>,
+    /// Where sources come in by signature.
+    pub doors: Doors,
     pub systems: Arc<Systems>,
     pub policy: Arc<PolicySet>,
     pub clock: Arc<dyn Clock>,
@@ -122,24 +125,33 @@ type Api = Arc<Shared>;
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     components(schemas(problem::Problem)),
-    modifiers(&BearerToken)
+    modifiers(&Credentials)
 )]
 struct Document;
 
-struct BearerToken;
+struct Credentials;
 
-impl Modify for BearerToken {
+impl Modify for Credentials {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let mut scheme = Http::new(HttpAuthScheme::Bearer);
         scheme.description = Some("`tnr_...`, made by `tenure token create`".to_owned());
         let components = document.components.get_or_insert_with(Default::default);
         components.add_security_scheme("token", SecurityScheme::Http(scheme));
+        let signature = ApiKeyValue::with_description(
+            "webhook-signature",
+            "Of Standard Webhooks: `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`; several with blanks between",
+        );
+        components.add_security_scheme(
+            "signature",
+            SecurityScheme::ApiKey(ApiKey::Header(signature)),
+        );
     }
 }
 
 fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(events::post))
+        .routes(routes!(events::signed::post))
         .routes(routes!(imports::list, imports::post))
         .routes(routes!(imports::get))
         .routes(routes!(imports::approve))

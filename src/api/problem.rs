@@ -18,6 +18,8 @@ pub const MISTAKES_MAX: usize = 20;
 pub enum ApiError {
     /// No token, or none that is good. Never says which of the two.
     Unauthenticated,
+    /// No signature, or none that is good. Never says what is wrong with it.
+    Unsigned,
     Forbidden {
         needs: Role,
     },
@@ -92,6 +94,11 @@ impl ApiError {
                 "unauthenticated",
                 "A good token is needed",
             ),
+            Self::Unsigned => (
+                StatusCode::UNAUTHORIZED,
+                "unauthenticated",
+                "A good signature is needed",
+            ),
             Self::Forbidden { .. } => (
                 StatusCode::FORBIDDEN,
                 "forbidden",
@@ -149,6 +156,8 @@ impl ApiError {
     fn detail(&self) -> String {
         match self {
             Self::Unauthenticated => "send `Authorization: Bearer tnr_...` with a token that is neither expired nor revoked".to_owned(),
+            Self::Unsigned => "send `webhook-id`, `webhook-timestamp` of now, and `webhook-signature` over `id.timestamp.body`, made with a secret \
+                               of a source that may sign; the log of the server says what was wrong".to_owned(),
             Self::Forbidden { needs } => format!("this takes a token with the role `{}`", needs.as_str()),
             Self::NotFound(detail) | Self::Malformed(detail) | Self::Conflict(detail) => detail.clone(),
             Self::Invalid { detail, .. } => detail.clone(),
@@ -202,6 +211,10 @@ impl IntoResponse for ApiError {
             }
             _ => {}
         }
+        let challenge = match &self {
+            Self::Unsigned => "Webhook-Signature realm=\"tenure\"",
+            _ => "Bearer realm=\"tenure\"",
+        };
         let mistakes = if let Self::Invalid { mistakes, .. } = self {
             mistakes
         } else {
@@ -223,7 +236,7 @@ impl IntoResponse for ApiError {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(
                 header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer realm=\"tenure\""),
+                HeaderValue::from_static(challenge),
             );
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {

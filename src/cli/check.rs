@@ -15,6 +15,7 @@ use workflows::systems::System;
 use super::case::held_line;
 use super::format::{Bar, Listing, Tone, counted, paint, plain};
 use super::{Context, Exit};
+use crate::api::events::door::Doors;
 use crate::shell::schedules::FireView;
 use crate::shell::{database, now};
 
@@ -163,6 +164,10 @@ fn described(folder: String, configuration: &Configuration, check: &Check) -> Co
                 fix,
             ));
         }
+    }
+    if let Err(error) = Doors::open(&configuration.sources) {
+        let fix = "put the secret there, or take the place out of the source's file";
+        problems.push(Problem::new(&folder, None, format!("{error:#}"), fix));
     }
     ConfigurationReport {
         folder,

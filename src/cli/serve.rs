@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::format::{Tone, paint};
 use super::{Context, Exit};
-use crate::api;
+use crate::api::{self, events::door::Doors};
 use crate::shell::{Running, database};
 use crate::telemetry::{self, Look, Metrics};
 
@@ -51,13 +51,17 @@ pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<Exit> {
     let listener = if serve.no_api {
         None
     } else {
-        Some(listen(&configuration, serve.listen.as_deref()).await?)
+        let doors = Doors::open(&configuration.sources)?;
+        Some((
+            listen(&configuration, serve.listen.as_deref()).await?,
+            doors,
+        ))
     };
     let database = context.prepared_database().await?;
     opened.prepare(&database).await?;
     let telemetry = opened.telemetry.clone();
     let place = match &listener {
-        Some(listener) => Some(format!("http://{}", listener.local_addr()?)),
+        Some((listener, _)) => Some(format!("http://{}", listener.local_addr()?)),
         None => None,
     };
     let running = Running::start_at(
@@ -72,8 +76,8 @@ pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<Exit> {
     let api_stop = CancellationToken::new();
     let place = place.unwrap_or_else(|| "no API".to_owned());
     let api = match listener {
-        Some(listener) => {
-            let router = api::router(parts(&running, telemetry.metrics, look));
+        Some((listener, doors)) => {
+            let router = api::router(parts(&running, doors, telemetry.metrics, look));
             Some(tokio::spawn(api::server::serve(
                 listener,
                 router,
@@ -138,7 +142,7 @@ fn look(running: &Running) -> Look {
     )
 }
 
-fn parts(running: &Running, metrics: Metrics, look: Look) -> api::Parts {
+fn parts(running: &Running, doors: Doors, metrics: Metrics, look: Look) -> api::Parts {
     let (nudge, event_nudge, node) = running.handles();
     let configuration = &running.configuration;
     api::Parts {
@@ -146,6 +150,7 @@ fn parts(running: &Running, metrics: Metrics, look: Look) -> api::Parts {
         intake: running.intake.clone(),
         definitions: Arc::clone(&running.definitions),
         sources: configuration.sources.clone(),
+        doors,
         systems: Arc::clone(&configuration.systems),
         policy: Arc::clone(&configuration.policy),
         clock: Arc::new(SystemClock),

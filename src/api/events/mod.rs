@@ -4,6 +4,8 @@
 //! changes nothing and is acknowledged again. A batch is checked as a whole before any of it is taken in.
 
 mod binary;
+pub mod door;
+pub(super) mod signed;
 
 use std::collections::BTreeSet;
 

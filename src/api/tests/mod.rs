@@ -15,6 +15,7 @@ mod moves;
 mod operations;
 mod rights;
 mod schedules;
+mod signed;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -32,6 +33,7 @@ use uuid::Uuid;
 use workflows::config::{Configuration, StoreAddress};
 
 use super::auth::Role;
+use super::events::door::Doors;
 use super::tokens::{NewToken, Tokens};
 use super::{Parts, router, server};
 use crate::shell::{Database, Running, now};
@@ -57,6 +59,12 @@ const FILES: [(&str, &str); 4] = [
         "policy/roles.yaml",
         "roles:\n  - { name: everybody, when: \"true\", accounts: [badges] }\n",
     ),
+];
+
+/// Of the source that signs: the one of now, and the next.
+const SECRETS: [&str; 2] = [
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD8Kx3FfSmT8w=",
 ];
 
 /// Asks, waits for a signal, and ends.
@@ -93,22 +101,7 @@ impl Server {
 
     /// In a schema of its own on the lab's PostgreSQL.
     async fn on_postgres() -> Self {
-        let url = std::env::var(STORE_URL).unwrap_or_else(|_| {
-            panic!(
-                "`{STORE_URL}` is not set: run `tests/lab/postgres.sh start DIR`, then `. DIR/env`; \
-                 or run all tests with `bash tests/run`"
-            )
-        });
-        let schema = format!("api_{}", Uuid::new_v4().simple());
-        let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
-        let create = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {schema}"));
-        sqlx::raw_sql(create)
-            .execute(&mut connection)
-            .await
-            .unwrap();
-        let address =
-            StoreAddress::Postgres(format!("{url}?options=-csearch_path%3D{schema}").into());
-        Self::on(tempfile::tempdir().unwrap(), &address).await
+        Self::on(tempfile::tempdir().unwrap(), &postgres_schema().await).await
     }
 
     async fn on(folder: TempDir, address: &StoreAddress) -> Self {
@@ -120,6 +113,18 @@ impl Server {
         {
             write(folder.path(), name, text);
         }
+        let mut places = Vec::new();
+        for (number, secret) in SECRETS.iter().enumerate() {
+            let name = format!("secret-{number}");
+            write(folder.path(), &name, secret);
+            places.push(format!("file:{}", folder.path().join(name).display()));
+        }
+        let payroll = format!(
+            "name: payroll\nkind: snapshot\nformat: csv\nkey: id\ntime_zone: Europe/London\ncolumns: {{ name: name }}\n\
+             guard: {{ removals: {{ count_max: 1 }} }}\nsignature: {{ secrets: {} }}\n",
+            json!(places)
+        );
+        write(folder.path(), "sources/payroll.yaml", &payroll);
         let configuration = Arc::new(Configuration::load(folder.path()).unwrap());
         let database = Database::prepare(address, engine::store::SHARDS_DEFAULT)
             .await
@@ -140,6 +145,7 @@ impl Server {
             intake: running.intake.clone(),
             definitions: Arc::clone(&running.definitions),
             sources: configuration.sources.clone(),
+            doors: Doors::open(&configuration.sources).unwrap(),
             systems: Arc::clone(&configuration.systems),
             policy: Arc::clone(&configuration.policy),
             clock: Arc::new(SystemClock),
@@ -200,6 +206,24 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// A new schema on the lab's PostgreSQL.
+async fn postgres_schema() -> StoreAddress {
+    let url = std::env::var(STORE_URL).unwrap_or_else(|_| {
+        panic!(
+            "`{STORE_URL}` is not set: run `tests/lab/postgres.sh start DIR`, then `. DIR/env`; \
+             or run all tests with `bash tests/run`"
+        )
+    });
+    let schema = format!("api_{}", Uuid::new_v4().simple());
+    let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+    let create = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {schema}"));
+    sqlx::raw_sql(create)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    StoreAddress::Postgres(format!("{url}?options=-csearch_path%3D{schema}").into())
 }
 
 fn write(folder: &Path, name: &str, text: &str) {

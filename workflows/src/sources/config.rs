@@ -17,6 +17,7 @@
 //! project: { column: projects, separator: ";" }
 //! guard:
 //!   removals: { share_max: 0.05, count_max: 100, population_min: 50 }
+//! signature: { secrets: [env:HR_WEBHOOK_SECRET] }
 //! ```
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use serde_saphyr::Spanned;
 
 use super::guard::GuardConfig;
 use super::record::IdentityType;
+use super::signature::SignatureConfig;
 use crate::policy::schema::AttributeKind;
 
 /// One feed.
@@ -88,6 +90,9 @@ pub struct SourceConfig {
     pub change_events: BTreeMap<String, Spanned<String>>,
     #[serde(default)]
     pub guard: GuardConfig,
+    /// Lets the source send events without a token, signed. Without it nothing that is signed is let in.
+    #[serde(default)]
+    pub signature: Option<SignatureConfig>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

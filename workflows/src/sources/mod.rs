@@ -24,6 +24,7 @@ pub mod manifest;
 mod normalise;
 pub mod record;
 mod row;
+pub mod signature;
 pub mod snapshot;
 pub mod time;
 
@@ -38,4 +39,5 @@ pub use guard::{GuardConfig, Limit, StopReason, Summary, Verdict, assess};
 pub use manifest::{Manifest, manifest_name};
 pub use record::{IdentityType, Key, Record, Records};
 pub use row::Limits;
+pub use signature::SignatureConfig;
 pub use snapshot::{AsOf, Snapshot, SnapshotInput, read_snapshot};

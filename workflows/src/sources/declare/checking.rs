@@ -14,6 +14,7 @@ use crate::sources::config::{ColumnSource, DetailedColumn, SourceConfig, TypeSou
 use crate::sources::event::EventType;
 use crate::sources::guard::SliceLimit;
 use crate::sources::record::{IdentityType, attribute};
+use crate::sources::signature::{SECRETS_MAX, WINDOW_MS};
 
 /// A configuration under examination.
 pub(super) struct Checking<'a> {
@@ -57,6 +58,7 @@ impl<'a> Checking<'a> {
         self.check_names(&config, &names);
         let change_events = self.change_events(&config, &names);
         self.check_guard(&config, &names);
+        self.check_signature(&config);
         let (fixed_type, type_rule) = self.identity_type(config.identity_type.as_ref());
         let date_format = config
             .employment
@@ -113,6 +115,7 @@ impl<'a> Checking<'a> {
             status,
             change_events,
             guard: config.guard,
+            signature: config.signature,
             warnings: Vec::new(),
         })
     }
@@ -445,6 +448,29 @@ impl<'a> Checking<'a> {
                 "nothing stops a damaged file from removing everybody".to_owned(),
                 "set `guard.removals.share_max` or `count_max`",
             ));
+        }
+    }
+
+    fn check_signature(&mut self, config: &SourceConfig) {
+        let Some(signature) = &config.signature else {
+            return;
+        };
+        let count = signature.secrets.value.len();
+        if !(1..=SECRETS_MAX).contains(&count) {
+            self.problem(
+                &signature.secrets,
+                format!("`signature.secrets` has {count} entries"),
+                format!("name 1 to {SECRETS_MAX} places such as `env:HR_WEBHOOK_SECRET`"),
+            );
+        }
+        if let Some(window) = &signature.window
+            && !WINDOW_MS.contains(&window.value.ms())
+        {
+            self.problem(
+                window,
+                format!("`signature.window` is {}", window.value),
+                "give `1s` to `1h`",
+            );
         }
     }
 

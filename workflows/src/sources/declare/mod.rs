@@ -11,6 +11,7 @@ use super::config::{Format, ManifestRule, Presence, SourceConfig};
 use super::event::EventType;
 use super::guard::GuardConfig;
 use super::record::{IdentityType, attribute};
+use super::signature::SignatureConfig;
 use crate::policy::expression::Expression;
 use crate::policy::problem::{Problem, Problems};
 use crate::policy::schema::{AttributeDeclaration, AttributeDeclarations, AttributeKind};
@@ -74,6 +75,7 @@ pub struct Source {
     pub(super) status: Option<Status>,
     change_events: BTreeMap<String, EventType>,
     guard: GuardConfig,
+    signature: Option<SignatureConfig>,
     warnings: Vec<Problem>,
 }
 
@@ -108,6 +110,12 @@ impl Source {
     #[must_use]
     pub fn guard(&self) -> &GuardConfig {
         &self.guard
+    }
+
+    /// How it signs what it sends; `None` lets nothing signed in.
+    #[must_use]
+    pub fn signature(&self) -> Option<&SignatureConfig> {
+        self.signature.as_ref()
     }
 
     #[must_use]

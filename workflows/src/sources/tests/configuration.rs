@@ -83,6 +83,27 @@ fn mistakes_have_file_line_and_fix() {
          fix: events of a change are `transfer`, `cost_center.changed`, `entity.transfer`",
     );
     refused(
+        (
+            "kind: snapshot",
+            "kind: snapshot\nsignature: { secrets: [whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw] }",
+        ),
+        "`hr.yaml`:4:24: a secret must be given as `env:NAME` or `file:/path`, never as a value; fix: write the value in the expected form",
+    );
+    refused(
+        (
+            "kind: snapshot",
+            "kind: snapshot\nsignature: { secrets: [] }",
+        ),
+        "`hr.yaml`:4:23: `signature.secrets` has 0 entries; fix: name 1 to 4 places such as `env:HR_WEBHOOK_SECRET`",
+    );
+    refused(
+        (
+            "kind: snapshot",
+            "kind: snapshot\nsignature: { secrets: [env:A], window: 2h }",
+        ),
+        "`hr.yaml`:4:40: `signature.window` is 2h; fix: give `1s` to `1h`",
+    );
+    refused(
         ("share_max: 1", "share_max: 5"),
         "`hr.yaml`:2:7: `guard.removals` has a `share_max` that is not between 0 and 1; \
          fix: write 0.05 for five per cent",

@@ -1,0 +1,354 @@
+//! Whether a request was signed by a source, after [Standard Webhooks](https://www.standardwebhooks.com).
+//!
+//! ```text
+//! webhook-id: msg_2KWPBgLlAfxdpx2AI54pPJ85f4W
+//! webhook-timestamp: 1674087231                  seconds since 1970, within the window of the source
+//! webhook-signature: v1,BASE64 v1,BASE64         HMAC-SHA256 over `ID.TIMESTAMP.BODY`, one for each secret of the sender
+//! ```
+//!
+//! What is wrong with a signature is for the log. The caller learns only that it is not good, and takes no less time to
+//! learn it when there is no such source.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail, ensure};
+use axum::http::HeaderMap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, TimeDelta, Utc};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use secrecy::{ExposeSecret as _, SecretSlice};
+use sha2::Sha256;
+use tokio::sync::Semaphore;
+use workflows::sources::{SignatureConfig, Source};
+
+/// What every secret begins with, so that people and scanners know one when they see it.
+const PREFIX: &str = "whsec_";
+/// How long a key is, in bytes.
+const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+/// The longest `webhook-id`, in bytes.
+const ID_BYTES_MAX: usize = 200;
+/// The most signatures of one request.
+const SIGNATURES_MAX: usize = 8;
+/// The most bodies of unproven origin in memory at once; the next one waits.
+const UNPROVEN_MAX: usize = 256;
+
+/// The signed doors of all sources.
+pub struct Doors {
+    by_source: BTreeMap<String, Door>,
+    /// For names that have none: nobody knows its key.
+    shut: Door,
+    pub(super) unproven: Semaphore,
+}
+
+impl Doors {
+    /// Reads the secrets of all sources that have some.
+    ///
+    /// # Errors
+    /// The first secret that is missing or is none.
+    pub fn open(sources: &BTreeMap<String, Arc<Source>>) -> anyhow::Result<Self> {
+        let mut by_source = BTreeMap::new();
+        for (name, source) in sources {
+            if let Some(config) = source.signature() {
+                let door = Door::open(config).with_context(|| {
+                    format!("cannot use `signature.secrets` of source `{name}`")
+                })?;
+                by_source.insert(name.clone(), door);
+            }
+        }
+        let nobody_knows: [u8; 32] = rand::random();
+        Ok(Self {
+            by_source,
+            shut: Door {
+                keys: vec![nobody_knows.to_vec().into()],
+                window: TimeDelta::zero(),
+                shut: true,
+            },
+            unproven: Semaphore::new(UNPROVEN_MAX),
+        })
+    }
+
+    pub(super) fn of(&self, source: &str) -> &Door {
+        self.by_source.get(source).unwrap_or(&self.shut)
+    }
+}
+
+/// One source's.
+pub(super) struct Door {
+    keys: Vec<SecretSlice<u8>>,
+    window: TimeDelta,
+    shut: bool,
+}
+
+/// What the headers claim.
+pub(super) struct Claim {
+    /// What is signed before the body.
+    head: String,
+    signatures: Vec<Vec<u8>>,
+    /// Why it cannot be good, whatever the body is.
+    refused: Option<&'static str>,
+}
+
+impl Door {
+    fn open(config: &SignatureConfig) -> anyhow::Result<Self> {
+        let keys = config.secrets.value.iter().map(|reference| {
+            let place = String::from(reference.clone());
+            key(reference.resolve()?.expose_secret()).with_context(|| format!("`{place}`"))
+        });
+        Ok(Self {
+            keys: keys.collect::<anyhow::Result<_>>()?,
+            window: config.window().delta(),
+            shut: false,
+        })
+    }
+
+    /// Reads what stands in the headers. Judged only by [`Door::admit`].
+    pub fn claim(&self, headers: &HeaderMap, now: DateTime<Utc>) -> Claim {
+        match self.read(headers, now) {
+            Ok((head, signatures)) => Claim {
+                head,
+                signatures,
+                refused: None,
+            },
+            Err(reason) => Claim {
+                head: String::new(),
+                signatures: Vec::new(),
+                refused: Some(reason),
+            },
+        }
+    }
+
+    fn read(
+        &self,
+        headers: &HeaderMap,
+        now: DateTime<Utc>,
+    ) -> Result<(String, Vec<Vec<u8>>), &'static str> {
+        let one = |name: &str| {
+            let mut values = headers.get_all(name).iter();
+            match (values.next(), values.next()) {
+                (Some(value), None) => value.to_str().ok(),
+                _ => None,
+            }
+        };
+        let id = one("webhook-id").ok_or("`webhook-id` is missing, there twice or not ASCII")?;
+        // A full stop would let the same bytes be read as another identifier and time.
+        if id.is_empty() || id.len() > ID_BYTES_MAX || id.contains('.') {
+            return Err("`webhook-id` is empty, too long or has a full stop");
+        }
+        let timestamp =
+            one("webhook-timestamp").ok_or("`webhook-timestamp` is missing or there twice")?;
+        let signed_at = Some(timestamp)
+            .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|text| text.parse().ok())
+            .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
+            .ok_or("`webhook-timestamp` is no number of seconds")?;
+        if (now - signed_at).abs() > self.window {
+            return Err(
+                "`webhook-timestamp` is outside the window of the source; are both clocks right?",
+            );
+        }
+        let listed =
+            one("webhook-signature").ok_or("`webhook-signature` is missing or there twice")?;
+        let listed: Vec<&str> = listed.split(' ').filter(|one| !one.is_empty()).collect();
+        if listed.len() > SIGNATURES_MAX {
+            return Err("`webhook-signature` has more than 8 signatures");
+        }
+        // Other versions are for other receivers.
+        let signatures: Vec<Vec<u8>> = listed
+            .iter()
+            .filter_map(|one| STANDARD.decode(one.strip_prefix("v1,")?).ok())
+            .collect();
+        if signatures.is_empty() {
+            return Err("`webhook-signature` has no `v1,` with base64");
+        }
+        Ok((format!("{id}.{timestamp}."), signatures))
+    }
+
+    /// Whether one of our keys made one of the signatures, else why not, for the log. All pairs are compared, each in
+    /// constant time.
+    pub fn admit(&self, claim: &Claim, body: &[u8]) -> Result<(), &'static str> {
+        let mut good = false;
+        for key in &self.keys {
+            let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.expose_secret()) else {
+                continue;
+            };
+            mac.update(claim.head.as_bytes());
+            mac.update(body);
+            for signature in &claim.signatures {
+                good |= mac.clone().verify_slice(signature).is_ok();
+            }
+        }
+        match claim.refused {
+            _ if self.shut => Err("there is no source of that name with `signature` in its file"),
+            Some(reason) => Err(reason),
+            None if good => Ok(()),
+            None => Err("no signature fits a secret of the source"),
+        }
+    }
+}
+
+/// The key that a secret holds.
+fn key(secret: &str) -> anyhow::Result<SecretSlice<u8>> {
+    let fix = "write `whsec_` and the base64 of 24 to 64 random bytes, as `openssl rand -base64 32` prints it";
+    let Some(Ok(bytes)) = secret
+        .strip_prefix(PREFIX)
+        .map(|text| STANDARD.decode(text))
+    else {
+        bail!("does not hold a secret of Standard Webhooks; {fix}");
+    };
+    ensure!(
+        KEY_BYTES.contains(&bytes.len()),
+        "holds a key of {} bytes; {fix}",
+        bytes.len()
+    );
+    Ok(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const ID: &str = "msg_p5jXN8AQM9LWM0D4loKWxJek";
+    const TIME: &str = "1614265330";
+    const BODY: &[u8] = br#"{"test": 2432232314}"#;
+    /// Of the example that the libraries of Standard Webhooks test themselves with.
+    const SIGNATURE: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+
+    fn door(secrets: &[&str]) -> Door {
+        Door {
+            keys: secrets.iter().map(|secret| key(secret).unwrap()).collect(),
+            window: TimeDelta::minutes(5),
+            shut: false,
+        }
+    }
+
+    #[track_caller]
+    fn check(door: &Door, headers: &[(&'static str, &str)], late_s: i64, good: bool) {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        let now = DateTime::from_timestamp(1_614_265_330 + late_s, 0).unwrap();
+        let admitted = door.admit(&door.claim(&map, now), BODY);
+        assert_eq!(admitted.is_ok(), good, "{headers:?}: {admitted:?}");
+    }
+
+    #[test]
+    fn the_example_of_the_standard() {
+        let signed = |signature: &'static str| {
+            [
+                ("webhook-id", ID),
+                ("webhook-timestamp", TIME),
+                ("webhook-signature", signature),
+            ]
+        };
+        let one = door(&[SECRET]);
+        for (late_s, good) in [
+            (0, true),
+            (300, true),
+            (301, false),
+            (-300, true),
+            (-301, false),
+        ] {
+            check(&one, &signed(SIGNATURE), late_s, good);
+        }
+        let other = format!("whsec_{}", STANDARD.encode([7; 32]));
+        check(&door(&[&other, SECRET]), &signed(SIGNATURE), 0, true);
+        check(&door(&[&other]), &signed(SIGNATURE), 0, false);
+        for (signature, good) in [
+            (
+                "v1,AAAA v1a,xyz v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+                true,
+            ),
+            ("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OF=", false),
+            ("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OA=", false),
+            ("v1,g0hM9SsE+OTPJTGt", false),
+            ("v2,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=", false),
+            ("g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=", false),
+            ("v1,%%%", false),
+            ("v1,", false),
+            ("", false),
+            ("v1,a v1,a v1,a v1,a v1,a v1,a v1,a v1,a v1,a", false),
+        ] {
+            check(&one, &signed(signature), 0, good);
+        }
+    }
+
+    #[test]
+    fn headers_that_say_nothing_clear_are_refused() {
+        let one = door(&[SECRET]);
+        let id = ("webhook-id", ID);
+        let time = ("webhook-timestamp", TIME);
+        let signature = ("webhook-signature", SIGNATURE);
+        let long = "x".repeat(ID_BYTES_MAX + 1);
+        for headers in [
+            vec![],
+            vec![id, time],
+            vec![id, signature],
+            vec![time, signature],
+            vec![id, id, time, signature],
+            vec![id, time, time, signature],
+            vec![id, time, signature, signature],
+            vec![("webhook-id", ""), time, signature],
+            vec![("webhook-id", "msg.1"), time, signature],
+            vec![("webhook-id", "m\u{e9}g"), time, signature],
+            vec![("webhook-id", &long), time, signature],
+            vec![id, ("webhook-timestamp", "+1614265330"), signature],
+            vec![id, ("webhook-timestamp", "1614265330.0"), signature],
+            vec![id, ("webhook-timestamp", ""), signature],
+            vec![id, ("webhook-timestamp", "99999999999999999999"), signature],
+            vec![id, ("webhook-timestamp", "9223372036854775807"), signature],
+        ] {
+            check(&one, &headers, 0, false);
+        }
+        check(&one, &[id, time, signature], 0, true);
+    }
+
+    #[test]
+    fn only_long_keys_are_keys() {
+        for (secret, good) in [
+            (SECRET.to_owned(), true),
+            (format!("whsec_{}", STANDARD.encode([1; 23])), false),
+            (format!("whsec_{}", STANDARD.encode([1; 64])), true),
+            (format!("whsec_{}", STANDARD.encode([1; 65])), false),
+            ("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned(), false),
+            ("whsec_???".to_owned(), false),
+            ("whsec_".to_owned(), false),
+        ] {
+            let read = key(&secret);
+            assert_eq!(read.is_ok(), good, "{secret}");
+            if let Err(error) = read {
+                assert!(!error.to_string().contains("MfKQ9"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_shut_door_stays_shut() {
+        let doors = Doors::open(&BTreeMap::new()).unwrap();
+        let headers = [
+            ("webhook-id", ID),
+            ("webhook-timestamp", TIME),
+            ("webhook-signature", SIGNATURE),
+        ];
+        check(doors.of("hr"), &headers, 0, false);
+    }
+
+    #[test]
+    fn a_secret_that_is_not_there_is_named_by_its_place() {
+        let text = "name: hr\nkind: snapshot\nformat: csv\nkey: id\ntime_zone: Europe/Zurich\ncolumns: { name: name }\n\
+                    signature: { secrets: [env:TENURE_TEST_NO_SUCH_SECRET] }\n";
+        let source = Arc::new(Source::load("hr.yaml", text).unwrap());
+        let Err(error) = Doors::open(&BTreeMap::from([("hr".to_owned(), source)])) else {
+            unreachable!("there is no such variable");
+        };
+        assert_eq!(
+            format!("{error:#}"),
+            "cannot use `signature.secrets` of source `hr`: \
+             environment variable `TENURE_TEST_NO_SUCH_SECRET` is not set"
+        );
+    }
+}
