@@ -299,9 +299,9 @@ impl From<IntakeError> for ApiError {
             IntakeError::NoSuchDifference(difference) => {
                 Self::NotFound(format!("there is no import `{difference}`"))
             }
-            IntakeError::Decided { .. } | IntakeError::MovedOn { .. } => {
-                Self::Conflict(error.to_string())
-            }
+            IntakeError::Decided { .. }
+            | IntakeError::MovedOn { .. }
+            | IntakeError::OtherEvent { .. } => Self::Conflict(error.to_string()),
             IntakeError::Store(error) => error.into(),
             IntakeError::StoredForm(_) => Self::Internal(error.into()),
         }

@@ -34,7 +34,9 @@ use engine::runner::{
 };
 use engine::store::postgres::{PostgresOptions, PostgresStore};
 use engine::store::sqlite::SqliteStore;
-use engine::store::{CaseFilter, CaseSummary, SHARDS_DEFAULT, Store};
+use engine::store::{
+    CaseFilter, CaseSummary, InboxRow, SHARDS_DEFAULT, Store, StoreError, Transaction, Work,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -724,6 +726,32 @@ impl Company {
             postgres,
             twice: false,
         }
+    }
+
+    /// Changes the database behind everybody's back.
+    pub async fn run_sql(&self, sql: &'static str) {
+        struct Raw(&'static str);
+        #[async_trait]
+        impl Work for Raw {
+            async fn run(
+                &self,
+                transaction: &mut Transaction<'_>,
+            ) -> Result<Vec<InboxRow>, StoreError> {
+                let done = match transaction {
+                    Transaction::Postgres(connection) => sqlx::raw_sql(self.0)
+                        .execute(&mut **connection)
+                        .await
+                        .map(|_| ()),
+                    Transaction::Sqlite(connection) => sqlx::raw_sql(self.0)
+                        .execute(&mut **connection)
+                        .await
+                        .map(|_| ()),
+                };
+                done.unwrap();
+                Ok(Vec::new())
+            }
+        }
+        self.store.write(&Raw(sql)).await.unwrap();
     }
 
     pub async fn node(&self) -> NodeHandle {

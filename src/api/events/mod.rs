@@ -1,7 +1,7 @@
 //! `POST /v1/events`: business events as CloudEvents 1.0 in JSON: one, a batch, or one with its attributes in headers.
 //!
 //! An event is acknowledged when it is durable. Its identity is `source` and `id` together: sent again, it
-//! changes nothing and is acknowledged again. A batch is checked as a whole before any of it is taken in.
+//! changes nothing and is acknowledged again; another event that has them is refused. A batch is checked as a whole before any of it is taken in.
 
 mod binary;
 pub mod door;
@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 use workflows::directory::EventStatus;
+use workflows::intake::IntakeError;
 use workflows::sources::record::Key;
 use workflows::sources::{BusinessEvent, EventType};
 
@@ -167,8 +168,8 @@ impl Mode {
         (Vec<CloudEvent> = "application/cloudevents-batch+json"), (Data = "application/json"))),
     responses(
         (status = 202, body = Acknowledgement, description = "All of them are durable"),
-        (status = 400, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem),
-        (status = 422, body = Problem)
+        (status = 400, body = Problem), (status = 409, body = Problem, description = "Another event has the `id`"),
+        (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem)
     )
 )]
 pub(super) async fn post(
@@ -199,18 +200,7 @@ async fn take_in(
             .intake
             .event(event, actor, api.clock.now())
             .await
-            .map_err(|error| match ApiError::from(error) {
-                // Those before it are durable; all of them sent again is harmless.
-                ApiError::Invalid { mistakes, .. } if mode == Mode::Batched => ApiError::mistakes(
-                    mistakes
-                        .into_iter()
-                        .map(|mistake| {
-                            Mistake::new(format!("/{index}{}", mistake.at), mistake.what)
-                        })
-                        .collect(),
-                ),
-                other => other,
-            })?;
+            .map_err(|error| placed(error, mode, index, sent))?;
         acknowledged.push(Acknowledged {
             id: sent.id.clone(),
             source: sent.source.clone(),
@@ -226,6 +216,36 @@ async fn take_in(
         events: acknowledged,
     };
     Ok((StatusCode::ACCEPTED, Json(body)))
+}
+
+/// What is wrong with the event at `index`. Those before it are durable; all of them sent again is harmless.
+fn placed(error: IntakeError, mode: Mode, index: usize, sent: &CloudEvent) -> ApiError {
+    let at = match mode {
+        Mode::Batched => format!("/{index}"),
+        Mode::Structured | Mode::Binary => String::new(),
+    };
+    if let IntakeError::OtherEvent { differs, .. } = &error {
+        let differs: Vec<String> = differs
+            .iter()
+            .map(|name| format!("`{at}/{name}`"))
+            .collect();
+        return ApiError::Conflict(format!(
+            "event `{}` of `{}` is known already and differs in {}; give a new fact an `id` of its own, and repeat a known \
+             one every word as it was",
+            sent.id,
+            sent.source,
+            differs.join(", ")
+        ));
+    }
+    match ApiError::from(error) {
+        ApiError::Invalid { mistakes, .. } => ApiError::mistakes(
+            mistakes
+                .into_iter()
+                .map(|mistake| Mistake::new(format!("{at}{}", mistake.at), mistake.what))
+                .collect(),
+        ),
+        other => other,
+    }
 }
 
 /// Checks all events before any is taken in.

@@ -36,7 +36,8 @@ pub(in crate::api) fn decides(method: &Method, path: &str) -> bool {
         (Vec<CloudEvent> = "application/cloudevents-batch+json"))),
     responses(
         (status = 202, body = Acknowledgement, description = "All of them are durable"),
-        (status = 400, body = Problem), (status = 401, body = Problem), (status = 413, body = Problem),
+        (status = 400, body = Problem), (status = 401, body = Problem),
+        (status = 409, body = Problem, description = "Another event has the `id`"), (status = 413, body = Problem),
         (status = 415, body = Problem), (status = 422, body = Problem)
     )
 )]

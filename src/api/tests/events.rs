@@ -1,4 +1,4 @@
-//! Events in binary mode.
+//! Events in binary mode, and what an identifier stands for.
 
 use super::*;
 
@@ -130,4 +130,53 @@ async fn a_wrong_event_in_binary_mode_is_refused_with_its_place() {
     let media = ("content-type", Some("application/cloudevents+xml"));
     let answer = binary(&admin, &hire("1", "E1"), &[media]).await;
     answer.problem(415, "unsupported-media-type");
+}
+
+#[tokio::test]
+async fn another_event_with_a_known_id_is_refused() {
+    another_event(&Server::start().await).await;
+}
+
+#[tokio::test]
+async fn another_event_with_a_known_id_is_refused_on_postgres_too() {
+    another_event(&Server::on_postgres().await).await;
+}
+
+async fn another_event(server: &Server) {
+    let admin = server.admin().await;
+    admin.event(&hire("1", "E1")).await.expect(202);
+    let problem = admin.event(&hire("1", "E2")).await;
+    assert_eq!(
+        problem.problem(409, "conflict")["detail"],
+        "event `1` of `hr-events` is known already and differs in `/subject`; give a new fact an `id` of its own, and \
+         repeat a known one every word as it was"
+    );
+    let mut other = hire("1", "E1");
+    other["type"] = json!("termination.effective");
+    other["data"]["effective_at"] = json!("2026-01-06T08:00:00Z");
+    let batch = json!([hire("2", "E2"), other, hire("3", "E3")]);
+    let media = "application/cloudevents-batch+json";
+    let send = |batch: &Value| admin.send(Method::POST, "/v1/events", media, batch.to_string());
+    let problem = send(&batch).await.problem(409, "conflict");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("differs in `/1/type`, `/1/data`;"),
+        "{detail}"
+    );
+    // Those before it are durable; with its own identifier all of them are taken.
+    let mut mended = batch;
+    mended[1]["id"] = json!("4");
+    let taken = send(&mended).await.expect(202);
+    let new: Vec<_> = (0..3)
+        .map(|index| taken["events"][index]["new"].clone())
+        .collect();
+    assert_eq!(new, [false, true, true]);
+    // The same identifier of another source is another event.
+    let mut foreign = hire("1", "E4");
+    foreign["source"] = json!("vms");
+    let taken = admin.event(&foreign).await.expect(202);
+    assert_eq!(taken["events"][0]["new"], true);
+    server.settled().await;
+    let cases = admin.get("/v1/cases?subject=E2").await.expect(200);
+    assert_eq!(cases["items"].as_array().unwrap().len(), 1);
 }

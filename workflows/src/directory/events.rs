@@ -6,7 +6,7 @@ use engine::core::Timestamp;
 use engine::store::{StoreError, Transaction};
 use serde_json::{Value, json};
 
-use super::database::{ROWS_PER_STATEMENT_MAX, Sql, execute_all, rows_in, time_text};
+use super::database::{ROWS_PER_STATEMENT_MAX, Sql, execute, execute_all, rows_in, time_text};
 use super::rows::EventRow;
 
 /// All events of these subjects, oldest statement first.
@@ -23,6 +23,33 @@ pub(crate) async fn events_in(
         found.extend(rows_in::<EventRow>(transaction, &OF_SUBJECTS, &parameter).await?);
     }
     Ok(found)
+}
+
+/// Notes that an event of this identifier is about `subject`, unless one is known already, and gives the subject of the
+/// one that is known. Waits for a transaction that is about to note it. `shard_id` is the shard of the identifier.
+pub(crate) async fn claim(
+    transaction: &mut Transaction<'_>,
+    shard_id: i32,
+    event_id: &str,
+    subject: &str,
+) -> Result<Option<String>, StoreError> {
+    let parameter = json!({ "shard_id": shard_id, "event_id": event_id, "subject": subject });
+    if execute(transaction, &CLAIM, &parameter).await? == 1 {
+        return Ok(None);
+    }
+    let known: Vec<String> = rows_in(transaction, &CLAIMED, &parameter).await?;
+    Ok(known.into_iter().next())
+}
+
+/// The event of this identifier about somebody of this shard.
+pub(crate) async fn event_in(
+    transaction: &mut Transaction<'_>,
+    shard_id: i32,
+    event_id: &str,
+) -> Result<Option<EventRow>, StoreError> {
+    let parameter = json!({ "shard_id": shard_id, "event_id": event_id });
+    let found = rows_in(transaction, &EVENT, &parameter).await?;
+    Ok(found.into_iter().next())
 }
 
 /// Adds events; one that is there already stays as it is. New ones are told apart beforehand by
@@ -96,6 +123,42 @@ const OF_SUBJECTS: Sql = Sql {
         FROM json_each(?1) AS wanted
         JOIN business_event AS e ON e.shard_id = wanted.value ->> 'shard_id' AND e.subject = wanted.value ->> 'key'
         ORDER BY e.shard_id, e.subject, e.received_at, e.event_id",
+};
+
+const CLAIM: Sql = Sql {
+    table: "event_subject",
+    postgres: "
+        INSERT INTO event_subject (shard_id, event_id, subject)
+        SELECT shard_id, event_id, subject FROM jsonb_populate_record(NULL::event_subject, $1::jsonb)
+        ON CONFLICT (shard_id, event_id) DO NOTHING",
+    sqlite: "
+        INSERT INTO event_subject (shard_id, event_id, subject)
+        VALUES (?1 ->> 'shard_id', ?1 ->> 'event_id', ?1 ->> 'subject')
+        ON CONFLICT (shard_id, event_id) DO NOTHING",
+};
+
+const CLAIMED: Sql = Sql {
+    table: "event_subject",
+    postgres: "
+        SELECT to_jsonb(s.subject)::text FROM event_subject AS s
+        WHERE s.shard_id = ($1::jsonb->>'shard_id')::int AND s.event_id = $1::jsonb->>'event_id'",
+    sqlite: "
+        SELECT json_quote(subject) FROM event_subject
+        WHERE shard_id = ?1 ->> 'shard_id' AND event_id = ?1 ->> 'event_id'",
+};
+
+const EVENT: Sql = Sql {
+    table: "business_event",
+    postgres: "
+        SELECT to_jsonb(e)::text FROM business_event AS e
+        WHERE e.shard_id = ($1::jsonb->>'shard_id')::int AND e.event_id = $1::jsonb->>'event_id'",
+    sqlite: "
+        SELECT json_object('shard_id', shard_id, 'event_id', event_id, 'subject', subject, 'source', source,
+            'event_type', event_type, 'version', version, 'occurred_at', occurred_at, 'effective_at', effective_at,
+            'zone', zone, 'received_at', received_at, 'supersedes', supersedes, 'status', status,
+            'data', json(data), 'cases', json(cases), 'initiator', initiator)
+        FROM business_event
+        WHERE shard_id = ?1 ->> 'shard_id' AND event_id = ?1 ->> 'event_id'",
 };
 
 const PUT: Sql = Sql {

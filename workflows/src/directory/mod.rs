@@ -28,7 +28,7 @@ use engine::store::{Migration, Store, StoreError, Work};
 
 use database::Reader;
 
-pub(crate) use events::{events_in, mark, put_events, waiting_due};
+pub(crate) use events::{claim, event_in, events_in, mark, put_events, waiting_due};
 pub(crate) use identities::{for_update, introduce, put as put_identities};
 pub(crate) use snapshots::{
     Position, RecordRow, decide as decide_snapshot, mark_gone, move_on, put_records, put_snapshot,
@@ -48,12 +48,20 @@ pub use snapshots::PendingSnapshot;
 pub use systems::AccountCount;
 
 /// The directory's schema, to be given to [`Store::migrate`] after the engine's own.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 2,
-    name: "directory",
-    postgres: include_str!("../../../migrations/postgres/0002_directory.sql"),
-    sqlite: include_str!("../../../migrations/sqlite/0002_directory.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 2,
+        name: "directory",
+        postgres: include_str!("../../../migrations/postgres/0002_directory.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0002_directory.sql"),
+    },
+    Migration {
+        version: 10,
+        name: "event_subject",
+        postgres: include_str!("../../../migrations/postgres/0010_event_subject.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0010_event_subject.sql"),
+    },
+];
 
 /// The directory in the database of a store. Cheap to clone.
 #[derive(Clone)]

@@ -12,10 +12,12 @@
 //! workflow that another of them would end at once.
 
 mod clock;
+mod named;
 mod order;
 mod person;
 mod report;
 mod settle;
+mod take;
 
 #[cfg(test)]
 mod tests;
@@ -31,7 +33,8 @@ use engine::runner::Definitions;
 use engine::store::{InboxRow, StoreError, Transaction, Work};
 use uuid::Uuid;
 
-use self::settle::{INTRODUCED, Origin, Settled, settle};
+use self::settle::{INTRODUCED, Settled};
+use self::take::Take;
 use crate::directory::{
     Directory, PendingSnapshot, Position, RecordRow, SnapshotRow, SnapshotStatus, decide_snapshot,
     mark_gone, move_on, put_records, put_snapshot, waiting_due,
@@ -227,30 +230,6 @@ impl Intake {
         }
     }
 
-    /// Takes one event in. The same event again changes nothing.
-    ///
-    /// # Errors
-    /// [`IntakeError::UnknownSubject`] when it is about somebody whom no event has introduced.
-    pub async fn event(
-        &self,
-        event: &BusinessEvent,
-        initiator: &Actor,
-        now: Timestamp,
-    ) -> Result<EventReport, IntakeError> {
-        let shard_id = self.directory.shard(event.subject.as_str());
-        let subjects = BTreeSet::from([(shard_id, event.subject.as_str().to_owned())]);
-        let settled = self
-            .settle(&subjects, std::slice::from_ref(event), initiator, now)
-            .await?;
-        let status = settled.events.keys().next().copied();
-        Ok(EventReport {
-            id: event.id.clone(),
-            new: status.is_some(),
-            status,
-            cases: settled.cases.into_values().flatten().collect(),
-        })
-    }
-
     /// Starts what waited for its time and is effective by `now`. Call it again at `next`, or when an event
     /// came in; calling it more often is harmless.
     ///
@@ -338,25 +317,15 @@ impl Intake {
             pending,
             next,
             decided,
-            take: Take {
-                definitions: &self.definitions,
-                initiator,
-                now,
-                subjects: &subjects,
-                events: &events,
-                settled: Mutex::new(None),
-                traced: Mutex::default(),
-            },
+            take: self.take(&subjects, &events, initiator, now),
         };
         match self.write(&work).await {
-            Ok(()) => work.take.finish(),
-            Err(StoreError::Projection(_)) if work.take.refused() => work.take.finish(),
             Err(StoreError::Projection(reason)) if reason == MOVED_ON => {
                 Err(IntakeError::MovedOn {
                     source_name: row.source.clone(),
                 })
             }
-            Err(error) => Err(error.into()),
+            written => work.take.ended(written),
         }
     }
 
@@ -367,20 +336,9 @@ impl Intake {
         initiator: &Actor,
         now: Timestamp,
     ) -> Result<Settled, IntakeError> {
-        let work = Take {
-            definitions: &self.definitions,
-            initiator,
-            now,
-            subjects,
-            events,
-            settled: Mutex::new(None),
-            traced: Mutex::default(),
-        };
-        match self.write(&work).await {
-            Ok(()) => work.finish(),
-            Err(StoreError::Projection(_)) if work.refused() => work.finish(),
-            Err(error) => Err(error.into()),
-        }
+        let work = self.take(subjects, events, initiator, now);
+        let written = self.write(&work).await;
+        work.ended(written)
     }
 
     /// Writes, from the beginning when another transaction introduced one of the people first: the next time their row
@@ -434,64 +392,6 @@ fn older(snapshot: &Snapshot, position: &Position) -> Problems {
         "import files in the order of their days; to correct a day, deliver its file again with that day",
     )
     .into()
-}
-
-/// Takes events in, in a transaction.
-struct Take<'a> {
-    definitions: &'a Definitions,
-    initiator: &'a Actor,
-    now: Timestamp,
-    subjects: &'a BTreeSet<(i32, String)>,
-    events: &'a [BusinessEvent],
-    settled: Mutex<Option<Settled>>,
-    /// Spans that end once it is durable.
-    traced: Mutex<Vec<tracing::Span>>,
-}
-
-impl Take<'_> {
-    async fn take(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
-        let origin = Origin {
-            definitions: self.definitions,
-            initiator: self.initiator,
-            now: self.now,
-        };
-        let (settled, inbox, traced) =
-            settle(transaction, &origin, self.subjects, self.events).await?;
-        let refused = !settled.unknown.is_empty();
-        *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = Some(settled);
-        *self.traced.lock().unwrap_or_else(PoisonError::into_inner) = traced;
-        if refused {
-            return Err(StoreError::Projection("an event has no subject".to_owned()));
-        }
-        Ok(inbox)
-    }
-
-    fn refused(&self) -> bool {
-        self.settled
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .is_some_and(|settled| !settled.unknown.is_empty())
-    }
-
-    fn finish(self) -> Result<Settled, IntakeError> {
-        let settled = self
-            .settled
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-            .unwrap_or_default();
-        match settled.unknown.first() {
-            Some(subject) => Err(IntakeError::UnknownSubject(subject.clone())),
-            None => Ok(settled),
-        }
-    }
-}
-
-#[async_trait]
-impl Work for Take<'_> {
-    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
-        self.take(transaction).await
-    }
 }
 
 /// Rolls back when another import of the same source came first.

@@ -87,6 +87,16 @@ pub enum IntakeError {
         "`{0}` is not known; the first event about somebody is `hire`, `contract.start` or `rehire`"
     )]
     UnknownSubject(String),
+    /// `event` is known, and says something else in the fields `differs`, as CloudEvents name them.
+    #[error(
+        "event `{event}` is known already, and differs in {}; a new fact needs an `id` of its own, a repeated one every word \
+         as it was",
+        quoted(.differs)
+    )]
+    OtherEvent {
+        event: String,
+        differs: Vec<&'static str>,
+    },
     #[error("there is no difference `{0}`; `tenure import list` shows what waits")]
     NoSuchDifference(String),
     #[error("difference `{difference}` was decided already{}", by_whom(.by))]
@@ -124,6 +134,11 @@ fn by_whom(by: &str) -> String {
     } else {
         format!(" by `{by}`")
     }
+}
+
+fn quoted(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
 }
 
 fn whole(error: &StoreError) -> String {
