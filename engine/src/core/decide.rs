@@ -948,9 +948,7 @@ impl Machine<'_> {
     pub(super) fn close(&mut self, state: CaseState) {
         for step in self.steps() {
             if let Some(due) = self.timer_of(TimerTarget::Step(step)) {
-                self.decision
-                    .timers_cleared
-                    .push((TimerTarget::Step(step), due));
+                self.clear_timer((TimerTarget::Step(step), due));
             }
         }
         self.emit(Event::Closed { state });
@@ -1257,9 +1255,9 @@ impl Machine<'_> {
         if let Some(target) = target {
             let after = self.timer_of(target);
             if before != after {
-                self.decision
-                    .timers_cleared
-                    .extend(before.map(|due| (target, due)));
+                if let Some(due) = before {
+                    self.clear_timer((target, due));
+                }
                 self.decision
                     .timers_set
                     .extend(after.map(|due| (target, due)));
@@ -1267,6 +1265,16 @@ impl Machine<'_> {
         }
         self.rows_of(&event, had_row);
         self.decision.events.push(event);
+    }
+
+    /// One that was set by this decision never stood.
+    fn clear_timer(&mut self, timer: (TimerTarget, Timestamp)) {
+        let set = &mut self.decision.timers_set;
+        if let Some(index) = set.iter().position(|other| *other == timer) {
+            set.swap_remove(index);
+        } else {
+            self.decision.timers_cleared.push(timer);
+        }
     }
 
     /// The timers that a pause takes away and its end gives back.

@@ -690,6 +690,24 @@ pub(super) fn is_legal(case: &Case) -> Result<(), String> {
     Ok(())
 }
 
+/// The end of the pause sets the timer of a step that waits, and closes the case.
+#[test]
+fn a_timer_that_a_decision_sets_and_needs_no_more_never_stands() {
+    let mut case = all_kinds("undo");
+    let mut at = now();
+    decide(&mut case, Input::Start, at).unwrap();
+    let mut last = Decision::default();
+    for (choice, detail) in [(44, 0), (20, 0), (250, 34), (3, 63), (171, 0)] {
+        let input = random_input(&case, choice, detail, 0, &mut at);
+        last = decide(&mut case, input, at).unwrap();
+    }
+    let resumed = |event: &Event| matches!(event, Event::Resumed { .. });
+    assert!(last.events.iter().any(resumed));
+    assert_eq!(last.timers_set, []);
+    let deadline = (TimerTarget::Case, case.deadline_at.unwrap());
+    assert_eq!(last.timers_cleared, [deadline]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
