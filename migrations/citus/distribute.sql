@@ -12,6 +12,7 @@ SELECT create_reference_table('engine_meta');
 SELECT create_reference_table('workflow_definition');
 SELECT create_reference_table('api_token');
 SELECT create_reference_table('node');
+SELECT create_reference_table('node_lease');
 
 SELECT create_distributed_table('shard', 'shard_id', colocate_with => 'none');
 SELECT create_distributed_table('case_head', 'shard_id', colocate_with => 'shard');

@@ -218,8 +218,13 @@ impl Store for ObservedStore {
         self.inner.put_inbox(rows).await
     }
 
-    async fn inbox(&self, shards: &[ShardId], limit: u32) -> Result<Vec<InboxRow>, StoreError> {
-        self.inner.inbox(shards, limit).await
+    async fn inbox_since(
+        &self,
+        shards: &[ShardId],
+        since: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<InboxRow>, StoreError> {
+        self.inner.inbox_since(shards, since, limit).await
     }
 
     async fn reply(&self, shard: ShardId, id: Uuid) -> Result<Option<ReplyRow>, StoreError> {

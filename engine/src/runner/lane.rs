@@ -169,6 +169,8 @@ pub(super) struct Lane {
     schedules: Schedules,
     tidied_at: Timestamp,
     published: Instant,
+    /// How often it was asked whether it is idle.
+    answered: u64,
     batches: u64,
     transitions: u64,
 }
@@ -205,6 +207,7 @@ impl Lane {
             schedules: Schedules::new(shard_count),
             tidied_at: now,
             published: Instant::now(),
+            answered: 0,
             batches: 0,
             transitions: 0,
             parts,
@@ -225,6 +228,10 @@ impl Lane {
         loop {
             let draining = self.parts.draining.is_cancelled();
             let asked = self.parts.asked.load(Ordering::SeqCst);
+            if asked != self.answered {
+                self.answered = asked;
+                self.streams.look_at_all();
+            }
             if self.streams.are_quiet() {
                 self.take_orders();
                 self.open_shards().await?;
@@ -412,7 +419,7 @@ impl Lane {
                 .await?;
             self.unrecovered.extend(restless.iter().map(|(_, id)| *id));
             self.restless.extend(restless);
-            self.streams.look();
+            self.streams.look_anew();
             // Their timers are not in memory yet.
             self.horizon = self.parts.clock.now();
             self.refill_at = self.horizon;
@@ -738,7 +745,7 @@ impl Lane {
                 self.drop_shards(&BTreeSet::from([shard]));
                 let _ = self.news.send(News::Lost(lost.into_iter().collect()));
                 // What else was to be written is decided again.
-                self.streams.look();
+                self.streams.look_anew();
             }
             Err(error) => return Err(error),
         }
@@ -821,7 +828,13 @@ impl Lane {
         };
         let waiting: usize = self.streams.iter().map(|stream| stream.ready.len()).sum();
         let crowded = self.gate.waiting() + waiting > WAITING_MAX;
-        let mut rows = self.parts.store.inbox(&shards, rows_max).await?;
+        let Some(look) = self.streams.get(stream) else {
+            return Ok(());
+        };
+        let begun = look.look.begin(self.parts.clock.now());
+        let store = &self.parts.store;
+        let mut rows = store.inbox_since(&shards, begun.since, rows_max).await?;
+        let found = rows.len();
         // What is in the inbox is durable and costs nothing; it is looked at again soon.
         let mut normal_max = match (crowded, self.is_revoking()) {
             (true, _) => 0,
@@ -834,6 +847,9 @@ impl Lane {
             room
         });
         if let Some(stream) = self.streams.get(stream) {
+            let took_all =
+                rows.len() == found && u32::try_from(found).is_ok_and(|found| found < rows_max);
+            stream.look.end(&begun, &rows, took_all);
             stream.inbox_empty = rows.is_empty();
         }
         if rows.is_empty() {

@@ -28,6 +28,7 @@ mod housekeeping;
 mod identity;
 mod lane;
 mod lives;
+mod look;
 mod message;
 mod node;
 mod ownership;

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::gate::Queued;
+use super::look::Look;
 use super::pending::Pending;
 use super::port::Resource;
 use crate::core::admission::OpenCase;
@@ -160,18 +161,29 @@ pub(super) struct Writing {
     pub freed: Vec<(ShardId, Subject)>,
 }
 
-#[derive(Default)]
 pub(super) struct Stream {
     /// Inputs to be decided in the next batch, those of revocations apart: they go first.
     pub ready: Ready,
     pub next: Gathered,
     pub writing: Option<Writing>,
     pub inbox_empty: bool,
+    pub look: Look,
     /// Subjects whose case closed: the next one may start.
     pub freed: BTreeSet<(ShardId, Subject)>,
 }
 
 impl Stream {
+    fn new() -> Self {
+        Self {
+            ready: Ready::default(),
+            next: Gathered::default(),
+            writing: None,
+            inbox_empty: false,
+            look: Look::new(),
+            freed: BTreeSet::new(),
+        }
+    }
+
     fn is_quiet(&self) -> bool {
         self.writing.is_none()
     }
@@ -190,7 +202,7 @@ pub(super) struct Streams(Vec<Stream>);
 
 impl Streams {
     pub fn new(count: usize) -> Self {
-        Self((0..count.max(1)).map(|_| Stream::default()).collect())
+        Self((0..count.max(1)).map(|_| Stream::new()).collect())
     }
 
     pub fn len(&self) -> usize {
@@ -244,6 +256,22 @@ impl Streams {
         for stream in &mut self.0 {
             stream.inbox_empty = false;
         }
+    }
+
+    /// Looks into the inbox again, however old its messages are.
+    pub fn look_at_all(&mut self) {
+        for stream in &mut self.0 {
+            stream.look.at_all();
+        }
+        self.look();
+    }
+
+    /// Looks into the inbox again, where messages may be that were taken before.
+    pub fn look_anew(&mut self) {
+        for stream in &mut self.0 {
+            stream.look.forget();
+        }
+        self.look();
     }
 
     /// Whether nothing of the shard waits to be decided or written.

@@ -162,6 +162,12 @@ pub const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../../../migrations/postgres/0009_generation.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0009_generation.sql"),
     },
+    Migration {
+        version: 10,
+        name: "node_lease",
+        postgres: include_str!("../../../migrations/postgres/0010_node_lease.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0010_node_lease.sql"),
+    },
 ];
 
 /// Up to when what is over may be forgotten; `None` is never. What belongs to an open case always stays.
@@ -628,8 +634,19 @@ pub trait Store: Send + Sync {
     /// Puts messages into the inbox; one that is there already stays as it is.
     async fn put_inbox(&self, rows: &[InboxRow]) -> Result<(), StoreError>;
 
-    /// Messages of the given shards, the revocation lane first, then the oldest.
-    async fn inbox(&self, shards: &[ShardId], limit: u32) -> Result<Vec<InboxRow>, StoreError>;
+    /// Messages of the given shards, the revocation lane first, then the oldest. Fewer than `limit` are all there are.
+    async fn inbox(&self, shards: &[ShardId], limit: u32) -> Result<Vec<InboxRow>, StoreError> {
+        self.inbox_since(shards, None, limit).await
+    }
+
+    /// As [`Store::inbox`], of the messages received at `since` or later: what was taken out before costs nothing then,
+    /// however long the database must keep it for somebody's old snapshot.
+    async fn inbox_since(
+        &self,
+        shards: &[ShardId],
+        since: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<InboxRow>, StoreError>;
 
     async fn reply(&self, shard: ShardId, id: Uuid) -> Result<Option<ReplyRow>, StoreError>;
 

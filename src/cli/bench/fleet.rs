@@ -209,6 +209,43 @@ impl Fleet {
         Ok(started.elapsed())
     }
 
+    /// How many transitions all nodes have written.
+    fn transitions(&self) -> u64 {
+        self.nodes
+            .iter()
+            .map(|node| node.status().transitions)
+            .sum()
+    }
+
+    /// As [`Fleet::cases`], of one node whose cases all make `transitions`: it is not asked whether it is idle, which
+    /// makes it read its whole inbox.
+    pub async fn cases_unasked(
+        &self,
+        workflow: &str,
+        count: u32,
+        transitions: u64,
+    ) -> anyhow::Result<Duration> {
+        let rows = self.messages(workflow, count, &Value::Null)?;
+        let end = self.transitions() + transitions * u64::from(count);
+        let mut status = self.node()?.watcher();
+        let started = Instant::now();
+        self.put(&rows).await?;
+        let reached = status.wait_for(|status| status.transitions >= end).await;
+        reached.context("the node ended in the middle of the run")?;
+        Ok(started.elapsed())
+    }
+
+    fn node(&self) -> anyhow::Result<&NodeHandle> {
+        self.nodes.first().context("there is no node")
+    }
+
+    /// How many transitions a case of `workflow` makes.
+    pub async fn transitions_of_one(&self, workflow: &str) -> anyhow::Result<u64> {
+        let before = self.transitions();
+        self.cases(workflow, 1, &Value::Null).await?;
+        Ok(self.transitions() - before)
+    }
+
     /// Waits until nothing is in flight, queued or unread on any node.
     pub async fn idle(&self) -> anyhow::Result<()> {
         for node in &self.nodes {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
-use serde_json::Value;
 use sqlx::Connection as _;
 use tokio::time::Instant;
 
@@ -104,11 +103,12 @@ async fn measure(
 
 /// How long each round took; one begins every `pace` at most.
 async fn rounds(fleet: &Fleet, span: Duration, pace: Duration) -> anyhow::Result<Vec<Duration>> {
+    let transitions = fleet.transitions_of_one("steps").await?;
     let started = Instant::now();
     let mut took = Vec::new();
     while took.is_empty() || started.elapsed() < span {
         let next = Instant::now() + pace;
-        took.push(fleet.cases("steps", CASES, &Value::Null).await?);
+        took.push(fleet.cases_unasked("steps", CASES, transitions).await?);
         tokio::time::sleep_until(next).await;
     }
     Ok(took)

@@ -17,7 +17,7 @@ const STORE_URL: &str = "TENURE_LAB_POSTGRES_STORE_URL";
 const SHARDS: u32 = 4;
 
 /// Tables that are small, change rarely, and are asked for by every shard: copied to every machine. Each with why.
-const REFERENCE: [(&str, &str); 5] = [
+const REFERENCE: [(&str, &str); 6] = [
     (
         "schema_version",
         "a row a migration; says which program may write",
@@ -32,6 +32,7 @@ const REFERENCE: [(&str, &str); 5] = [
         "a row a token; a request names its token before anybody knows whose shard it is about",
     ),
     ("node", "a row a process; all of them ask who lives"),
+    ("node_lease", "a row a process, beside it"),
 ];
 
 /// A migrated database of its own, with partitions made for the months ahead.

@@ -293,9 +293,14 @@ impl Store for Line {
         self.call(Kind::Changes, what, work).await
     }
 
-    async fn inbox(&self, shards: &[ShardId], limit: u32) -> Result<Vec<InboxRow>, StoreError> {
+    async fn inbox_since(
+        &self,
+        shards: &[ShardId],
+        since: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<InboxRow>, StoreError> {
         let (database, shards) = (self.database(), shards.to_vec());
-        let work = async move { database.inbox(&shards, limit).await };
+        let work = async move { database.inbox_since(&shards, since, limit).await };
         self.call(Kind::Looks, "inbox", work).await
     }
 

@@ -203,3 +203,45 @@ pub(super) async fn a_message_that_no_database_keeps_is_refused(database: &Datab
     store.put_inbox(std::slice::from_ref(&fine)).await.unwrap();
     assert_eq!(store.inbox(&all_shards(), 10).await.unwrap(), [fine]);
 }
+
+pub(super) async fn the_rest_of_the_inbox_can_be_left_out(database: &Database) {
+    let store = database.ready().await;
+    let messages = [
+        message(1, Lane::Revocation, 10),
+        message(2, Lane::Revocation, 30),
+        message(3, Lane::Normal, 20),
+        message(3, Lane::Normal, 40),
+    ];
+    let messages = messages.map(|row| InboxRow {
+        id: Uuid::from_u128(row.received_at.timestamp_subsec_micros().into()),
+        ..row
+    });
+    store.put_inbox(&messages).await.unwrap();
+    let shards = all_shards();
+    let since = |seconds| store.inbox_since(&shards, Some(at(seconds)), 10);
+    assert_eq!(since(0).await.unwrap(), messages);
+    assert_eq!(
+        since(20).await.unwrap(),
+        messages[1..],
+        "the moment itself counts"
+    );
+    assert_eq!(since(31).await.unwrap(), messages[3..]);
+    assert_eq!(since(41).await.unwrap(), []);
+}
+
+/// Whoever is given fewer than were asked for may rely on it that nothing is left.
+pub(super) async fn fewer_than_the_limit_are_all(database: &Database) {
+    let store = database.ready().await;
+    let mut messages = Vec::new();
+    for number in 0..90 {
+        messages.push(InboxRow {
+            id: Uuid::from_u128(number),
+            ..message(1, Lane::Normal, 5)
+        });
+    }
+    store.put_inbox(&messages).await.unwrap();
+    let shards = all_shards();
+    assert_eq!(store.inbox(&shards, 91).await.unwrap(), messages);
+    assert_eq!(store.inbox(&shards, 90).await.unwrap(), messages);
+    assert_eq!(store.inbox(&shards, 80).await.unwrap().len(), 80);
+}

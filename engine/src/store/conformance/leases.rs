@@ -64,6 +64,51 @@ pub(super) async fn a_lease_that_ran_out_is_free(database: &Database) {
     assert!(rows.iter().all(|row| row.owner.as_deref() == Some(OTHER)));
 }
 
+/// Who takes some of a node's shards ends its time: the node may not go on with the others either.
+pub(super) async fn a_node_whose_time_is_over_renews_nothing(database: &Database) {
+    let store = database.ready().await;
+    let leases = take(&*store, NODE, 0, &[]).await.unwrap();
+    let wanted = Acquire {
+        node: OTHER,
+        lease_ms: LEASE_MS,
+        replaces: &[],
+        holding: &[],
+        shards_max: 1,
+    };
+    assert_eq!(store.acquire(&wanted).await.unwrap().len(), 1);
+    let lost = store.renew(NODE, &leases, LEASE_MS).await.unwrap();
+    assert_eq!(lost, all_shards());
+    let free = take(&*store, OTHER, LEASE_MS, &[]).await.unwrap();
+    assert_eq!(free.len(), SHARDS as usize - 1);
+    // Its next life begins with what it takes then.
+    assert_eq!(take(&*store, NODE, LEASE_MS, &[]).await.unwrap(), []);
+}
+
+/// Renewals and takings at the same moments: a shard that another has taken is never renewed by its last owner.
+pub(super) async fn a_renewal_and_a_taking_at_once_agree(database: &Database) {
+    let store = database.ready().await;
+    let mut leases = take(&*store, NODE, 0, &[]).await.unwrap();
+    for round in 0..40 {
+        assert_eq!(store.renew(NODE, &leases, 0).await.unwrap(), []);
+        let other = database.open().await;
+        let (lost, taken) = tokio::join!(
+            store.renew(NODE, &leases, LEASE_MS),
+            take(&*other, OTHER, LEASE_MS, &[])
+        );
+        let (lost, taken) = (lost.unwrap(), taken.unwrap());
+        assert!(
+            taken.is_empty() || lost.len() == SHARDS as usize,
+            "round {round}: {} taken, {} of them lost",
+            taken.len(),
+            lost.len()
+        );
+        if !taken.is_empty() {
+            store.release(OTHER, &taken).await.unwrap();
+            leases = take(&*store, NODE, 0, &[]).await.unwrap();
+        }
+    }
+}
+
 pub(super) async fn a_dead_node_is_replaced_at_once(database: &Database) {
     let (store, _) = database.owned().await;
     let nobody = ["somebody else".to_owned()];
@@ -87,7 +132,7 @@ pub(super) async fn a_renewal_extends_what_is_held_and_names_the_rest(database: 
     wrong[9].epoch = Epoch(2);
     let lost = store.renew(NODE, &wrong, LEASE_MS).await.unwrap();
     assert_eq!(lost, [leases[3].shard, leases[9].shard]);
-    // Only those two are still free.
+    // Those two are free: nobody knows that they are held.
     let taken = take(&*store, OTHER, LEASE_MS, &[]).await.unwrap();
     let shards: Vec<ShardId> = taken.iter().map(|lease| lease.shard).collect();
     assert_eq!(shards, lost);

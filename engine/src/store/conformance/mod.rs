@@ -267,6 +267,8 @@ tests! {
         a_shard_has_one_owner,
         shards_are_never_shared_by_nodes_that_come_at_once,
         a_lease_that_ran_out_is_free,
+        a_node_whose_time_is_over_renews_nothing,
+        a_renewal_and_a_taking_at_once_agree,
         a_dead_node_is_replaced_at_once,
         a_renewal_extends_what_is_held_and_names_the_rest,
         no_more_is_taken_than_wanted,
@@ -280,6 +282,8 @@ tests! {
         old_answers_are_forgotten,
         work_and_its_messages_are_one,
         failed_work_leaves_nothing,
+        the_rest_of_the_inbox_can_be_left_out,
+        fewer_than_the_limit_are_all,
         a_message_that_no_database_keeps_is_refused;
     reads:
         restless_cases_are_queued_or_in_flight,

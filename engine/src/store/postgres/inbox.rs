@@ -1,6 +1,6 @@
 //! What comes from outside, and what it is answered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -25,17 +25,20 @@ SELECT *
  ORDER BY message.shard_id, message.id
 ON CONFLICT DO NOTHING";
 
-/// The limit inside keeps a full inbox from being sorted as a whole: of one shard come at most twice its even part, and
-/// a few more. So the order holds within a shard, and between shards about.
+/// Walks the index of each shard and lane from `since` on: a row that was deleted is passed over, one by one, as long as
+/// some snapshot may still see it. The limit inside keeps a full inbox from being sorted as a whole.
 const INBOX: &str = "
 SELECT message.*
   FROM unnest($1::integer[]) AS wanted (shard_id)
+ CROSS JOIN (VALUES (0), (1)) AS lane (rank)
  CROSS JOIN LATERAL (
     SELECT inbox.shard_id, inbox.id, inbox.received_at, inbox.lane_rank, inbox.body
       FROM inbox
      WHERE inbox.shard_id = wanted.shard_id
-     ORDER BY inbox.lane_rank, inbox.received_at, inbox.id
-     LIMIT 8 + 2 * $2 / greatest(cardinality($1), 1)
+       AND inbox.lane_rank = lane.rank
+       AND inbox.received_at >= coalesce($4, '-infinity'::timestamptz)
+     ORDER BY inbox.received_at, inbox.id
+     LIMIT $3
  ) AS message
  ORDER BY message.lane_rank, message.received_at, message.id
  LIMIT $2";
@@ -93,14 +96,41 @@ pub(super) async fn insert(
     Ok(())
 }
 
-pub(super) async fn inbox(
+/// Of one shard and lane come at most twice its even part, and a few more: so the order holds within a shard, and
+/// between shards about.
+pub(super) async fn since(
     pool: &PgPool,
     shards: &[ShardId],
+    since: Option<Timestamp>,
     limit: u32,
+) -> Result<Vec<InboxRow>, StoreError> {
+    let shard_count = u32::try_from(shards.len()).unwrap_or(u32::MAX).max(1);
+    let of_one = (8 + limit / shard_count * 2).min(limit);
+    let rows = some(pool, shards, since, limit, of_one).await?;
+    let mut of: BTreeMap<_, u32> = BTreeMap::new();
+    for row in &rows {
+        *of.entry((row.shard, lane_rank(row.lane))).or_default() += 1;
+    }
+    let is_short = u32::try_from(rows.len()).is_ok_and(|count| count < limit);
+    if of_one < limit && is_short && of.values().any(|count| *count >= of_one) {
+        // Few messages, and most of them one shard's: fewer than `limit` must be all.
+        return some(pool, shards, since, limit, limit).await;
+    }
+    Ok(rows)
+}
+
+async fn some(
+    pool: &PgPool,
+    shards: &[ShardId],
+    since: Option<Timestamp>,
+    limit: u32,
+    of_one: u32,
 ) -> Result<Vec<InboxRow>, StoreError> {
     let rows = sqlx::query(INBOX)
         .bind(shards.iter().map(|shard| shard.0).collect::<Vec<_>>())
         .bind(i64::from(limit))
+        .bind(i64::from(of_one))
+        .bind(since.map(stored_time))
         .fetch_all(pool)
         .await
         .map_err(from_driver)?;

@@ -11,13 +11,34 @@ use crate::store::decode::{Reader, all};
 use crate::store::failure::from_driver;
 use crate::store::{Acquire, Heartbeat, NodeRow, ShardLease, ShardRow, StoreError};
 
+/// A node whose time is over loses its lease for good before a shard of it is taken: its renewal waits for this
+/// statement and finds nothing to renew then, and a renewal on its way locks the row, which is skipped.
+///
 /// A shard whose row is locked is skipped: either another node takes it at this moment, or a batch of its
 /// last owner is still being written. The next call gets it.
 const ACQUIRE: &str = "
-WITH free AS MATERIALIZED (
+WITH ended AS MATERIALIZED (
+    SELECT owner
+      FROM node_lease
+     WHERE until <= now() AND owner <> $1
+     ORDER BY owner
+       FOR UPDATE SKIP LOCKED
+), lapsed AS (
+    DELETE FROM node_lease
+     USING ended
+     WHERE node_lease.owner = ended.owner
+    RETURNING node_lease.owner
+), own AS (
+    INSERT INTO node_lease (owner, until)
+    VALUES ($1, now() + make_interval(secs => $2::float8 / 1000))
+    ON CONFLICT (owner) DO UPDATE SET until = excluded.until
+), free AS MATERIALIZED (
     SELECT shard_id
       FROM shard
-     WHERE (owner IS NULL OR lease_until <= now() OR owner = ANY($3::text[]))
+     WHERE (owner IS NULL
+            OR owner = ANY($3::text[])
+            OR (lease_until <= now()
+                AND owner NOT IN (SELECT owner FROM node_lease WHERE owner NOT IN (SELECT owner FROM lapsed))))
        AND NOT (shard_id = ANY($4::integer[]))
      ORDER BY shard_id
      LIMIT $5
@@ -29,20 +50,25 @@ UPDATE shard
  WHERE shard.shard_id = free.shard_id
 RETURNING shard.shard_id, shard.epoch";
 
+/// All leases of a node are one row. Without it the node's time was over, and others may have what it held. What it has
+/// without knowing, after an answer that was lost, would be held by that row for ever: it is given up.
 const RENEW: &str = "
-WITH held AS MATERIALIZED (
-    SELECT shard.shard_id
-      FROM unnest($1::integer[], $2::bigint[]) AS lease (shard_id, epoch)
-      JOIN shard ON shard.shard_id = lease.shard_id AND shard.epoch = lease.epoch
-     WHERE shard.owner = $3
-     ORDER BY shard.shard_id
-       FOR NO KEY UPDATE OF shard
+WITH renewed AS (
+    UPDATE node_lease
+       SET until = now() + make_interval(secs => $4::float8 / 1000)
+     WHERE owner = $3
+    RETURNING 1
+), stray AS (
+    UPDATE shard
+       SET owner = NULL, lease_until = NULL
+     WHERE owner = $3
+       AND EXISTS (SELECT FROM renewed)
+       AND (shard_id, epoch) NOT IN (SELECT * FROM unnest($1::integer[], $2::bigint[]))
 )
-UPDATE shard
-   SET lease_until = now() + make_interval(secs => $4::float8 / 1000)
-  FROM held
- WHERE shard.shard_id = held.shard_id
-RETURNING shard.shard_id";
+SELECT shard.shard_id
+  FROM unnest($1::integer[], $2::bigint[]) AS lease (shard_id, epoch)
+  JOIN shard ON shard.shard_id = lease.shard_id AND shard.epoch = lease.epoch
+ WHERE shard.owner = $3 AND EXISTS (SELECT FROM renewed)";
 
 const RELEASE: &str = "
 WITH held AS MATERIALIZED (
@@ -61,7 +87,11 @@ UPDATE shard
 const SHARDS: &str = "
 SELECT shard_id, epoch, owner, lease_until,
        (extract(epoch FROM lease_until - now()) * 1000)::bigint AS lease_left_ms
-  FROM shard
+  FROM (
+    SELECT shard.shard_id, shard.epoch, shard.owner, greatest(shard.lease_until, node_lease.until) AS lease_until
+      FROM shard
+      LEFT JOIN node_lease ON node_lease.owner = shard.owner
+  ) AS held
  ORDER BY shard_id";
 
 /// The first lease that is not held any more.
@@ -86,7 +116,11 @@ SELECT owner, name, version, address, lease_ms, draining, started_at, heartbeat_
   FROM node
  ORDER BY started_at, owner";
 
-const FORGET_NODE: &str = "DELETE FROM node WHERE owner = $1";
+const FORGET_NODE: &str = "
+WITH lease AS (
+    DELETE FROM node_lease WHERE owner = $1
+)
+DELETE FROM node WHERE owner = $1";
 
 const FORGET_SILENT_NODES: &str =
     "DELETE FROM node WHERE heartbeat_at < now() - make_interval(secs => $1::float8 / 1000)";

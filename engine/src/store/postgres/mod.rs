@@ -266,8 +266,13 @@ impl Store for PostgresStore {
         Ok(())
     }
 
-    async fn inbox(&self, shards: &[ShardId], limit: u32) -> Result<Vec<InboxRow>, StoreError> {
-        inbox::inbox(&self.readers, shards, limit).await
+    async fn inbox_since(
+        &self,
+        shards: &[ShardId],
+        since: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<InboxRow>, StoreError> {
+        inbox::since(&self.readers, shards, since, limit).await
     }
 
     async fn reply(&self, shard: ShardId, id: Uuid) -> Result<Option<ReplyRow>, StoreError> {

@@ -27,6 +27,7 @@ const INBOX: &str = "
 SELECT shard_id, id, received_at, lane_rank, body
   FROM inbox
  WHERE +shard_id IN (SELECT value FROM json_each(?1))
+   AND (?3 IS NULL OR received_at >= ?3)
  ORDER BY lane_rank, received_at, id
  LIMIT ?2";
 
@@ -80,14 +81,16 @@ pub(super) async fn insert(
     Ok(())
 }
 
-pub(super) async fn inbox(
+pub(super) async fn since(
     pool: &SqlitePool,
     shards: &[ShardId],
+    since: Option<Timestamp>,
     limit: u32,
 ) -> Result<Vec<InboxRow>, StoreError> {
     let rows = sqlx::query(INBOX)
         .bind(super::read::numbers(shards))
         .bind(limit)
+        .bind(since.map(|since| stored_time(since).timestamp_micros()))
         .fetch_all(pool)
         .await
         .map_err(from_driver)?;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use sqlx::Sqlite;
 use sqlx::query::Query;
-use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqlitePool};
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqlitePool, SqliteRow};
 
 use crate::core::id::ShardId;
 use crate::store::decode::{Reader, all};
@@ -22,6 +22,21 @@ macro_rules! now_micros {
 }
 pub(super) use now_micros;
 
+/// A node whose time is over loses its lease for good before a shard of it is taken.
+const LAPSE: &str = concat!(
+    "DELETE FROM node_lease WHERE owner <> ?1 AND until <= ",
+    now_micros!()
+);
+
+const OWN: &str = concat!(
+    "
+INSERT INTO node_lease (owner, until)
+VALUES (?1, ",
+    now_micros!(),
+    " + ?2)
+ON CONFLICT (owner) DO UPDATE SET until = excluded.until"
+);
+
 const ACQUIRE: &str = concat!(
     "
 UPDATE shard
@@ -31,9 +46,11 @@ UPDATE shard
  WHERE shard_id IN (
     SELECT shard_id
       FROM shard
-     WHERE (owner IS NULL OR lease_until <= ",
+     WHERE (owner IS NULL
+            OR owner IN (SELECT value FROM json_each(?3))
+            OR (owner NOT IN (SELECT owner FROM node_lease) AND lease_until <= ",
     now_micros!(),
-    " OR owner IN (SELECT value FROM json_each(?3)))
+    "))
        AND shard_id NOT IN (SELECT value FROM json_each(?4))
      ORDER BY shard_id
      LIMIT ?5
@@ -41,16 +58,27 @@ UPDATE shard
 RETURNING shard_id, epoch"
 );
 
+/// All leases of a node are one row. Without it the node's time was over, and others may have what it held. What it has
+/// without knowing, after an answer that was lost, would be held by that row for ever: it is given up.
 const RENEW: &str = concat!(
-    "
-UPDATE shard
-   SET lease_until = ",
+    "UPDATE node_lease SET until = ",
     now_micros!(),
-    " + ?3
+    " + ?2 WHERE owner = ?1"
+);
+
+const STRAY: &str = "
+UPDATE shard
+   SET owner = NULL, lease_until = NULL
+ WHERE owner = ?2
+   AND owner IN (SELECT owner FROM node_lease)
+   AND (shard_id, epoch) NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))";
+
+const HELD: &str = "
+SELECT shard_id
+  FROM shard
  WHERE owner = ?2
    AND (shard_id, epoch) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))
-RETURNING shard_id"
-);
+   AND owner IN (SELECT owner FROM node_lease)";
 
 const RELEASE: &str = "
 UPDATE shard
@@ -63,7 +91,11 @@ const SHARDS: &str = concat!(
 SELECT shard_id, epoch, owner, lease_until, (lease_until - ",
     now_micros!(),
     ") / 1000 AS lease_left_ms
-  FROM shard
+  FROM (
+    SELECT shard_id, epoch, shard.owner, coalesce(max(lease_until, until), lease_until) AS lease_until
+      FROM shard
+      LEFT JOIN node_lease ON node_lease.owner = shard.owner
+  )
  ORDER BY shard_id"
 );
 
@@ -99,6 +131,7 @@ SELECT owner, name, version, address, lease_ms, draining, started_at, heartbeat_
 );
 
 const FORGET_NODE: &str = "DELETE FROM node WHERE owner = ?1";
+const FORGET_LEASE: &str = "DELETE FROM node_lease WHERE owner = ?1";
 
 const FORGET_SILENT_NODES: &str = concat!(
     "DELETE FROM node WHERE heartbeat_at < ",
@@ -111,19 +144,37 @@ pub(super) async fn acquire(
     wanted: &Acquire<'_>,
 ) -> Result<Vec<ShardLease>, StoreError> {
     let mut transaction = writer.begin().await?;
-    let rows = sqlx::query(ACQUIRE)
+    let rows = take(transaction.connection(), wanted).await;
+    let rows = transaction.end(rows).await?;
+    let mut leases = all("shard", &rows, Reader::lease)?;
+    leases.sort_unstable_by_key(|lease| lease.shard);
+    Ok(leases)
+}
+
+async fn take(
+    connection: &mut SqliteConnection,
+    wanted: &Acquire<'_>,
+) -> Result<Vec<SqliteRow>, StoreError> {
+    sqlx::query(LAPSE)
+        .bind(wanted.node)
+        .execute(&mut *connection)
+        .await
+        .map_err(from_driver)?;
+    sqlx::query(OWN)
+        .bind(wanted.node)
+        .bind(micros(wanted.lease_ms))
+        .execute(&mut *connection)
+        .await
+        .map_err(from_driver)?;
+    sqlx::query(ACQUIRE)
         .bind(wanted.node)
         .bind(micros(wanted.lease_ms))
         .bind(serde_json::Value::from(wanted.replaces).to_string())
         .bind(super::read::numbers(wanted.holding))
         .bind(wanted.shards_max)
-        .fetch_all(transaction.connection())
+        .fetch_all(connection)
         .await
-        .map_err(from_driver);
-    let rows = transaction.end(rows).await?;
-    let mut leases = all("shard", &rows, Reader::lease)?;
-    leases.sort_unstable_by_key(|lease| lease.shard);
-    Ok(leases)
+        .map_err(from_driver)
 }
 
 pub(super) async fn renew(
@@ -136,17 +187,37 @@ pub(super) async fn renew(
         return Ok(Vec::new());
     }
     let mut transaction = writer.begin().await?;
-    let rows = sqlx::query(RENEW)
-        .bind(json(leases))
-        .bind(node)
-        .bind(micros(lease_ms))
-        .fetch_all(transaction.connection())
-        .await
-        .map_err(from_driver);
+    let rows = extend(transaction.connection(), node, leases, lease_ms).await;
     let rows = transaction.end(rows).await?;
     let held: HashSet<ShardId> = all("shard", &rows, Reader::shard)?.into_iter().collect();
     let lost = leases.iter().map(|lease| lease.shard);
     Ok(lost.filter(|shard| !held.contains(shard)).collect())
+}
+
+async fn extend(
+    connection: &mut SqliteConnection,
+    node: &str,
+    leases: &[ShardLease],
+    lease_ms: u32,
+) -> Result<Vec<SqliteRow>, StoreError> {
+    sqlx::query(RENEW)
+        .bind(node)
+        .bind(micros(lease_ms))
+        .execute(&mut *connection)
+        .await
+        .map_err(from_driver)?;
+    sqlx::query(STRAY)
+        .bind(json(leases))
+        .bind(node)
+        .execute(&mut *connection)
+        .await
+        .map_err(from_driver)?;
+    sqlx::query(HELD)
+        .bind(json(leases))
+        .bind(node)
+        .fetch_all(connection)
+        .await
+        .map_err(from_driver)
 }
 
 pub(super) async fn release(
@@ -191,6 +262,7 @@ pub(super) async fn nodes(pool: &SqlitePool) -> Result<Vec<NodeRow>, StoreError>
 }
 
 pub(super) async fn forget_node(writer: &Writer, owner: &str) -> Result<(), StoreError> {
+    execute(writer, sqlx::query(FORGET_LEASE).bind(owner.to_owned())).await?;
     execute(writer, sqlx::query(FORGET_NODE).bind(owner.to_owned())).await
 }
 

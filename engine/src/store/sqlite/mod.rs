@@ -189,8 +189,13 @@ impl Store for SqliteStore {
         inbox::put(&self.writer, rows).await
     }
 
-    async fn inbox(&self, shards: &[ShardId], limit: u32) -> Result<Vec<InboxRow>, StoreError> {
-        inbox::inbox(&self.readers, shards, limit).await
+    async fn inbox_since(
+        &self,
+        shards: &[ShardId],
+        since: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<InboxRow>, StoreError> {
+        inbox::since(&self.readers, shards, since, limit).await
     }
 
     async fn reply(&self, shard: ShardId, id: Uuid) -> Result<Option<ReplyRow>, StoreError> {

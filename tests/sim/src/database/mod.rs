@@ -357,8 +357,13 @@ impl Store for Database {
         Ok(())
     }
 
-    async fn inbox(&self, shards: &[ShardId], limit: u32) -> Result<Vec<InboxRow>, StoreError> {
-        Ok(read::inbox(&self.tables(), shards, limit))
+    async fn inbox_since(
+        &self,
+        shards: &[ShardId],
+        since: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<InboxRow>, StoreError> {
+        Ok(read::inbox(&self.tables(), shards, since, limit))
     }
 
     async fn reply(&self, shard: ShardId, id: Uuid) -> Result<Option<ReplyRow>, StoreError> {

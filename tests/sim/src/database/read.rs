@@ -131,11 +131,17 @@ pub(super) fn timers(
     timers
 }
 
-pub(super) fn inbox(tables: &Tables, shards: &[ShardId], limit: u32) -> Vec<InboxRow> {
+pub(super) fn inbox(
+    tables: &Tables,
+    shards: &[ShardId],
+    since: Option<Timestamp>,
+    limit: u32,
+) -> Vec<InboxRow> {
     let mut rows: Vec<InboxRow> = tables
         .inbox
         .values()
         .filter(|row| shards.contains(&row.shard))
+        .filter(|row| since.is_none_or(|since| row.received_at >= since))
         .cloned()
         .collect();
     rows.sort_by_key(|row| (row.lane != Lane::Revocation, row.received_at, row.id));
