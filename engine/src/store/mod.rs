@@ -163,10 +163,10 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../../migrations/sqlite/0009_generation.sql"),
     },
     Migration {
-        version: 10,
+        version: 11,
         name: "node_lease",
-        postgres: include_str!("../../../migrations/postgres/0010_node_lease.sql"),
-        sqlite: include_str!("../../../migrations/sqlite/0010_node_lease.sql"),
+        postgres: include_str!("../../../migrations/postgres/0011_node_lease.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0011_node_lease.sql"),
     },
 ];
 
