@@ -1,6 +1,7 @@
 //! Who calls, and what they may do.
 //!
-//! Every path but the open ones takes a token, or the signature of a source, also paths that do not exist: without one nobody learns which do.
+//! Every path but the open ones takes a token, or the signature of a source, also paths that do not exist: without one
+//! nobody learns which do.
 //! With one, everything can be read; there is nothing to hide from a caller who may read.
 
 use std::collections::BTreeSet;
@@ -96,7 +97,7 @@ pub(super) async fn authenticate(
     next: Next,
 ) -> Result<Response, ApiError> {
     let path = request.uri().path();
-    if OPEN.contains(&path) || signed::decides(request.method(), path) {
+    if OPEN.contains(&path) || signed::decides(request.method(), path, request.headers()) {
         return Ok(next.run(request).await);
     }
     let presented = request

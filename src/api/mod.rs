@@ -26,6 +26,7 @@ mod parked;
 pub mod problem;
 mod schedules;
 pub mod server;
+mod sources;
 mod systems;
 mod tasks;
 mod token_list;
@@ -152,6 +153,9 @@ fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(events::post))
         .routes(routes!(events::signed::post))
+        .routes(routes!(sources::list))
+        .routes(routes!(sources::get))
+        .routes(routes!(sources::heartbeat))
         .routes(routes!(imports::list, imports::post))
         .routes(routes!(imports::get))
         .routes(routes!(imports::approve))

@@ -16,9 +16,7 @@ use workflows::config::Configuration;
 use workflows::directory::{LagSummary, SnapshotRow, SnapshotStatus};
 use workflows::intake::{ImportReport, ImportStatus, Intake};
 use workflows::sources::manifest::MANIFEST_BYTES_MAX;
-use workflows::sources::{
-    ChangeKind, Limits, Manifest, SnapshotInput, Source, Summary, manifest_name,
-};
+use workflows::sources::{ChangeKind, Limits, Manifest, SnapshotInput, Summary, manifest_name};
 
 use super::format::{Listing, Tone, counted, number, paint, plain, time};
 use super::work::{Remaining, Started, work_off};
@@ -208,7 +206,7 @@ pub struct Worked {
 
 async fn take_in(context: &Context, file: &ImportFile) -> anyhow::Result<Exit> {
     let configuration = context.configuration()?;
-    let source = source(&configuration, &file.source)?;
+    let source = super::source::configured(&configuration, &file.source)?;
     let name = file.file.display().to_string();
     let reader = File::open(&file.file).with_context(|| format!("cannot open `{name}`"))?;
     let manifest = manifest(file)?;
@@ -235,24 +233,6 @@ async fn take_in(context: &Context, file: &ImportFile) -> anyhow::Result<Exit> {
 /// The problems of a data file already say file and line.
 fn refused(problems: workflows::policy::Problems) -> anyhow::Error {
     anyhow::anyhow!("the file is refused; nothing was changed\n{problems}")
-}
-
-fn source(configuration: &Configuration, name: &str) -> anyhow::Result<Arc<Source>> {
-    configuration
-        .sources
-        .get(name)
-        .map(Arc::clone)
-        .with_context(|| {
-            let known: Vec<&str> = configuration.sources.keys().map(String::as_str).collect();
-            if known.is_empty() {
-                "the configuration has no sources; write one in `sources/`".to_owned()
-            } else {
-                format!(
-                    "there is no source `{name}`; the configuration has {}",
-                    known.join(", ")
-                )
-            }
-        })
 }
 
 fn manifest(file: &ImportFile) -> anyhow::Result<Option<Manifest>> {
@@ -384,33 +364,37 @@ async fn list_files(context: &Context, list: List) -> anyhow::Result<Exit> {
                 "no files".to_owned()
             };
         }
-        let now = now();
-        let mut listing = Listing::new(&[
-            "DIFFERENCE",
-            "SOURCE",
-            "AS OF",
-            "ROWS",
-            "STATUS",
-            "TAKEN IN",
-            "FILE",
-        ])
-        .right(&[3])
-        .narrow(&[0, 2, 4, 5]);
-        for row in rows {
-            let (status, tone) = status(row);
-            listing.row([
-                (short(&row.difference_id).to_owned(), Tone::Code),
-                (plain(&row.source), Tone::Strong),
-                (row.as_of.to_string(), Tone::Plain),
-                (number(row.row_count), Tone::Plain),
-                (status.to_owned(), tone),
-                (time::relative(row.imported_at, now), Tone::Dim),
-                (plain(&row.file), Tone::Dim),
-            ]);
-        }
-        listing.to_string()
+        table(rows)
     })?;
     Ok(Exit::Good)
+}
+
+/// Files of sources.
+pub(super) fn table(rows: &[SnapshotRow]) -> String {
+    let now = now();
+    let headings = [
+        "DIFFERENCE",
+        "SOURCE",
+        "AS OF",
+        "ROWS",
+        "STATUS",
+        "TAKEN IN",
+        "FILE",
+    ];
+    let mut listing = Listing::new(&headings).right(&[3]).narrow(&[0, 2, 4, 5]);
+    for row in rows {
+        let (status, tone) = status(row);
+        listing.row([
+            (short(&row.difference_id).to_owned(), Tone::Code),
+            (plain(&row.source), Tone::Strong),
+            (row.as_of.to_string(), Tone::Plain),
+            (number(row.row_count), Tone::Plain),
+            (status.to_owned(), tone),
+            (time::relative(row.imported_at, now), Tone::Dim),
+            (plain(&row.file), Tone::Dim),
+        ]);
+    }
+    listing.to_string()
 }
 
 fn status(row: &SnapshotRow) -> (&'static str, Tone) {

@@ -17,6 +17,7 @@ mod output;
 mod policy;
 mod schedule;
 mod serve;
+mod source;
 mod token;
 mod work;
 mod workflow;
@@ -107,6 +108,7 @@ enum Command {
     Check(check::Check),
     Serve(serve::Serve),
     Import(import::Import),
+    Source(source::SourceCommand),
     Case(case::CaseCommand),
     Identity(identity::IdentityCommand),
     Explain(explain::Explain),
@@ -260,6 +262,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Check(command) => check::run(&context, command).await,
         Command::Serve(command) => serve::run(&context, command).await,
         Command::Import(command) => import::run(&context, command).await,
+        Command::Source(command) => source::run(&context, command).await,
         Command::Case(command) => case::run(&context, command).await,
         Command::Identity(command) => identity::run(&context, command).await,
         Command::Explain(command) => explain::run(&context, command).await,
@@ -304,6 +307,8 @@ mod tests {
             "import show x",
             "import approve x --run --timeout 5",
             "import reject x --note why",
+            "source list --json",
+            "source show hr",
             "case list --open --state parked --workflow leaver",
             "case list --waits person --waits system-away --system crm --step s --error denied --version 3f0c --older-than 2d --newer-than 9d",
             "case migrate --workflow w --from 3f0c --to w.yaml --map a=b --drop c --skip d --map-file f.yaml --reason r --possible-only --yes",

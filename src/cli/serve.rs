@@ -133,10 +133,9 @@ async fn listen(
 /// Where metrics find the states they show.
 fn look(running: &Running) -> Look {
     let (_, _, node) = running.handles();
-    let systems = Arc::clone(&running.configuration.systems);
     Look::new(
         running.database.clone(),
-        systems,
+        &running.configuration,
         node,
         Arc::new(SystemClock),
     )

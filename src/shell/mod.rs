@@ -10,6 +10,7 @@ pub mod parked;
 pub mod reading;
 pub mod schedules;
 pub mod search;
+pub mod source_view;
 pub mod transfer;
 
 use chrono::{DateTime, Utc};

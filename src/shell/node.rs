@@ -132,6 +132,12 @@ impl Running {
             stop: CancellationToken::new(),
             side: TaskTracker::new(),
         };
+        let sources = running.configuration.sources.keys().map(String::as_str);
+        running
+            .intake
+            .expect_sources(sources, now())
+            .await
+            .context("cannot note which sources there are")?;
         if super::schedules::declare(&running.database, &running.configuration).await? > 0 {
             running.node.nudge();
         }

@@ -3,19 +3,22 @@
 //! The database is asked at most once in [`FRESH`], however many scrape. Numbers that come from it are those of the whole
 //! installation, whichever node tells them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use connectors::layer::Availability;
 use engine::core::Timestamp;
 use engine::core::case::CaseState;
+use engine::core::duration::Span;
 use engine::runner::{Clock, NodeStatus};
 use sqlx::Row as _;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
+use workflows::config::Configuration;
 use workflows::systems::Systems;
 
-use super::Scrape;
+use super::{Scrape, SourceScrape};
 use crate::shell::Database;
 use crate::shell::database::Readers;
 
@@ -50,6 +53,8 @@ SELECT count(*), min(step.changed_at)
   JOIN case_step AS step ON step.case_number = open.case_number
  WHERE state.parked > 0 AND step.state = 'parked'";
 
+const HEARD: &str = "SELECT source, coalesce(heard_at, known_since) FROM source_heard";
+
 /// Where the states are read from. Cheap to clone.
 #[derive(Clone)]
 pub struct Look {
@@ -59,6 +64,8 @@ pub struct Look {
 struct Inner {
     database: Database,
     systems: Arc<Systems>,
+    /// How long each source may be silent.
+    sources: Vec<(String, Option<Span>)>,
     node: watch::Receiver<NodeStatus>,
     clock: Arc<dyn Clock>,
     stored: Mutex<Option<(Instant, Stored)>>,
@@ -72,19 +79,26 @@ struct Stored {
     open_cases: Vec<(CaseState, u64)>,
     parked_steps: u64,
     parked_oldest: Option<Timestamp>,
+    /// When each source was last heard, or since when it is expected.
+    heard: BTreeMap<String, Timestamp>,
 }
 
 impl Look {
     #[must_use]
     pub fn new(
         database: Database,
-        systems: Arc<Systems>,
+        configuration: &Configuration,
         node: watch::Receiver<NodeStatus>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let inner = Inner {
             database,
-            systems,
+            systems: Arc::clone(&configuration.systems),
+            sources: configuration
+                .sources
+                .values()
+                .map(|source| (source.name().to_owned(), source.silent_after()))
+                .collect(),
             node,
             clock,
             stored: Mutex::new(None),
@@ -110,8 +124,17 @@ impl Look {
             let held = matches!(availability, Availability::HeldUntil { .. });
             (system.name().to_owned(), held)
         });
+        let sources = inner.sources.iter().filter_map(|(name, silent_after)| {
+            let since = *stored.heard.get(name)?;
+            Some(SourceScrape {
+                name: name.clone(),
+                heard_age_s: age_s(Some(since)),
+                silent: silent_after.map(|after| since + after.delta() <= now),
+            })
+        });
         Ok(Scrape {
             at: now,
+            sources: sources.collect(),
             node: inner.node.borrow().clone(),
             held: held.collect(),
             inbox_age_s: age_s(stored.inbox_oldest),
@@ -137,13 +160,14 @@ impl Look {
 }
 
 async fn read(database: &Database) -> Result<Stored, sqlx::Error> {
-    let (inbox, open, parked) = match database.readers() {
+    let (inbox, open, parked, heard) = match database.readers() {
         Readers::Postgres(pool) => {
             let pair = |row: sqlx::postgres::PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
             let open = sqlx::query_as(OPEN_POSTGRES).fetch_all(pool).await?;
             let inbox = sqlx::query(INBOX).fetch_one(pool).await.and_then(pair)?;
             let parked = sqlx::query(PARKED_POSTGRES).fetch_one(pool).await;
-            (inbox, open, parked.and_then(pair)?)
+            let heard = sqlx::query_as(HEARD).fetch_all(pool).await?;
+            (inbox, open, parked.and_then(pair)?, heard)
         }
         Readers::Sqlite(pool) => {
             let pair = |row: sqlx::sqlite::SqliteRow| {
@@ -156,12 +180,14 @@ async fn read(database: &Database) -> Result<Stored, sqlx::Error> {
             let open = sqlx::query_as(OPEN_SQLITE).fetch_all(pool).await?;
             let inbox = sqlx::query(INBOX).fetch_one(pool).await.and_then(pair)?;
             let parked = sqlx::query(PARKED_SQLITE).fetch_one(pool).await;
-            (inbox, open, parked.and_then(pair)?)
+            let heard = sqlx::query_as(HEARD).fetch_all(pool).await?;
+            (inbox, open, parked.and_then(pair)?, heard)
         }
     };
     let (inbox, parked): ((i64, Option<Timestamp>), (i64, Option<Timestamp>)) = (inbox, parked);
     let count = |number: i64| u64::try_from(number).unwrap_or(0);
     let open: Vec<(String, i64)> = open;
+    let heard: Vec<(String, Timestamp)> = heard;
     let state = |(name, number): (String, i64)| {
         let known = CaseState::ALL.iter().find(|state| state.as_str() == name);
         known.map(|state| (*state, count(number)))
@@ -172,5 +198,6 @@ async fn read(database: &Database) -> Result<Stored, sqlx::Error> {
         open_cases: open.into_iter().filter_map(state).collect(),
         parked_steps: count(parked.0),
         parked_oldest: parked.1,
+        heard: heard.into_iter().collect(),
     })
 }

@@ -69,6 +69,17 @@ pub struct Scrape {
     pub open_cases: Vec<(CaseState, u64)>,
     pub parked_steps: u64,
     pub parked_age_s: f64,
+    pub sources: Vec<SourceScrape>,
+}
+
+/// How a configured source is heard.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceScrape {
+    pub name: String,
+    /// Since it was last heard, or since it is expected.
+    pub heard_age_s: f64,
+    /// Whether that is too long; `None` when nobody watches.
+    pub silent: Option<bool>,
 }
 
 /// A reader that two hold: the provider it belongs to, and whoever collects from it.
@@ -132,6 +143,8 @@ struct Inner {
     parked_age_seconds: Gauge<f64>,
     inbox_age_seconds: Gauge<f64>,
     inbox_messages: Gauge<u64>,
+    source_heard_age_seconds: Gauge<f64>,
+    source_silent: Gauge<u64>,
     leases_lost: Counter<u64>,
     retention_removed: Counter<u64>,
     telemetry_dropped: Counter<u64>,
@@ -261,6 +274,15 @@ impl Metrics {
                 .with_unit("s")
                 .build(),
             inbox_messages: gauge("tenure_inbox_messages", "Messages not taken in"),
+            source_heard_age_seconds: meter
+                .f64_gauge("tenure_source_heard_age")
+                .with_description("Since a source was last heard, or is expected to be")
+                .with_unit("s")
+                .build(),
+            source_silent: gauge(
+                "tenure_source_silent",
+                "1 while nothing was heard of a source for longer than its `silent_after`",
+            ),
             leases_lost: counter(
                 "tenure_leases_lost",
                 "Times this process was told that another owns its shard",
@@ -423,6 +445,15 @@ impl Metrics {
             inner
                 .system_held
                 .record(u64::from(*held), &[label("system", system)]);
+        }
+        for source in &scrape.sources {
+            let labels = [label("source", &source.name)];
+            inner
+                .source_heard_age_seconds
+                .record(source.heard_age_s, &labels);
+            if let Some(silent) = source.silent {
+                inner.source_silent.record(u64::from(silent), &labels);
+            }
         }
         let mut queues = inner.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues.extend(scrape.node.queues.iter().map(|queue| queue.name.clone()));

@@ -12,7 +12,7 @@ mod tests;
 
 pub use actions::ObservedActions;
 pub use look::Look;
-pub use metrics::{Metrics, Scrape};
+pub use metrics::{Metrics, Scrape, SourceScrape};
 pub use otlp::Spans;
 pub use store::ObservedStore;
 

@@ -21,7 +21,7 @@ use engine::core::schedule::{Cause, Outcome, Run, RunKey};
 use engine::runner::{NodeStatus, QueueStatus, WaitStatus};
 use workflows::directory::LagKind;
 
-use super::{Metrics, Scrape};
+use super::{Metrics, Scrape, SourceScrape};
 
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
 const ALERTS: &str = include_str!("../../docs/alerts.yaml");
@@ -88,6 +88,18 @@ pub(super) fn used() -> (Metrics, Scrape) {
         open_cases: vec![(CaseState::Running, 7)],
         parked_steps: 1,
         parked_age_s: 90.0,
+        sources: vec![
+            SourceScrape {
+                name: "hr".to_owned(),
+                heard_age_s: 93_600.5,
+                silent: Some(true),
+            },
+            SourceScrape {
+                name: "vms".to_owned(),
+                heard_age_s: 2.0,
+                silent: None,
+            },
+        ],
     };
     (metrics, scrape)
 }
@@ -176,6 +188,7 @@ fn every_label_has_few_values() {
     let configured: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("system", ["crm"].as_slice()),
         ("queue", &["crm"]),
+        ("source", &["hr", "vms"]),
         ("workflow", &["joiner", "leaver"]),
         ("action", &["account.disable"]),
     ]);

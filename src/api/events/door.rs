@@ -86,8 +86,8 @@ pub(super) struct Claim {
     /// What is signed before the body.
     head: String,
     signatures: Vec<Vec<u8>>,
-    /// Why it cannot be good, whatever the body is.
-    refused: Option<&'static str>,
+    /// When it was signed; else why it cannot be good, whatever the body is.
+    signed_at: Result<DateTime<Utc>, &'static str>,
 }
 
 impl Door {
@@ -106,24 +106,16 @@ impl Door {
     /// Reads what stands in the headers. Judged only by [`Door::admit`].
     pub fn claim(&self, headers: &HeaderMap, now: DateTime<Utc>) -> Claim {
         match self.read(headers, now) {
-            Ok((head, signatures)) => Claim {
-                head,
-                signatures,
-                refused: None,
-            },
+            Ok(claim) => claim,
             Err(reason) => Claim {
                 head: String::new(),
                 signatures: Vec::new(),
-                refused: Some(reason),
+                signed_at: Err(reason),
             },
         }
     }
 
-    fn read(
-        &self,
-        headers: &HeaderMap,
-        now: DateTime<Utc>,
-    ) -> Result<(String, Vec<Vec<u8>>), &'static str> {
+    fn read(&self, headers: &HeaderMap, now: DateTime<Utc>) -> Result<Claim, &'static str> {
         let one = |name: &str| {
             let mut values = headers.get_all(name).iter();
             match (values.next(), values.next()) {
@@ -162,12 +154,16 @@ impl Door {
         if signatures.is_empty() {
             return Err("`webhook-signature` has no `v1,` with base64");
         }
-        Ok((format!("{id}.{timestamp}."), signatures))
+        Ok(Claim {
+            head: format!("{id}.{timestamp}."),
+            signatures,
+            signed_at: Ok(signed_at),
+        })
     }
 
-    /// Whether one of our keys made one of the signatures, else why not, for the log. All pairs are compared, each in
-    /// constant time.
-    pub fn admit(&self, claim: &Claim, body: &[u8]) -> Result<(), &'static str> {
+    /// When it was signed, if one of our keys made one of the signatures, else why not, for the log. All pairs are compared,
+    /// each in constant time.
+    pub fn admit(&self, claim: &Claim, body: &[u8]) -> Result<DateTime<Utc>, &'static str> {
         let mut good = false;
         for key in &self.keys {
             let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.expose_secret()) else {
@@ -179,11 +175,10 @@ impl Door {
                 good |= mac.clone().verify_slice(signature).is_ok();
             }
         }
-        match claim.refused {
+        match claim.signed_at {
             _ if self.shut => Err("there is no source of that name with `signature` in its file"),
-            Some(reason) => Err(reason),
-            None if good => Ok(()),
-            None => Err("no signature fits a secret of the source"),
+            Ok(_) if !good => Err("no signature fits a secret of the source"),
+            signed_at => signed_at,
         }
     }
 }

@@ -7,7 +7,7 @@ mod binary;
 pub mod door;
 pub(super) mod signed;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -183,16 +183,17 @@ pub(super) async fn post(
     let bytes = input::body(&parts.headers, raw, BODY_BYTES_MAX).await?;
     let sent = mode.read(&parts.headers, &bytes)?;
     let events = understand(&sent)?;
-    take_in(&api, mode, &sent, &events, actor).await
+    take_in(&api, mode, &sent, &events, actor, api.clock.now()).await
 }
 
-/// Makes events durable, in their order.
+/// Makes events durable, in their order, and notes that their sources were heard at `heard_at`.
 async fn take_in(
     api: &Shared,
     mode: Mode,
     sent: &[CloudEvent],
     events: &[BusinessEvent],
     actor: &Actor,
+    heard_at: DateTime<Utc>,
 ) -> Result<(StatusCode, Json<Acknowledgement>), ApiError> {
     let mut acknowledged = Vec::with_capacity(events.len());
     for (index, (sent, event)) in sent.iter().zip(events).enumerate() {
@@ -212,6 +213,16 @@ async fn take_in(
     }
     api.nudge.notify_one();
     api.event_nudge.notify_one();
+    let mut heard: BTreeMap<&str, bool> = BTreeMap::new();
+    for event in &acknowledged {
+        // Others than the configured ones nobody waits for.
+        if api.sources.contains_key(&event.source) {
+            *heard.entry(&event.source).or_default() |= event.new;
+        }
+    }
+    for (source, news) in heard {
+        api.intake.heard_or_logged(source, heard_at, news).await;
+    }
     let body = Acknowledgement {
         events: acknowledged,
     };

@@ -6,21 +6,54 @@
 //! ever and on every node.
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use chrono::{DateTime, Utc};
 use engine::core::id::Actor;
 
 use super::{Acknowledgement, CloudEvent, Mode, take_in, understand};
-use crate::api::Shares;
 use crate::api::input::{self, BODY_BYTES_MAX, Path};
 use crate::api::problem::{ApiError, Mistake, Problem};
+use crate::api::{Shared, Shares};
 
-/// Whether the signature decides about a request, so that it needs no token.
-pub(in crate::api) fn decides(method: &Method, path: &str) -> bool {
-    let source = path
+/// Whether the signature decides about a request, so that it needs no token. A heartbeat may have either.
+pub(in crate::api) fn decides(method: &Method, path: &str, headers: &HeaderMap) -> bool {
+    let Some((source, what)) = path
         .strip_prefix("/v1/sources/")
-        .and_then(|rest| rest.strip_suffix("/events"));
-    method == Method::POST && source.is_some_and(|name| !name.is_empty() && !name.contains('/'))
+        .and_then(|rest| rest.split_once('/'))
+    else {
+        return false;
+    };
+    let signed = match what {
+        "events" => true,
+        "heartbeat" => !headers.contains_key(header::AUTHORIZATION),
+        _ => false,
+    };
+    signed && method == Method::POST && !source.is_empty()
+}
+
+/// The body of a request that a source signed, and when it did: by our clock if its own is ahead.
+///
+/// # Errors
+/// [`ApiError::Unsigned`], with the reason in the log alone.
+pub(in crate::api) async fn proven(
+    api: &Shared,
+    source: &str,
+    headers: &HeaderMap,
+    raw: Body,
+    bytes_max: usize,
+) -> Result<(Vec<u8>, DateTime<Utc>), ApiError> {
+    let now = api.clock.now();
+    let door = api.doors.of(source);
+    let claim = door.claim(headers, now);
+    let _place = api.doors.unproven.acquire().await;
+    let bytes = input::body(headers, raw, bytes_max).await?;
+    let signed_at = door.admit(&claim, &bytes).map_err(|reason| {
+        tracing::warn!(reason, "a signed request was refused");
+        ApiError::Unsigned
+    })?;
+    Ok((bytes, signed_at.min(now)))
 }
 
 /// Send business events, signed by their source
@@ -47,17 +80,7 @@ pub(in crate::api) async fn post(
     request: Request,
 ) -> Result<(StatusCode, Json<Acknowledgement>), ApiError> {
     let (parts, raw) = request.into_parts();
-    let door = api.doors.of(&source);
-    let claim = door.claim(&parts.headers, api.clock.now());
-    let bytes = {
-        let _place = api.doors.unproven.acquire().await;
-        let bytes = input::body(&parts.headers, raw, BODY_BYTES_MAX).await?;
-        door.admit(&claim, &bytes).map_err(|reason| {
-            tracing::warn!(reason, "a signed request was refused");
-            ApiError::Unsigned
-        })?;
-        bytes
-    };
+    let (bytes, signed_at) = proven(&api, &source, &parts.headers, raw, BODY_BYTES_MAX).await?;
     let actor = Actor(format!("source:{source}"));
     tracing::Span::current().record("actor", actor.0.as_str());
     let mode = Mode::of(&parts.headers)?;
@@ -88,5 +111,5 @@ pub(in crate::api) async fn post(
     if !foreign.is_empty() {
         return Err(ApiError::mistakes(foreign));
     }
-    take_in(&api, mode, &sent, &events, &actor).await
+    take_in(&api, mode, &sent, &events, &actor, signed_at).await
 }

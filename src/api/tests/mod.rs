@@ -16,6 +16,7 @@ mod operations;
 mod rights;
 mod schedules;
 mod signed;
+mod sources;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -121,7 +122,7 @@ impl Server {
         }
         let payroll = format!(
             "name: payroll\nkind: snapshot\nformat: csv\nkey: id\ntime_zone: Europe/London\ncolumns: {{ name: name }}\n\
-             guard: {{ removals: {{ count_max: 1 }} }}\nsignature: {{ secrets: {} }}\n",
+             guard: {{ removals: {{ count_max: 1 }} }}\nsignature: {{ secrets: {} }}\nsilent_after: 1d\n",
             json!(places)
         );
         write(folder.path(), "sources/payroll.yaml", &payroll);
@@ -136,7 +137,7 @@ impl Server {
         let (nudge, event_nudge, node) = running.handles();
         let look = Look::new(
             database.clone(),
-            Arc::clone(&configuration.systems),
+            &configuration,
             node.clone(),
             Arc::new(SystemClock),
         );

@@ -8,7 +8,7 @@ use sha2::Sha256;
 use super::*;
 use crate::api::input::BODY_BYTES_MAX;
 
-const SINGLE: &str = "application/cloudevents+json";
+pub(super) const SINGLE: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";
 const DOOR: &str = "/v1/sources/payroll/events";
 
@@ -24,7 +24,7 @@ fn signature(secret: &str, id: &str, at: i64, body: &[u8]) -> String {
 
 /// A signed request, to be spoiled.
 #[derive(Clone)]
-struct Signed {
+pub(super) struct Signed {
     path: &'static str,
     media: &'static str,
     headers: Vec<(&'static str, String)>,
@@ -32,15 +32,15 @@ struct Signed {
 }
 
 impl Signed {
-    fn new(media: &'static str, body: &Value) -> Self {
+    pub(super) fn new(media: &'static str, body: &Value) -> Self {
         Self::bytes(media, body.to_string().into_bytes(), SECRETS[0])
     }
 
-    fn bytes(media: &'static str, body: Vec<u8>, secret: &str) -> Self {
+    pub(super) fn bytes(media: &'static str, body: Vec<u8>, secret: &str) -> Self {
         Self::at(media, body, secret, now().timestamp())
     }
 
-    fn at(media: &'static str, body: Vec<u8>, secret: &str, at: i64) -> Self {
+    pub(super) fn at(media: &'static str, body: Vec<u8>, secret: &str, at: i64) -> Self {
         let headers = vec![
             ("webhook-id", "msg_1".to_owned()),
             ("webhook-timestamp", at.to_string()),
@@ -61,11 +61,11 @@ impl Signed {
         self
     }
 
-    fn to(self, path: &'static str) -> Self {
+    pub(super) fn to(self, path: &'static str) -> Self {
         Self { path, ..self }
     }
 
-    async fn send(&self, server: &Server) -> Answer {
+    pub(super) async fn send(&self, server: &Server) -> Answer {
         let url = format!("{}{}", server.url, self.path);
         let mut request = server.client.post(url).header("content-type", self.media);
         for (name, value) in &self.headers {
@@ -76,7 +76,7 @@ impl Signed {
 }
 
 /// A hire by the source that signs.
-fn hired(id: &str, subject: &str) -> Value {
+pub(super) fn hired(id: &str, subject: &str) -> Value {
     let mut event = hire(id, subject);
     event["source"] = json!("payroll");
     event
@@ -225,6 +225,7 @@ async fn a_signature_opens_one_door_only() {
         "/v1/events",
         "/v1/sources/payroll",
         "/v1/sources/payroll/events/",
+        "/v1/sources/payroll/heartbeats",
         "/v1/sources/a/b/events",
         "/v1/sources//events",
     ] {

@@ -8,6 +8,7 @@
 
 mod database;
 mod events;
+mod heard;
 mod identities;
 mod lag;
 mod projection;
@@ -29,11 +30,13 @@ use engine::store::{Migration, Store, StoreError, Work};
 use database::Reader;
 
 pub(crate) use events::{claim, event_in, events_in, mark, put_events, waiting_due};
+pub(crate) use heard::{Expect, Hear};
 pub(crate) use identities::{for_update, introduce, put as put_identities};
 pub(crate) use snapshots::{
     Position, RecordRow, decide as decide_snapshot, mark_gone, move_on, put_records, put_snapshot,
 };
 
+pub use heard::{HEARD_EVERY_S, HeardRow};
 pub use identities::{
     EVENTS_SHOWN_MAX, Holdings, IdentityDetail, IdentityFilter, PAGE_ROWS_MAX, SEARCH_BYTES_MAX,
     facts_of,
@@ -60,6 +63,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "event_subject",
         postgres: include_str!("../../../migrations/postgres/0010_event_subject.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0010_event_subject.sql"),
+    },
+    Migration {
+        version: 12,
+        name: "source_heard",
+        postgres: include_str!("../../../migrations/postgres/0012_source_heard.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0012_source_heard.sql"),
     },
 ];
 

@@ -91,6 +91,18 @@ impl Directory {
         self.reader().row(&PENDING, &parameter).await
     }
 
+    /// The day that each source is at: that of its last applied file.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn source_days(&self) -> Result<BTreeMap<String, NaiveDate>, StoreError> {
+        let positions: Vec<Position> = self.reader().rows(&POSITIONS, &Value::Null).await?;
+        let days = positions.into_iter();
+        Ok(days
+            .map(|position| (position.source, position.as_of))
+            .collect())
+    }
+
     /// Where a source stands, the people it has, and those it had.
     pub(crate) async fn source_state(
         &self,
@@ -232,6 +244,15 @@ const POSITION: Sql = Sql {
         SELECT json_object('shard_id', shard_id, 'source', source, 'snapshot_id', snapshot_id, 'as_of', as_of,
             'digest', digest)
         FROM source_state WHERE shard_id = ?1 ->> 'shard_id' AND source = ?1 ->> 'source'",
+};
+
+const POSITIONS: Sql = Sql {
+    table: "source_state",
+    postgres: "SELECT to_jsonb(s)::text FROM source_state AS s WHERE $1::jsonb IS NOT NULL",
+    sqlite: "
+        SELECT json_object('shard_id', shard_id, 'source', source, 'snapshot_id', snapshot_id, 'as_of', as_of,
+            'digest', digest)
+        FROM source_state WHERE ?1 IS NOT NULL",
 };
 
 const FIRST_POSITION: Sql = Sql {

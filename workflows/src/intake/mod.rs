@@ -12,6 +12,7 @@
 //! workflow that another of them would end at once.
 
 mod clock;
+mod heard;
 mod named;
 mod order;
 mod person;
@@ -62,6 +63,7 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x0c5d_8a42_77e1_4d13_9b60_52fa_1e98_c3d
 pub struct Intake {
     directory: Directory,
     definitions: Arc<Definitions>,
+    written: heard::Written,
 }
 
 impl Intake {
@@ -70,6 +72,7 @@ impl Intake {
         Self {
             directory,
             definitions,
+            written: heard::Written::default(),
         }
     }
 
@@ -95,6 +98,19 @@ impl Intake {
     /// # Errors
     /// As [`Intake::import`].
     pub async fn import_snapshot(
+        &self,
+        source: &Source,
+        snapshot: &Snapshot,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<ImportReport, IntakeError> {
+        let report = self.compare(source, snapshot, by, now).await?;
+        let news = report.status != ImportStatus::Unchanged;
+        self.heard_or_logged(source.name(), now, news).await;
+        Ok(report)
+    }
+
+    async fn compare(
         &self,
         source: &Source,
         snapshot: &Snapshot,

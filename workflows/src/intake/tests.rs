@@ -440,6 +440,89 @@ async fn an_event_of_before_is_known_too(company: &Company) {
     );
 }
 
+async fn a_busy_source_is_noted_once_in_a_while(company: &Company) {
+    let row = async || {
+        let rows = company.directory.heard().await.unwrap();
+        assert_eq!(rows.len(), 1);
+        rows.into_iter().next().unwrap()
+    };
+    let start = now();
+    let at = |ms: i64| start + TimeDelta::milliseconds(ms);
+    company
+        .intake
+        .expect_sources(["hr"].into_iter(), at(0))
+        .await
+        .unwrap();
+    company
+        .intake
+        .expect_sources(["hr"].into_iter(), at(9_000))
+        .await
+        .unwrap();
+    let known = row().await;
+    assert_eq!(
+        (known.known_since, known.heard_at, known.news_at),
+        (at(0), None, None)
+    );
+    // Another process remembers nothing of what this one wrote; the database decides then.
+    let other = Intake::new(company.directory.clone(), Arc::clone(&company.definitions));
+    for (ms, news, heard_ms, news_ms) in [
+        (10, false, 10, None),
+        (20, false, 10, None),
+        (30, true, 30, Some(30)),
+        (40, true, 30, Some(30)),
+        (5_029, true, 30, Some(30)),
+        (5_030, false, 5_030, Some(30)),
+        (5_031, true, 5_031, Some(5_031)),
+        // Late words of another node.
+        (1_000, true, 5_031, Some(5_031)),
+        (20_000, true, 20_000, Some(20_000)),
+        (14_000, true, 20_000, Some(20_000)),
+    ] {
+        for intake in [&company.intake, &other] {
+            intake.heard("hr", at(ms), news).await.unwrap();
+            let row = row().await;
+            assert_eq!(
+                (row.heard_at, row.news_at),
+                (Some(at(heard_ms)), news_ms.map(at)),
+                "{ms}"
+            );
+        }
+    }
+}
+
+async fn a_file_is_heard_unless_it_is_refused(company: &Company) {
+    company
+        .try_import("2026-01-01", &["A1,,Sales"])
+        .await
+        .unwrap_err();
+    assert_eq!(company.directory.heard().await.unwrap(), []);
+    company.import("2026-01-01", &FOUR).await;
+    let row = company.directory.heard().await.unwrap().remove(0);
+    assert_eq!((row.source.as_str(), row.heard_at), ("hr", row.news_at));
+    // The day after it says what it said before: heard, and no news.
+    let input = SnapshotInput {
+        file: "hr.csv",
+        as_of: Some("2026-01-02".parse().unwrap()),
+        ..SnapshotInput::default()
+    };
+    let text = format!("id,name,department\n{}\n", FOUR.join("\n"));
+    let later = now() + TimeDelta::days(1);
+    let by = actor("ann");
+    let import = company
+        .intake
+        .import(&company.source, text.as_bytes(), &input, &by, later)
+        .await;
+    assert_eq!(import.unwrap().status, ImportStatus::Unchanged);
+    let then = company.directory.heard().await.unwrap().remove(0);
+    assert_eq!((then.heard_at, then.news_at), (Some(later), row.news_at));
+    let span = engine::core::duration::Span::parse("26h").unwrap();
+    assert_eq!(then.silent_from(span), later + TimeDelta::hours(26));
+    assert_eq!(
+        company.directory.source_days().await.unwrap()["hr"].to_string(),
+        "2026-01-02"
+    );
+}
+
 async fn what_is_not_effective_yet_waits_and_holds_nothing_up(company: &Company) {
     let take = async |event: BusinessEvent| {
         company
@@ -622,6 +705,8 @@ on_both_databases! {
     an_identifier_is_one_event_for_ever,
     of_two_events_at_once_with_one_identifier_one_is_refused,
     an_event_of_before_is_known_too,
+    a_busy_source_is_noted_once_in_a_while,
+    a_file_is_heard_unless_it_is_refused,
     what_is_not_effective_yet_waits_and_holds_nothing_up,
     a_cancelled_end_never_starts,
     an_older_statement_does_not_overwrite_a_newer_one,

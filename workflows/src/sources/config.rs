@@ -18,11 +18,13 @@
 //! guard:
 //!   removals: { share_max: 0.05, count_max: 100, population_min: 50 }
 //! signature: { secrets: [env:HR_WEBHOOK_SECRET] }
+//! silent_after: 26h
 //! ```
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use engine::core::duration::Span;
 use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Visitor};
@@ -93,7 +95,14 @@ pub struct SourceConfig {
     /// Lets the source send events without a token, signed. Without it nothing that is signed is let in.
     #[serde(default)]
     pub signature: Option<SignatureConfig>,
+    /// How long nothing may be heard of the source before somebody is told, `1m` to `400d`. Without it nobody is.
+    #[serde(default)]
+    #[schemars(with = "Option<Span>")]
+    pub silent_after: Option<Spanned<Span>>,
 }
+
+/// What `silent_after` may say.
+pub const SILENT_AFTER_MS: std::ops::RangeInclusive<i64> = 60_000..=400 * 86_400_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -110,6 +119,17 @@ pub enum Format {
     Json,
     /// One object a line.
     Jsonl,
+}
+
+impl Format {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::Json => "json",
+            Self::Jsonl => "jsonl",
+        }
+    }
 }
 
 /// Whether `<file>.manifest.json` must stand beside the file.

@@ -10,7 +10,9 @@ use crate::policy::expression::check::{Kind, Variable};
 use crate::policy::problem::{Problem, Problems, suggest};
 use crate::policy::schema::AttributeKind;
 use crate::policy::{Origin, compile};
-use crate::sources::config::{ColumnSource, DetailedColumn, SourceConfig, TypeSource};
+use crate::sources::config::{
+    ColumnSource, DetailedColumn, SILENT_AFTER_MS, SourceConfig, TypeSource,
+};
 use crate::sources::event::EventType;
 use crate::sources::guard::SliceLimit;
 use crate::sources::record::{IdentityType, attribute};
@@ -59,6 +61,7 @@ impl<'a> Checking<'a> {
         let change_events = self.change_events(&config, &names);
         self.check_guard(&config, &names);
         self.check_signature(&config);
+        self.check_silence(&config);
         let (fixed_type, type_rule) = self.identity_type(config.identity_type.as_ref());
         let date_format = config
             .employment
@@ -116,6 +119,7 @@ impl<'a> Checking<'a> {
             change_events,
             guard: config.guard,
             signature: config.signature,
+            silent_after: config.silent_after.map(|span| span.value),
             warnings: Vec::new(),
         })
     }
@@ -470,6 +474,18 @@ impl<'a> Checking<'a> {
                 window,
                 format!("`signature.window` is {}", window.value),
                 "give `1s` to `1h`",
+            );
+        }
+    }
+
+    fn check_silence(&mut self, config: &SourceConfig) {
+        if let Some(span) = &config.silent_after
+            && !SILENT_AFTER_MS.contains(&span.value.ms())
+        {
+            self.problem(
+                span,
+                format!("`silent_after` is {}", span.value),
+                "give `1m` to `400d`, some more than the longest pause between two deliveries",
             );
         }
     }

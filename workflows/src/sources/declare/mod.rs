@@ -5,6 +5,7 @@ mod checking;
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono_tz::Tz;
+use engine::core::duration::Span;
 
 use self::checking::Checking;
 use super::config::{Format, ManifestRule, Presence, SourceConfig};
@@ -76,6 +77,7 @@ pub struct Source {
     change_events: BTreeMap<String, EventType>,
     guard: GuardConfig,
     signature: Option<SignatureConfig>,
+    silent_after: Option<Span>,
     warnings: Vec<Problem>,
 }
 
@@ -103,6 +105,11 @@ impl Source {
     }
 
     #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    #[must_use]
     pub fn zone(&self) -> Tz {
         self.zone
     }
@@ -116,6 +123,12 @@ impl Source {
     #[must_use]
     pub fn signature(&self) -> Option<&SignatureConfig> {
         self.signature.as_ref()
+    }
+
+    /// How long nothing may be heard of it before it counts as silent.
+    #[must_use]
+    pub fn silent_after(&self) -> Option<Span> {
+        self.silent_after
     }
 
     #[must_use]

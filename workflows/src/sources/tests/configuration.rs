@@ -104,6 +104,10 @@ fn mistakes_have_file_line_and_fix() {
         "`hr.yaml`:4:40: `signature.window` is 2h; fix: give `1s` to `1h`",
     );
     refused(
+        ("kind: snapshot", "kind: snapshot\nsilent_after: 10s"),
+        "`hr.yaml`:4:15: `silent_after` is 10s; fix: give `1m` to `400d`, some more than the longest pause between two deliveries",
+    );
+    refused(
         ("share_max: 1", "share_max: 5"),
         "`hr.yaml`:2:7: `guard.removals` has a `share_max` that is not between 0 and 1; \
          fix: write 0.05 for five per cent",

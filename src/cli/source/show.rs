@@ -1,0 +1,77 @@
+//! `tenure source show`.
+
+use std::fmt::Write as _;
+
+use chrono::{DateTime, Utc};
+
+use crate::cli::format::{Tone, paint, plain, time};
+use crate::cli::import;
+use crate::cli::{Context, Exit};
+use crate::shell::now;
+use crate::shell::source_view::{self, SourceDetail};
+
+/// Show a source: when it was heard, where it stands, its last files
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  tenure source show hr
+  tenure source show hr --json | jq '.files[0].status'")]
+pub struct Show {
+    /// The source's name
+    name: String,
+}
+
+pub(super) async fn run(context: &Context, show: Show) -> anyhow::Result<Exit> {
+    let configuration = context.configuration()?;
+    let source = super::configured(&configuration, &show.name)?;
+    let database = context.database().await?;
+    let detail = source_view::detail(&database.directory, &source, now()).await?;
+    context.output.result(&detail, page)?;
+    database.close().await;
+    Ok(Exit::Good)
+}
+
+fn page(detail: &SourceDetail) -> String {
+    let view = &detail.source;
+    let (state, tone) = super::voice(view.state);
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{}  {}",
+        paint(&view.name, Tone::Strong),
+        paint(state, tone)
+    );
+    let mut facts = vec![format!("{} files", view.format), plain(&detail.time_zone)];
+    facts.extend(view.as_of.map(|day| format!("at {day}")));
+    if view.signs {
+        facts.push("may sign events".to_owned());
+    }
+    let _ = writeln!(text, "  {}", facts.join(" · "));
+    let at = |time: Option<DateTime<Utc>>| {
+        time.map_or_else(
+            || "never".to_owned(),
+            |time| time::with_distance(time, now()),
+        )
+    };
+    let _ = writeln!(
+        text,
+        "  heard {}, news {}",
+        at(view.heard_at),
+        at(view.news_at)
+    );
+    let watched = match (&view.silent_after, view.silent_from) {
+        (Some(after), Some(from)) => format!("silent after {after}: {}", at(Some(from))),
+        (Some(after), None) => {
+            format!("silent after {after}, counted once `tenure serve` has run with it")
+        }
+        (None, _) => "nobody watches it; `silent_after` in its file says how long it may be silent"
+            .to_owned(),
+    };
+    let _ = writeln!(text, "  {watched}");
+    if detail.files.is_empty() {
+        let _ = write!(text, "\nno files");
+    } else {
+        let _ = write!(text, "\n{}", import::table(&detail.files));
+    }
+    text
+}
