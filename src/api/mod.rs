@@ -25,6 +25,7 @@ mod nodes;
 mod parked;
 pub mod problem;
 mod schedules;
+mod schemas;
 pub mod server;
 mod sources;
 mod systems;
@@ -153,6 +154,8 @@ fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(events::post))
         .routes(routes!(events::signed::post))
+        .routes(routes!(schemas::list))
+        .routes(routes!(schemas::get))
         .routes(routes!(sources::list))
         .routes(routes!(sources::get))
         .routes(routes!(sources::heartbeat))

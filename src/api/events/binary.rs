@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, header};
 use serde_json::{Map, Value};
 
-use super::{CloudEvent, Data};
+use super::{CloudEvent, EventData};
 use crate::api::input;
 use crate::api::problem::{ApiError, Mistake};
 
@@ -57,7 +57,7 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, ApiEr
     let data = if json && !body.is_empty() {
         serde_json::from_slice(body).map_err(|error| input::json_error(&error))?
     } else {
-        Data::default()
+        EventData::default()
     };
     let media = headers.get(header::CONTENT_TYPE);
     Ok(CloudEvent {

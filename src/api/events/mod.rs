@@ -12,15 +12,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
-use chrono::{DateTime, Datelike as _, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDate, Utc};
 use engine::core::id::Actor;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 use workflows::directory::EventStatus;
 use workflows::intake::IntakeError;
+use workflows::sources::data::{self, EventData, pointer};
 use workflows::sources::record::Key;
+use workflows::sources::time::end_of_day;
 use workflows::sources::{BusinessEvent, EventType};
 
 use super::auth::{Caller, Role};
@@ -62,40 +64,14 @@ pub struct CloudEvent {
         reason = "allowed by the format, and nothing here depends on it"
     )]
     dataschema: Option<String>,
+    /// What it says; which fields each type has: `GET /v1/schemas/events`.
     #[serde(default)]
-    data: Data,
+    #[schema(value_type = Object)]
+    data: EventData,
     /// Extension attributes: allowed by the format, not understood here.
     #[serde(flatten)]
     #[schema(value_type = Object)]
     extensions: Map<String, Value>,
-}
-
-/// What an event says. Unknown fields are refused: a slip in `effective_at` must not make it "now".
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-struct Data {
-    /// From when it holds, RFC 3339; without it from `time`.
-    effective_at: Option<String>,
-    /// The IANA zone of the person; without it UTC.
-    zone: Option<String>,
-    /// Grows with every later statement of the source; without it the second of `time`.
-    version: Option<i64>,
-    /// The `id` of the event of the same source that this one replaces.
-    supersedes: Option<String>,
-    /// All that is known of the person after the event.
-    #[schema(value_type = Option<Object>)]
-    attributes: Option<Map<String, Value>>,
-    /// What changed: `{name: {from, to}}`.
-    #[schema(value_type = Option<Object>)]
-    changes: Option<Map<String, Value>>,
-    #[schema(value_type = Option<Object>)]
-    from: Option<Value>,
-    #[schema(value_type = Option<Object>)]
-    to: Option<Value>,
-    project: Option<String>,
-    last_day: Option<String>,
-    previous_last_day: Option<String>,
-    reason: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -165,7 +141,7 @@ impl Mode {
         (`application/cloudevents-batch+json`), or the data of one (`application/json`) with its attributes in the \
         headers `ce-specversion`, `ce-id`, `ce-source`, `ce-type`, `ce-subject` and `ce-time`",
         content((CloudEvent = "application/cloudevents+json"),
-        (Vec<CloudEvent> = "application/cloudevents-batch+json"), (Data = "application/json"))),
+        (Vec<CloudEvent> = "application/cloudevents-batch+json"), (Object = "application/json"))),
     responses(
         (status = 202, body = Acknowledgement, description = "All of them are durable"),
         (status = 400, body = Problem), (status = 409, body = Problem, description = "Another event has the `id`"),
@@ -368,19 +344,33 @@ impl Checking<'_> {
             );
         }
         let occurred_at = self.time("/time", &sent.time);
-        let effective_at = match &sent.data.effective_at {
-            Some(text) => self.time("/data/effective_at", text),
-            None => occurred_at,
-        };
         let zone = sent.data.zone.as_deref().unwrap_or("UTC");
-        if zone.parse::<chrono_tz::Tz>().is_err() {
+        let tz = zone.parse::<chrono_tz::Tz>();
+        if tz.is_err() {
             self.note(
                 "/data/zone",
-                format!("`{zone}` is no IANA time zone; write one like `Europe/Zurich`"),
+                format!(
+                    "`{}` is no IANA time zone; write one like `Europe/Zurich`",
+                    shown(zone)
+                ),
             );
         }
+        let last_day = event_type
+            .filter(|event_type| event_type.announces_an_end())
+            .and(sent.data.last_day.as_deref())
+            .and_then(|day| day.parse::<NaiveDate>().ok());
+        let effective_at = match (&sent.data.effective_at, last_day, &tz) {
+            (Some(text), _, _) => self.time("/data/effective_at", text),
+            (None, Some(day), Ok(tz)) => self.end_of(day, *tz),
+            (None, _, _) => occurred_at,
+        };
         if let Some(attributes) = &sent.data.attributes {
             self.attributes(attributes);
+        }
+        if let Some(event_type) = event_type {
+            for (at, what) in data::mistakes(event_type, &sent.data) {
+                self.note(&format!("/data{at}"), what);
+            }
         }
         let said = sent.data.said();
         if !input::storable(&said) {
@@ -407,6 +397,19 @@ impl Checking<'_> {
                 .map(|id| event_id(&sent.source, id)),
             data: said,
         })
+    }
+
+    /// The end of somebody's last day.
+    fn end_of(&mut self, day: NaiveDate, zone: chrono_tz::Tz) -> Option<DateTime<Utc>> {
+        if YEARS.contains(&day.year()) {
+            return Some(end_of_day(day, zone));
+        }
+        let years = format!("{} to {}", YEARS.start(), YEARS.end());
+        self.note(
+            "/data/last_day",
+            format!("is in the year {}; give one from {years}", day.year()),
+        );
+        None
     }
 
     fn time(&mut self, field: &str, text: &str) -> Option<DateTime<Utc>> {
@@ -451,42 +454,12 @@ impl Checking<'_> {
             );
         }
         for (name, value) in attributes {
-            let scalar = |value: &Value| !value.is_array() && !value.is_object();
-            let flat = match value {
-                Value::Array(values) => values.iter().all(scalar),
-                value => scalar(value),
-            };
-            if !flat {
+            if !data::is_plain(value) {
                 self.note(
                     &format!("/data/attributes/{}", pointer(name)),
                     "is nested; give text, a number, true or false, or a list of these",
                 );
             }
-        }
-    }
-}
-
-impl Data {
-    /// What the directory keeps of it: the fields that are there.
-    fn said(&self) -> Value {
-        let all = json!({
-            "attributes": self.attributes,
-            "changes": self.changes,
-            "from": self.from,
-            "to": self.to,
-            "project": self.project,
-            "last_day": self.last_day,
-            "previous_last_day": self.previous_last_day,
-            "reason": self.reason,
-        });
-        match all {
-            Value::Object(fields) => Value::Object(
-                fields
-                    .into_iter()
-                    .filter(|(_, value)| !value.is_null())
-                    .collect(),
-            ),
-            other => other,
         }
     }
 }
@@ -504,11 +477,6 @@ fn event_id(source: &str, id: &str) -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     format!("evt_{hex}")
-}
-
-/// A name inside a JSON pointer.
-fn pointer(name: &str) -> String {
-    shown(name).replace('~', "~0").replace('/', "~1")
 }
 
 /// The beginning of a text, for messages.

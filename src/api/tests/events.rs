@@ -180,3 +180,91 @@ async fn another_event(server: &Server) {
     let cases = admin.get("/v1/cases?subject=E2").await.expect(200);
     assert_eq!(cases["items"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn data_is_what_its_type_has() {
+    let server = Server::start().await;
+    let admin = server.admin().await;
+    admin.event(&hire("1", "E1")).await.expect(202);
+    let said = |id: &str, event_type: &str, data: Value| {
+        let mut event = hire(id, "E1");
+        event["type"] = json!(event_type);
+        event["data"] = data;
+        event
+    };
+    for (event_type, data, at) in [
+        ("hire", json!({"project": "x"}), "/data/project"),
+        ("project.start", json!({}), "/data/project"),
+        ("transfer", json!({"reason": "x"}), "/data"),
+        ("transfer", json!({"changes": {"a": 1}}), "/data/changes/a"),
+        ("termination.scheduled", json!({}), "/data"),
+        (
+            "termination.scheduled",
+            json!({"last_day": "2026-02-30"}),
+            "/data/last_day",
+        ),
+        (
+            "termination.scheduled",
+            json!({"last_day": "9999-12-31"}),
+            "/data/last_day",
+        ),
+        (
+            "termination.scheduled",
+            json!({"last_day": "-9999-12-31"}),
+            "/data/last_day",
+        ),
+        ("manager.changed", json!({"to": "E7"}), "/data/to"),
+    ] {
+        let answer = admin.event(&said("2", event_type, data)).await;
+        let problem = answer.problem(422, "invalid");
+        assert_eq!(problem["mistakes"][0]["at"], at, "{problem}");
+    }
+    // Somebody's last day ends where they are.
+    let data = json!({"last_day": "2099-03-31", "zone": "Asia/Tokyo"});
+    let answer = admin
+        .event(&said("2", "termination.scheduled", data))
+        .await
+        .expect(202);
+    assert_eq!(answer["events"][0]["status"], "waiting");
+    let person = admin.get("/v1/identities/E1").await.expect(200);
+    let events = person["events"].as_array().unwrap();
+    let end = events
+        .iter()
+        .find(|event| event["event_type"] == "termination.scheduled");
+    let effective_at = end.unwrap()["effective_at"].as_str().unwrap();
+    let effective_at: chrono::DateTime<chrono::Utc> = effective_at.parse().unwrap();
+    assert_eq!(effective_at.to_rfc3339(), "2099-03-31T15:00:00+00:00");
+    let manager = json!({"to": {"key": "E7"}});
+    admin
+        .event(&said("3", "manager.changed", manager))
+        .await
+        .expect(202);
+    let person = admin.get("/v1/identities/E1").await.expect(200);
+    let attributes = &person["identity"]["attributes"];
+    assert_eq!(
+        (&attributes["manager"], &attributes["department"]),
+        (&json!("E7"), &json!("Research"))
+    );
+}
+
+#[tokio::test]
+async fn schemas_of_events_are_there() {
+    let server = Server::start().await;
+    let admin = server.admin().await;
+    let answer = admin.get("/v1/schemas/events").await;
+    assert_eq!(answer.headers["content-type"], "application/schema+json");
+    assert_eq!(answer.expect(200)["oneOf"].as_array().unwrap().len(), 25);
+    let one = admin
+        .get("/v1/schemas/events/project.start")
+        .await
+        .expect(200);
+    assert_eq!(one["properties"]["data"]["required"], json!(["project"]));
+    let problem = admin
+        .get("/v1/schemas/events/project.begin")
+        .await
+        .problem(404, "not-found");
+    assert!(
+        problem["detail"].as_str().unwrap().contains("did you mean"),
+        "{problem}"
+    );
+}

@@ -2,6 +2,7 @@
 
 mod list;
 mod show;
+mod vocabulary;
 
 use std::sync::Arc;
 
@@ -23,7 +24,9 @@ and `tenure_source_silent` is 1 in the metrics, for which docs/alerts.yaml has a
 
 Examples:
   tenure source list
-  tenure source show hr")]
+  tenure source show hr
+  tenure source events
+  tenure source schema transfer")]
 pub struct SourceCommand {
     #[command(subcommand)]
     command: Sub,
@@ -33,6 +36,8 @@ pub struct SourceCommand {
 enum Sub {
     List(list::List),
     Show(show::Show),
+    Events(vocabulary::Events),
+    Schema(vocabulary::Schema),
 }
 
 /// Runs one of the commands on sources.
@@ -43,6 +48,8 @@ pub async fn run(context: &Context, command: SourceCommand) -> anyhow::Result<Ex
     match command.command {
         Sub::List(command) => list::run(context, command).await,
         Sub::Show(command) => show::run(context, command).await,
+        Sub::Events(command) => vocabulary::events(context, command),
+        Sub::Schema(command) => vocabulary::schema(context, &command),
     }
 }
 

@@ -107,9 +107,11 @@ impl super::Directory {
 
 const OF_SUBJECTS: Sql = Sql {
     table: "business_event",
-    // Without `data`: deciding about order needs none of it, except for events that wait.
+    // Without the attributes, except for events that wait: for deciding about order it is enough that they were there.
     postgres: "
-        SELECT (to_jsonb(e) || jsonb_build_object('data', CASE e.status WHEN 'waiting' THEN e.data END))::text
+        SELECT (to_jsonb(e) || jsonb_build_object('data', CASE
+            WHEN e.status <> 'waiting' AND e.data ? 'attributes' THEN '{\"attributes\": {}}'::jsonb
+            ELSE e.data END))::text
         FROM business_event AS e
         JOIN jsonb_to_recordset($1::jsonb) AS wanted(shard_id int, key text)
           ON e.shard_id = wanted.shard_id AND e.subject = wanted.key
@@ -118,7 +120,9 @@ const OF_SUBJECTS: Sql = Sql {
         SELECT json_object('shard_id', e.shard_id, 'event_id', e.event_id, 'subject', e.subject, 'source', e.source,
             'event_type', e.event_type, 'version', e.version, 'occurred_at', e.occurred_at,
             'effective_at', e.effective_at, 'zone', e.zone, 'received_at', e.received_at, 'supersedes', e.supersedes,
-            'status', e.status, 'data', json(CASE e.status WHEN 'waiting' THEN e.data ELSE 'null' END),
+            'status', e.status, 'data', json(CASE
+                WHEN e.status <> 'waiting' AND json_type(e.data, '$.attributes') IS NOT NULL THEN '{\"attributes\": {}}'
+                ELSE e.data END),
             'cases', json(e.cases), 'initiator', e.initiator)
         FROM json_each(?1) AS wanted
         JOIN business_event AS e ON e.shard_id = wanted.value ->> 'shard_id' AND e.subject = wanted.value ->> 'key'

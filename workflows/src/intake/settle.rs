@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::order::{Known, rule};
-use super::person;
+use super::person::{self, Statement};
 use crate::directory::{
     EventRow, EventStatus, IdentityRow, events_in, for_update, introduce, mark, put_events,
     put_identities,
 };
-use crate::sources::{BusinessEvent, Key};
+use crate::sources::{BusinessEvent, Key, said};
 
 /// Makes case and message identifiers out of what caused them: the same cause is the same case.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_0f2e_9a37_4f0b_8d55_3c9e_71b2_44aa);
@@ -52,6 +52,7 @@ struct Person {
     before: Option<IdentityRow>,
     identity: Option<IdentityRow>,
     known: Vec<Known>,
+    statements: Vec<Statement>,
     /// Events that were waiting.
     waiting: BTreeMap<String, EventRow>,
     fresh: Vec<EventRow>,
@@ -178,6 +179,7 @@ impl Person {
             before: None,
             identity: None,
             known: Vec::new(),
+            statements: Vec::new(),
             waiting: BTreeMap::new(),
             fresh: Vec::new(),
             due: Vec::new(),
@@ -191,6 +193,13 @@ impl Person {
             event_type: row.event_type,
             version: row.version,
             status: row.status,
+        });
+        self.statements.push(Statement {
+            event_id: row.event_id.clone(),
+            version: row.version,
+            effective_at: row.effective_at,
+            holds: matches!(row.status, EventStatus::Started | EventStatus::Recorded),
+            said: said(row.event_type, &row.data),
         });
         if row.status == EventStatus::Waiting {
             self.waiting.insert(row.event_id.clone(), row);
@@ -214,10 +223,14 @@ impl Person {
                 self.identity.as_ref(),
                 &event,
                 true,
+                &self.statements,
                 self.shard_id,
                 origin.now,
             )
             .or_else(|| self.identity.take());
+            for statement in &mut self.statements {
+                statement.holds |= statement.event_id == row.event_id;
+            }
             self.waiting.remove(&row.event_id);
             self.set_status(&row.event_id, EventStatus::Started);
             row.status = EventStatus::Started;
@@ -256,6 +269,7 @@ impl Person {
                 self.identity.as_ref(),
                 event,
                 started,
+                &self.statements,
                 self.shard_id,
                 origin.now,
             ) {
@@ -266,6 +280,8 @@ impl Person {
                 self.due.push(event.clone());
             }
         }
+        let holds = ruling.status == EventStatus::Started;
+        self.statements.push(Statement::of(event, holds));
         self.known.push(Known {
             id: event.id.clone(),
             event_type: event.event_type,

@@ -523,6 +523,70 @@ async fn a_file_is_heard_unless_it_is_refused(company: &Company) {
     );
 }
 
+async fn what_changed_alone_changes_access(company: &Company) {
+    let _node = company.node().await;
+    let take = async |event_type: EventType, version: i64, days: i64, data: serde_json::Value| {
+        let mut said = event(&format!("e{version}"), event_type, "X1", version, days);
+        said.data = data;
+        let report = company.intake.event(&said, &actor("api"), now()).await;
+        report.unwrap().status
+    };
+    let attributes = json!({ "attributes": { "name": "X", "department": "Sales" } });
+    take(EventType::Hire, 1, 0, attributes).await;
+    company.closed(1).await;
+    let to = |department: &str| json!({ "changes": { "department": { "to": department } } });
+    // Known before what comes next, and holds later.
+    let waits = take(EventType::Transfer, 3, 30, to("Support")).await;
+    assert_eq!(waits, Some(EventStatus::Waiting));
+    let manager = json!({ "to": { "key": "M1" } });
+    take(EventType::ManagerChanged, 4, 0, manager).await;
+    // Said before all of that, and late.
+    take(EventType::Transfer, 2, 0, to("Engineering")).await;
+    company.closed(3).await;
+    let person = async || {
+        company
+            .directory
+            .identity("X1")
+            .await
+            .unwrap()
+            .unwrap()
+            .identity
+    };
+    let then = person().await;
+    assert_eq!(
+        json!(then.attributes),
+        json!({ "name": "X", "department": "Engineering", "manager": "M1" })
+    );
+    assert_eq!(company.ldap.shown(), ["x1: on engineers staff"]);
+    company
+        .intake
+        .start_due(now() + TimeDelta::days(31))
+        .await
+        .unwrap();
+    assert_eq!(person().await.attributes["department"], "Support");
+    // Statements of all attributes are newer when their version is.
+    let all = json!({ "attributes": { "name": "X", "department": "Sales" } });
+    take(EventType::Transfer, 5, 40, all.clone()).await;
+    assert_eq!(person().await.attributes["department"], "Support");
+    company
+        .intake
+        .start_due(now() + TimeDelta::days(41))
+        .await
+        .unwrap();
+    assert_eq!(json!(person().await.attributes), all["attributes"]);
+    take(
+        EventType::ProjectStart,
+        6,
+        0,
+        json!({ "project": "apollo" }),
+    )
+    .await;
+    assert_eq!(
+        json!(person().await.attributes["projects"]),
+        json!(["apollo"])
+    );
+}
+
 async fn what_is_not_effective_yet_waits_and_holds_nothing_up(company: &Company) {
     let take = async |event: BusinessEvent| {
         company
@@ -707,6 +771,7 @@ on_both_databases! {
     an_event_of_before_is_known_too,
     a_busy_source_is_noted_once_in_a_while,
     a_file_is_heard_unless_it_is_refused,
+    what_changed_alone_changes_access,
     what_is_not_effective_yet_waits_and_holds_nothing_up,
     a_cancelled_end_never_starts,
     an_older_statement_does_not_overwrite_a_newer_one,

@@ -101,6 +101,14 @@ pub struct SourceConfig {
     pub silent_after: Option<Spanned<Span>>,
 }
 
+/// The JSON Schema of these files.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schemars::SchemaGenerator::default()
+        .into_root_schema_for::<SourceConfig>()
+        .to_value()
+}
+
 /// What `silent_after` may say.
 pub const SILENT_AFTER_MS: std::ops::RangeInclusive<i64> = 60_000..=400 * 86_400_000;
 

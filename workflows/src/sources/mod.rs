@@ -14,6 +14,7 @@
 
 pub mod config;
 mod csv;
+pub mod data;
 mod declare;
 pub mod diff;
 pub mod event;
@@ -24,6 +25,7 @@ pub mod manifest;
 mod normalise;
 pub mod record;
 mod row;
+mod said;
 pub mod signature;
 pub mod snapshot;
 pub mod time;
@@ -39,5 +41,6 @@ pub use guard::{GuardConfig, Limit, StopReason, Summary, Verdict, assess};
 pub use manifest::{Manifest, manifest_name};
 pub use record::{IdentityType, Key, Record, Records};
 pub use row::Limits;
+pub use said::{Attributes, Part, Said, said};
 pub use signature::SignatureConfig;
 pub use snapshot::{AsOf, Snapshot, SnapshotInput, read_snapshot};
