@@ -26,6 +26,7 @@ mod parked;
 pub mod problem;
 mod schedules;
 mod schemas;
+pub mod scim;
 pub mod server;
 mod sources;
 mod systems;

@@ -10,6 +10,7 @@
 //! - [`intake`] makes events durable, decides their order and starts cases, in one transaction;
 //! - [`definitions`] are the workflows these cases run; [`actions`] are what their steps do;
 //! - [`directory`] is what is known, written by the intake and by the projection of finished steps;
+//! - [`scim`] (pure) is the protocol by which identity providers push people;
 //! - [`systems`] are the configured targets; [`config`] reads the configuration folder.
 
 pub mod actions;
@@ -19,6 +20,7 @@ pub mod directory;
 pub mod intake;
 pub mod policy;
 pub mod schedules;
+pub mod scim;
 pub mod sources;
 pub mod systems;
 

@@ -21,18 +21,16 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-mod answer;
-mod filter;
-mod patch;
-mod schema;
 mod storage;
 
 #[cfg(test)]
 mod tests;
 
-use answer::{Refusal, Selection, list, plain, resource};
-use filter::{Comparison, Filter};
-use schema::{Kind, SCHEMAS};
+use workflows::scim::{
+    Comparison, Filter, Kind, Names, Refusal, SCHEMAS, Selection, apply, schema,
+};
+
+use crate::api::scim::answer::{Refused, list, plain, resource};
 use storage::{Row, Storage, Wanted, etag, name_key};
 
 /// The largest request.
@@ -169,12 +167,12 @@ fn router(server: Arc<Server>) -> Router {
         .route("/Groups", collection(Kind::Group))
         .route("/Groups/.search", search(Kind::Group))
         .route("/Groups/{id}", one(Kind::Group))
-        .fallback(|| async { Refusal::not_found("the address") })
+        .fallback(|| async { Refused(Refusal::not_found("the address")) })
         .route("/.search", axum::routing::post(find_all))
-        .method_not_allowed_fallback(|| async { Refusal::method_not_allowed() });
+        .method_not_allowed_fallback(|| async { Refused(Refusal::method_not_allowed()) });
     Router::new()
         .nest("/v2", routes)
-        .fallback(|| async { Refusal::not_found("the address") })
+        .fallback(|| async { Refused(Refusal::not_found("the address")) })
         .layer(middleware::from_fn_with_state(
             Arc::clone(&server),
             authenticate,
@@ -193,7 +191,7 @@ async fn authenticate(State(server): Shared, request: Request, next: Next) -> Re
     if bool::from(given.ct_eq(wanted.as_bytes())) {
         next.run(request).await
     } else {
-        Refusal::unauthorised().into_response()
+        Refused(Refusal::unauthorised()).into_response()
     }
 }
 
@@ -231,23 +229,6 @@ struct ListQuery {
     count: Option<i64>,
 }
 
-/// Attribute names: with commas between them in an address, a list in a body.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Names {
-    Text(String),
-    List(Vec<String>),
-}
-
-impl Names {
-    fn text(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::List(names) => names.join(","),
-        }
-    }
-}
-
 impl ListQuery {
     fn of_body(body: Value) -> Result<Self, Refusal> {
         serde_json::from_value(body)
@@ -272,11 +253,7 @@ fn selection(
     only: Option<&Names>,
     without: Option<&Names>,
 ) -> Result<Selection, Refusal> {
-    Selection::parse(
-        kind,
-        only.map(Names::text).as_deref(),
-        without.map(Names::text).as_deref(),
-    )
+    Selection::parse(kind, only, without)
 }
 
 fn if_match(headers: &HeaderMap) -> Option<&str> {
@@ -285,14 +262,14 @@ fn if_match(headers: &HeaderMap) -> Option<&str> {
         .and_then(|value| value.to_str().ok())
 }
 
-async fn find(kind: Kind, State(server): Shared, query: ListQuery) -> Result<Response, Refusal> {
+async fn find(kind: Kind, State(server): Shared, query: ListQuery) -> Result<Response, Refused> {
     let (start, count) = query.page();
     let (shown, total) = page(&server, kind, &query, start, count).await?;
     Ok(list(shown, total, start))
 }
 
 /// A search over both kinds (RFC 7644, 3.4.3). A kind that has no such attribute has no such resource.
-async fn find_all(State(server): Shared, body: Body) -> Result<Response, Refusal> {
+async fn find_all(State(server): Shared, body: Body) -> Result<Response, Refused> {
     let query = ListQuery::of_body(body.0?)?;
     let (start, count) = query.page();
     let (mut shown, mut total, mut refused) = (Vec::new(), 0, Vec::new());
@@ -308,7 +285,7 @@ async fn find_all(State(server): Shared, body: Body) -> Result<Response, Refusal
         }
     }
     match refused.pop() {
-        Some(refusal) if !refused.is_empty() => Err(refusal),
+        Some(refusal) if !refused.is_empty() => Err(refusal.into()),
         _ => Ok(list(shown, total, start)),
     }
 }
@@ -417,7 +394,7 @@ async fn create(
     State(server): Shared,
     query: ViewQuery,
     body: Body,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Refused> {
     let selection = selection(
         kind,
         query.attributes.as_ref(),
@@ -440,7 +417,7 @@ async fn show(
     id: String,
     query: ViewQuery,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Refused> {
     let selection = selection(
         kind,
         query.attributes.as_ref(),
@@ -471,7 +448,7 @@ async fn replace(
     query: ViewQuery,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Refused> {
     let selection = selection(
         kind,
         query.attributes.as_ref(),
@@ -500,14 +477,14 @@ async fn change(
     query: ViewQuery,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Refused> {
     let selection = selection(
         kind,
         query.attributes.as_ref(),
         query.excluded_attributes.as_ref(),
     )?;
     let request = body.0?;
-    let change = |before: &Map<String, Value>| patch::apply(kind, before, &request);
+    let change = |before: &Map<String, Value>| apply(kind, before, &request);
     let row = server
         .storage
         .update(kind, &id, if_match(&headers), change)
@@ -520,7 +497,7 @@ async fn delete(
     State(server): Shared,
     id: String,
     headers: HeaderMap,
-) -> Result<StatusCode, Refusal> {
+) -> Result<StatusCode, Refused> {
     server.storage.delete(kind, &id, if_match(&headers)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -532,7 +509,7 @@ impl Server {
         kind: Kind,
         row: Row,
         selection: &Selection,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, Refused> {
         let version = etag(row.version);
         let whole = self
             .whole(
@@ -546,15 +523,13 @@ impl Server {
             .pointer("/meta/location")
             .and_then(Value::as_str)
             .map(str::to_owned);
-        let mut response = resource(status, &selection.cut(whole));
         // The headers stay even when `meta` was cut from the body.
-        let headers = [(header::ETAG, Some(version)), (header::LOCATION, location)];
-        for (name, value) in headers {
-            if let Some(value) = value.and_then(|value| value.parse().ok()) {
-                response.headers_mut().insert(name, value);
-            }
-        }
-        Ok(response)
+        Ok(resource(
+            status,
+            &selection.cut(whole),
+            &version,
+            location.as_deref(),
+        ))
     }
 
     /// The resource with everything that is computed.
@@ -669,7 +644,7 @@ async fn schemas(State(server): Shared, Query(query): Query<ListQuery>) -> Respo
 async fn one_schema(
     State(server): Shared,
     UrlPath(id): UrlPath<String>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Refused> {
     let found = SCHEMAS
         .iter()
         .find(|schema| schema.urn.eq_ignore_ascii_case(&id));
@@ -692,7 +667,7 @@ async fn resource_types(State(server): Shared, Query(query): Query<ListQuery>) -
 async fn one_resource_type(
     State(server): Shared,
     UrlPath(id): UrlPath<String>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Refused> {
     let found = [Kind::User, Kind::Group]
         .into_iter()
         .find(|kind| kind.name().eq_ignore_ascii_case(&id));

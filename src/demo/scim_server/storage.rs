@@ -14,8 +14,8 @@ use sqlx::{AssertSqlSafe, Connection, Row as _, SqliteConnection, SqlitePool};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::answer::Refusal;
-use super::schema::Kind;
+use workflows::scim::{Kind, Refusal};
+
 use crate::shell;
 
 const READERS: u32 = 4;
@@ -147,7 +147,7 @@ impl Storage {
         let rows = query
             .fetch_all(&self.readers)
             .await
-            .map_err(|error| Refusal::internal(&error))?;
+            .map_err(|error| internal(&error))?;
         let rows = rows.iter().map(row).collect::<Result<Vec<_>, _>>()?;
         let total = if page.is_none() {
             u64::try_from(rows.len()).unwrap_or(u64::MAX)
@@ -160,7 +160,7 @@ impl Storage {
             let total = query
                 .fetch_one(&self.readers)
                 .await
-                .map_err(|error| Refusal::internal(&error))?;
+                .map_err(|error| internal(&error))?;
             u64::try_from(total).unwrap_or(0)
         };
         Ok(Found { rows, total })
@@ -202,7 +202,7 @@ impl Storage {
         let mut transaction = writer
             .begin_with("BEGIN IMMEDIATE")
             .await
-            .map_err(|error| Refusal::internal(&error))?;
+            .map_err(|error| internal(&error))?;
         let id = Uuid::new_v4().to_string();
         let at = now();
         let parts = Parts::of(kind, &id, body);
@@ -228,7 +228,7 @@ impl Storage {
         transaction
             .commit()
             .await
-            .map_err(|error| Refusal::internal(&error))?;
+            .map_err(|error| internal(&error))?;
         Ok(Row {
             id,
             body: parts.body,
@@ -250,7 +250,7 @@ impl Storage {
         let mut transaction = writer
             .begin_with("BEGIN IMMEDIATE")
             .await
-            .map_err(|error| Refusal::internal(&error))?;
+            .map_err(|error| internal(&error))?;
         let before = locked(&mut transaction, kind, id).await?;
         check_version(if_match, before.version)?;
         let mut whole = before.body.clone();
@@ -298,7 +298,7 @@ impl Storage {
         transaction
             .commit()
             .await
-            .map_err(|error| Refusal::internal(&error))?;
+            .map_err(|error| internal(&error))?;
         Ok(Row {
             version: before.version + 1,
             body: parts.body,
@@ -317,7 +317,7 @@ impl Storage {
         let mut transaction = writer
             .begin_with("BEGIN IMMEDIATE")
             .await
-            .map_err(|error| Refusal::internal(&error))?;
+            .map_err(|error| internal(&error))?;
         let before = locked(&mut transaction, kind, id).await?;
         check_version(if_match, before.version)?;
         for statement in [
@@ -328,13 +328,10 @@ impl Storage {
                 .bind(id)
                 .execute(&mut *transaction)
                 .await;
-            done.map_err(|error| Refusal::internal(&error))?;
+            done.map_err(|error| internal(&error))?;
         }
         record(&mut transaction, &now(), "deleted", id, "").await?;
-        transaction
-            .commit()
-            .await
-            .map_err(|error| Refusal::internal(&error))
+        transaction.commit().await.map_err(|error| internal(&error))
     }
 }
 
@@ -373,6 +370,10 @@ impl Parts {
             body,
         }
     }
+}
+
+fn internal(error: &sqlx::Error) -> Refusal {
+    Refusal::new(500, None, &format!("storage failed: {error}"))
 }
 
 /// The form of a name in which names are compared.
@@ -416,7 +417,7 @@ fn row(row: &sqlx::sqlite::SqliteRow) -> Result<Row, Refusal> {
             modified: row.try_get(4)?,
         })
     };
-    decode().map_err(|error| Refusal::internal(&error))
+    decode().map_err(|error| internal(&error))
 }
 
 fn pairs(
@@ -428,7 +429,7 @@ fn pairs(
             .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
             .collect()
     };
-    decode().map_err(|error| Refusal::internal(&error))
+    decode().map_err(|error| internal(&error))
 }
 
 async fn locked(connection: &mut SqliteConnection, kind: Kind, id: &str) -> Result<Row, Refusal> {
@@ -439,7 +440,7 @@ async fn locked(connection: &mut SqliteConnection, kind: Kind, id: &str) -> Resu
     .bind(id)
     .fetch_optional(connection)
     .await
-    .map_err(|error| Refusal::internal(&error))?;
+    .map_err(|error| internal(&error))?;
     found.map_or_else(|| Err(Refusal::not_found(id)), |found| row(&found))
 }
 
@@ -451,7 +452,7 @@ async fn current_members(
         .bind(group)
         .fetch_all(connection)
         .await
-        .map_err(|error| Refusal::internal(&error))
+        .map_err(|error| internal(&error))
 }
 
 /// Writes only what differs; says whether anything did.
@@ -465,7 +466,7 @@ async fn set_members(
         .await?
         .into_iter()
         .collect();
-    let internal = |error| Refusal::internal(&error);
+    let failed = |error| internal(&error);
     for user in wanted.difference(&before) {
         let added = sqlx::query(
             "INSERT INTO membership (group_id, user_id) SELECT ?1, id FROM resource WHERE id = ?2 AND kind = 'User'",
@@ -474,7 +475,7 @@ async fn set_members(
         .bind(user)
         .execute(&mut *connection)
         .await
-        .map_err(internal)?;
+        .map_err(failed)?;
         if added.rows_affected() == 0 {
             return Err(Refusal::invalid_value(&format!(
                 "there is no user `{user}` who could be a member"
@@ -488,7 +489,7 @@ async fn set_members(
             .bind(user)
             .execute(&mut *connection)
             .await
-            .map_err(internal)?;
+            .map_err(failed)?;
         record(connection, at, "member_removed", user, group).await?;
     }
     Ok(before != *wanted)
@@ -509,7 +510,7 @@ async fn record(
         .execute(connection)
         .await
         .map(|_| ())
-        .map_err(|error| Refusal::internal(&error))
+        .map_err(|error| internal(&error))
 }
 
 fn taken(kind: Kind, error: &sqlx::Error) -> Refusal {
@@ -519,7 +520,7 @@ fn taken(kind: Kind, error: &sqlx::Error) -> Refusal {
     if unique {
         Refusal::uniqueness(&format!("another of the {} has this name", kind.endpoint()))
     } else {
-        Refusal::internal(error)
+        internal(error)
     }
 }
 

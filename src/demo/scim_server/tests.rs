@@ -115,7 +115,7 @@ async fn a_version_that_is_old_is_refused() {
     let version = user["meta"]["version"].as_str().unwrap();
     let patch = |active: bool| {
         let operations = json!([{ "op": "replace", "path": "active", "value": active }]);
-        Some(json!({ "schemas": [patch::PATCH_OP], "Operations": operations }))
+        Some(json!({ "schemas": [workflows::scim::PATCH_OP], "Operations": operations }))
     };
     let ask = |version, active| running.ask(Method::PATCH, &path, Some(version), patch(active));
     let (first, _) = ask(version, false).await;

@@ -3,10 +3,11 @@
 use super::source::{Finding, Source, words};
 use super::{finds, holds};
 
-const PURE: [&str; 4] = [
+const PURE: [&str; 5] = [
     "engine/src/core/",
     "engine/src/evidence/",
     "workflows/src/policy/",
+    "workflows/src/scim/",
     "workflows/src/sources/",
 ];
 

@@ -3,11 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::answer::Refusal;
+use super::refusal::Refusal;
 
-pub(super) const USER: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
-pub(super) const GROUP: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
-pub(super) const ENTERPRISE: &str = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
+pub const USER: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
+pub const GROUP: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
+pub const ENTERPRISE: &str = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
 
 /// The most elements a list attribute may have, members of a group not counted.
 const ELEMENTS_MAX: usize = 100;
@@ -15,7 +15,7 @@ const ELEMENTS_MAX: usize = 100;
 const TEXT_BYTES_MAX: usize = 16 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Type {
+pub enum Type {
     Text,
     Boolean,
     Reference,
@@ -24,7 +24,7 @@ pub(super) enum Type {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mutability {
+pub enum Mutability {
     ReadWrite,
     ReadOnly,
     WriteOnly,
@@ -33,7 +33,7 @@ pub(super) enum Mutability {
 
 /// One attribute or sub-attribute.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Attribute {
+pub struct Attribute {
     pub name: &'static str,
     pub of: Type,
     pub many: bool,
@@ -117,7 +117,7 @@ impl Attribute {
     }
 
     /// The sub-attribute of this name, in any case.
-    pub(super) fn sub(&self, name: &str) -> Option<&'static Attribute> {
+    pub fn sub(&self, name: &str) -> Option<&'static Attribute> {
         self.subs
             .iter()
             .find(|sub| sub.name.eq_ignore_ascii_case(name))
@@ -294,13 +294,13 @@ static META: Attribute = Attribute::complex(
 .with(Mutability::ReadOnly);
 
 /// One schema.
-pub(super) struct Schema {
+pub struct Schema {
     pub urn: &'static str,
     pub name: &'static str,
     pub attributes: &'static [Attribute],
 }
 
-pub(super) static SCHEMAS: [Schema; 3] = [
+pub static SCHEMAS: [Schema; 3] = [
     Schema {
         urn: USER,
         name: "User",
@@ -320,25 +320,25 @@ pub(super) static SCHEMAS: [Schema; 3] = [
 
 /// The two kinds of resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     User,
     Group,
 }
 
 impl Kind {
-    pub(super) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::User => "User",
             Self::Group => "Group",
         }
     }
-    pub(super) fn endpoint(self) -> &'static str {
+    pub fn endpoint(self) -> &'static str {
         match self {
             Self::User => "Users",
             Self::Group => "Groups",
         }
     }
-    pub(super) fn schema(self) -> &'static str {
+    pub fn schema(self) -> &'static str {
         match self {
             Self::User => USER,
             Self::Group => GROUP,
@@ -350,7 +350,7 @@ impl Kind {
             Self::Group => GROUP_ATTRIBUTES,
         }
     }
-    pub(super) fn extensions(self) -> &'static [&'static str] {
+    pub fn extensions(self) -> &'static [&'static str] {
         match self {
             Self::User => &[ENTERPRISE],
             Self::Group => &[],
@@ -358,7 +358,7 @@ impl Kind {
     }
 
     /// The attribute of this name in the core schema (`schema` is `None`) or in an extension.
-    pub(super) fn attribute(self, schema: Option<&str>, name: &str) -> Option<&'static Attribute> {
+    pub fn attribute(self, schema: Option<&str>, name: &str) -> Option<&'static Attribute> {
         let attributes = match schema {
             None => {
                 let common = [&EXTERNAL_ID, &ID, &META].into_iter();
@@ -379,7 +379,7 @@ impl Kind {
     }
 
     /// Checks a whole resource and writes it with canonical names. What only the server sets is left out.
-    pub(super) fn accept(self, input: &Value) -> Result<Map<String, Value>, Refusal> {
+    pub fn accept(self, input: &Value) -> Result<Map<String, Value>, Refusal> {
         let Value::Object(fields) = input else {
             return Err(Refusal::invalid_syntax("the body must be a JSON object"));
         };
@@ -416,7 +416,7 @@ impl Kind {
     }
 
     /// Refuses a resource that lacks what it must have.
-    pub(super) fn check_required(self, resource: &Map<String, Value>) -> Result<(), Refusal> {
+    pub fn check_required(self, resource: &Map<String, Value>) -> Result<(), Refusal> {
         for attribute in self.core().iter().filter(|attribute| attribute.required) {
             let text = resource
                 .get(attribute.name)
@@ -490,7 +490,7 @@ impl Kind {
 }
 
 /// Checks one value; `None` when it says "no value" (RFC 7643, 2.5).
-pub(super) fn accept_value(attribute: &Attribute, value: &Value) -> Result<Option<Value>, Refusal> {
+pub fn accept_value(attribute: &Attribute, value: &Value) -> Result<Option<Value>, Refusal> {
     match value {
         Value::Null => Ok(None),
         Value::Array(items) if attribute.many => {
@@ -525,7 +525,7 @@ pub(super) fn accept_value(attribute: &Attribute, value: &Value) -> Result<Optio
 }
 
 /// Checks one element.
-pub(super) fn accept_one(attribute: &Attribute, value: &Value) -> Result<Option<Value>, Refusal> {
+pub fn accept_one(attribute: &Attribute, value: &Value) -> Result<Option<Value>, Refusal> {
     let wrong =
         |wanted: &str| Refusal::invalid_value(&format!("`{}` must be {wanted}", attribute.name));
     match (attribute.of, value) {
@@ -577,7 +577,7 @@ pub(super) fn accept_one(attribute: &Attribute, value: &Value) -> Result<Option<
 }
 
 /// The document of one schema.
-pub(super) fn document(schema: &Schema, base: &str) -> Value {
+pub fn document(schema: &Schema, base: &str) -> Value {
     let attributes: Vec<Value> = schema.attributes.iter().map(Attribute::document).collect();
     json!({
         "schemas": ["urn:ietf:params:scim:schemas:core:2.0:Schema"],
@@ -593,7 +593,7 @@ pub(super) fn document(schema: &Schema, base: &str) -> Value {
 }
 
 /// The document of one resource type.
-pub(super) fn resource_type(kind: Kind, base: &str) -> Value {
+pub fn resource_type(kind: Kind, base: &str) -> Value {
     let extensions: Vec<Value> = kind
         .extensions()
         .iter()

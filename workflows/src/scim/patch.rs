@@ -2,11 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use super::answer::Refusal;
-use super::filter::{AttributePath, Filter};
+use super::filter::Filter;
+use super::path::AttributePath;
+use super::refusal::Refusal;
 use super::schema::{Attribute, Kind, Mutability, accept_one, accept_value};
 
-pub(super) const PATCH_OP: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
+pub const PATCH_OP: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
 /// The most operations one request may carry.
 const OPERATIONS_MAX: usize = 1_000;
 
@@ -27,7 +28,7 @@ enum Target {
 }
 
 /// Applies all operations of a request, or none.
-pub(super) fn apply(
+pub fn apply(
     kind: Kind,
     resource: &Map<String, Value>,
     request: &Value,

@@ -1,0 +1,3 @@
+//! SCIM 2.0 over HTTP.
+
+pub mod answer;
