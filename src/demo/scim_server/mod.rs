@@ -26,9 +26,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
-use workflows::scim::{
-    Comparison, Filter, Kind, Names, Refusal, SCHEMAS, Selection, apply, schema,
-};
+use workflows::scim::{Comparison, Filter, Kind, Names, Refusal, Selection, apply, schema};
 
 use crate::api::scim::answer::{Refused, list, plain, resource};
 use storage::{Row, Storage, Wanted, etag, name_key};
@@ -634,8 +632,9 @@ async fn service_provider_config(State(server): Shared) -> Response {
 async fn schemas(State(server): Shared, Query(query): Query<ListQuery>) -> Response {
     discovery(
         &query,
-        SCHEMAS
-            .iter()
+        Kind::User
+            .schemas()
+            .chain(Kind::Group.schemas())
             .map(|it| schema::document(it, &server.base))
             .collect(),
     )
@@ -645,8 +644,9 @@ async fn one_schema(
     State(server): Shared,
     UrlPath(id): UrlPath<String>,
 ) -> Result<Response, Refused> {
-    let found = SCHEMAS
-        .iter()
+    let found = Kind::User
+        .schemas()
+        .chain(Kind::Group.schemas())
         .find(|schema| schema.urn.eq_ignore_ascii_case(&id));
     let found = found.ok_or_else(|| Refusal::not_found(&id))?;
     Ok(plain(

@@ -266,7 +266,7 @@ impl Storage {
         let parts = Parts::of(kind, id, wanted);
         let members_changed = match (kind, parts.members.unwrap_or_default()) {
             (Kind::Group, members) => set_members(&mut transaction, &at, id, &members).await?,
-            (Kind::User, _) => false,
+            (Kind::User | Kind::Person, _) => false,
         };
         if parts.body == before.body && !members_changed && parts.password_digest.is_none() {
             return Ok(before);
@@ -347,7 +347,7 @@ struct Parts {
 impl Parts {
     fn of(kind: Kind, id: &str, mut body: Map<String, Value>) -> Self {
         let name = match kind {
-            Kind::User => "userName",
+            Kind::User | Kind::Person => "userName",
             Kind::Group => "displayName",
         };
         let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);

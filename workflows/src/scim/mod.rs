@@ -3,16 +3,22 @@
 //! Two servers stand on it: the door through which identity providers push people ([`crate::intake`] makes events of what
 //! they say), and the application of the demo that access is given on.
 
+mod bulk;
 mod filter;
 mod patch;
 mod path;
+mod query;
 mod refusal;
 pub mod schema;
 mod selection;
+mod value_path;
 
-pub use filter::{Comparison, Filter};
-pub use patch::{PATCH_OP, apply};
+pub use bulk::{BULK_BYTES_MAX, BULK_OPERATIONS_MAX, BULK_RESPONSE, Bulk, Method, Operation};
+pub use filter::{Comparison, FILTER_BYTES_MAX, FILTER_DEPTH_MAX, Filter};
+pub use patch::{PATCH_OP, PATCH_OPERATIONS_MAX, apply};
 pub use path::AttributePath;
+pub use query::{ListQuery, Order, PAGE_DEFAULT, PAGE_MAX, Page, Position, query_name};
 pub use refusal::Refusal;
-pub use schema::{Kind, SCHEMAS};
+pub use schema::{Kind, MEMBERS_MAX, SCHEMAS};
 pub use selection::{Names, Selection};
+pub use value_path::ValuePath;

@@ -2,14 +2,14 @@
 
 use serde_json::{Map, Value};
 
-use super::filter::Filter;
-use super::path::AttributePath;
+use super::filter::{Comparison, Filter};
 use super::refusal::Refusal;
 use super::schema::{Attribute, Kind, Mutability, accept_one, accept_value};
+use super::value_path::ValuePath;
 
 pub const PATCH_OP: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
 /// The most operations one request may carry.
-const OPERATIONS_MAX: usize = 1_000;
+pub const PATCH_OPERATIONS_MAX: usize = 1_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Op {
@@ -20,14 +20,14 @@ enum Op {
 
 /// What a path points at.
 enum Target {
-    Attribute {
-        path: AttributePath,
-        elements: Option<Filter>,
-    },
+    Attribute(ValuePath),
     Extension(&'static str),
 }
 
 /// Applies all operations of a request, or none.
+///
+/// # Errors
+/// The first operation that cannot be applied.
 pub fn apply(
     kind: Kind,
     resource: &Map<String, Value>,
@@ -52,9 +52,9 @@ pub fn apply(
     let Some(Value::Array(operations)) = field(request, "Operations") else {
         return Err(Refusal::invalid_syntax("`Operations` must be a list"));
     };
-    if operations.is_empty() || operations.len() > OPERATIONS_MAX {
+    if operations.is_empty() || operations.len() > PATCH_OPERATIONS_MAX {
         return Err(Refusal::too_many(&format!(
-            "give 1 to {OPERATIONS_MAX} operations"
+            "give 1 to {PATCH_OPERATIONS_MAX} operations"
         )));
     }
     let mut patched = resource.clone();
@@ -96,37 +96,7 @@ impl Target {
         {
             return Ok(Self::Extension(urn));
         }
-        let parse = |name: &str| {
-            AttributePath::parse(kind, name).map_err(|why| Refusal::invalid_path(&why))
-        };
-        let Some((name, rest)) = text.split_once('[') else {
-            return Ok(Self::Attribute {
-                path: parse(text)?,
-                elements: None,
-            });
-        };
-        let (inner, tail) = rest
-            .rsplit_once(']')
-            .ok_or_else(|| Refusal::invalid_path("the bracket in the path is not closed"))?;
-        let mut path = parse(name)?;
-        if !path.attribute.many || path.sub.is_some() {
-            return Err(Refusal::invalid_path(&format!("`{name}` is not a list")));
-        }
-        let elements = Filter::parse_within(kind, Some(path), inner)?;
-        if let Some(sub) = tail.strip_prefix('.') {
-            let found = path.attribute.sub(sub);
-            path.sub = Some(found.ok_or_else(|| {
-                Refusal::invalid_path(&format!("there is no attribute `{text}`"))
-            })?);
-        } else if !tail.is_empty() {
-            return Err(Refusal::invalid_path(&format!(
-                "`{tail}` after the bracket is not a sub-attribute"
-            )));
-        }
-        Ok(Self::Attribute {
-            path,
-            elements: Some(elements),
-        })
+        ValuePath::parse(kind, text).map(Self::Attribute)
     }
 }
 
@@ -169,7 +139,7 @@ fn at_path(
 ) -> Result<(), Refusal> {
     let (path, elements) = match target {
         Target::Extension(urn) => return extension(kind, resource, op, urn, value),
-        Target::Attribute { path, elements } => (path, elements.as_ref()),
+        Target::Attribute(ValuePath { path, elements }) => (path, elements.as_ref()),
     };
     let touched = path.sub.unwrap_or(path.attribute);
     if path.attribute.mutability == Mutability::ReadOnly
@@ -376,7 +346,6 @@ fn list(
         (Op::Add, None) if elements.is_none() => {
             let new = accepted_items(attribute, value.unwrap_or_default())?;
             keep_one_primary(&mut items, &new);
-            // Membership lists grow long: a set of what is there makes adding cheap.
             for item in new {
                 if !items.iter().any(|it| same(it, &item)) {
                     items.push(item);
@@ -406,11 +375,16 @@ fn list(
             if items.is_empty() && elements.is_none() {
                 items.push(Value::Object(Map::new()));
             }
-            if none_meant {
+            if none_meant && op == Op::Replace {
                 return Err(Refusal::no_target(&format!(
                     "no element of `{}` matches",
                     attribute.name
                 )));
+            }
+            if none_meant {
+                // Adding a part of what is not there makes the element that the path describes: widely used clients
+                // fill `emails[type eq "work"].value` so.
+                items.push(described(attribute, elements)?);
             }
             for item in items
                 .iter_mut()
@@ -432,6 +406,25 @@ fn list(
         fields.insert(attribute.name.to_owned(), Value::Array(items));
     }
     Ok(())
+}
+
+/// The element that a path describes by saying what its parts are equal to.
+fn described(attribute: &'static Attribute, elements: Option<&Filter>) -> Result<Value, Refusal> {
+    let mut parts = Map::new();
+    for part in elements.into_iter().cloned().flat_map(Filter::conjuncts) {
+        match part {
+            Filter::Compare(path, Comparison::Equal, value) if !value.is_null() => {
+                set(&mut parts, path.attribute, Some(value))?;
+            }
+            _ => {
+                return Err(Refusal::no_target(&format!(
+                    "no element of `{}` matches, and the path does not describe one",
+                    attribute.name
+                )));
+            }
+        }
+    }
+    Ok(Value::Object(parts))
 }
 
 /// Elements named in the `value` of a `remove`: some clients name members there instead of in the path.
@@ -485,6 +478,7 @@ mod tests {
         clippy::panic,
         reason = "tests"
     )]
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -519,6 +513,10 @@ mod tests {
         check(
             json!([{ "op": "replace", "path": "emails[type eq \"home\"].value", "value": "c@x" }]),
             json!({ "emails": [{ "value": "a@x", "type": "work", "primary": true }, { "value": "c@x", "type": "home" }] }),
+        );
+        check(
+            json!([{ "op": "Add", "path": "phoneNumbers[type eq \"mobile\" and primary eq true].value", "value": "1" }]),
+            json!({ "phoneNumbers": [{ "type": "mobile", "primary": true, "value": "1" }] }),
         );
         check(
             json!([{ "op": "remove", "path": "emails[type eq \"work\"]" }, { "op": "remove", "path": "name" }]),
@@ -596,6 +594,15 @@ mod tests {
             json!({ "op": "add", "path": "nothing", "value": 1 }),
             json!({ "op": "add", "path": "active", "value": "perhaps" }),
             json!({ "op": "add", "path": "title" }),
+            json!({ "op": "add", "path": "phoneNumbers[type ne \"work\"].value", "value": "1" }),
+            json!({ "op": "add", "path": "emails[type eq \"work\"", "value": "x" }),
+            json!({ "op": "add", "path": "emails[type eq \"work\"]value", "value": "x" }),
+            json!({ "op": "add", "path": "title[value eq \"x\"]", "value": "x" }),
+            json!({ "op": "add", "path": "schemas", "value": ["urn:x"] }),
+            json!({ "op": "add", "path": "urn:example:Other:title", "value": "x" }),
+            json!({ "op": "add", "path": 7, "value": "x" }),
+            json!({ "op": "add", "value": "x" }),
+            json!({ "path": "title", "value": "x" }),
             json!({ "op": "replace", "path": "emails[type eq \"work\"].value", "value": "x" }),
         ] {
             let request = json!({ "schemas": [PATCH_OP], "Operations": [operation] });
@@ -603,6 +610,33 @@ mod tests {
                 apply(Kind::User, user.as_object().unwrap(), &request).is_err(),
                 "{request}"
             );
+        }
+    }
+
+    proptest! {
+        /// Whatever comes in is applied or refused, and what was applied can be applied to again.
+        #[test]
+        fn hostile_paths_are_applied_or_refused(
+            op in prop::sample::select(vec!["add", "replace", "remove", "ADD"]),
+            path in prop_oneof![
+                any::<String>(),
+                prop::collection::vec(prop::sample::select(vec![
+                    "emails", "userName", "name", "active", "[", "]", ".", "value", "type eq \"work\"", " ", "not (", ")",
+                    "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User", ":", "manager", "\"", "é",
+                ]), 0..8).prop_map(|parts| parts.concat()),
+            ],
+            value in prop_oneof![
+                Just(json!(null)), Just(json!("x")), Just(json!(true)), Just(json!([])), Just(json!([{ "value": "x" }])),
+                Just(json!({ "value": "x", "primary": true })), Just(json!(1)), Just(json!([[["x"]]])),
+            ],
+        ) {
+            let user = json!({ "userName": "ada", "emails": [{ "value": "a@x", "type": "work" }] });
+            let operation = json!({ "op": op, "path": path, "value": value });
+            let request = json!({ "schemas": [PATCH_OP], "Operations": [operation] });
+            if let Ok(patched) = apply(Kind::Person, user.as_object().unwrap(), &request) {
+                let _ = apply(Kind::Person, &patched, &request);
+                prop_assert!(patched.get("userName").is_some());
+            }
         }
     }
 }

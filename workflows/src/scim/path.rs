@@ -1,11 +1,13 @@
 //! Names of attributes: in filters, in the paths of PATCH, in lists of what to show.
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 
 use super::schema::{Attribute, Kind, Type};
 
 /// An attribute by its name in a filter, a path or a list of attributes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttributePath {
     /// The extension it lies in; `None` for the core schema.
     pub schema: Option<&'static str>,
@@ -15,6 +17,9 @@ pub struct AttributePath {
 
 impl AttributePath {
     /// Reads `name`, `name.sub`, `urn:...:name` or `urn:...:name.sub`.
+    ///
+    /// # Errors
+    /// A sentence, when no schema of `kind` has such an attribute.
     pub fn parse(kind: Kind, text: &str) -> Result<Self, String> {
         let core = kind.schema();
         let urns = kind
@@ -52,6 +57,36 @@ impl AttributePath {
         })
     }
 
+    /// What a name in a list of attributes means: an attribute, or all of an extension. A name that no schema knows means
+    /// nothing.
+    pub(super) fn named(kind: Kind, name: &str) -> Vec<Self> {
+        let extension = kind
+            .extensions()
+            .iter()
+            .find(|urn| urn.eq_ignore_ascii_case(name));
+        let Some(urn) = extension else {
+            return Self::parse(kind, name).into_iter().collect();
+        };
+        kind.extension(urn)
+            .iter()
+            .map(|attribute| Self {
+                schema: Some(urn),
+                attribute,
+                sub: None,
+            })
+            .collect()
+    }
+
+    /// As [`AttributePath::parse`], for people who write a configuration: the URN of an extension may be left out.
+    ///
+    /// # Errors
+    /// As [`AttributePath::parse`].
+    pub fn parse_short(kind: Kind, text: &str) -> Result<Self, String> {
+        let found = Self::parse(kind, text);
+        let full = |urn: &&str| Self::parse(kind, &format!("{urn}:{text}")).ok();
+        found.or_else(|why| kind.extensions().iter().find_map(full).ok_or(why))
+    }
+
     pub(super) fn place<'a>(&self, fields: &'a Map<String, Value>) -> Option<&'a Value> {
         match self.schema {
             None => fields.get(self.attribute.name),
@@ -73,6 +108,14 @@ impl AttributePath {
                 .filter_map(|item| item.get(sub.name))
                 .collect(),
             None => items,
+        }
+    }
+
+    /// The part of one element of this list that is meant.
+    pub(super) fn part<'a>(&self, item: &'a Value) -> Option<&'a Value> {
+        match self.leaf() {
+            Some(sub) => item.get(sub.name),
+            None => Some(item),
         }
     }
 
@@ -155,6 +198,19 @@ impl AttributePath {
                 }
             }
             (Some(_), _) => {}
+        }
+    }
+}
+
+impl fmt::Display for AttributePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(urn) = self.schema {
+            write!(f, "{urn}:")?;
+        }
+        f.write_str(self.attribute.name)?;
+        match self.sub {
+            Some(sub) => write!(f, ".{}", sub.name),
+            None => Ok(()),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Which attributes users and groups have here: one table from which `/Schemas`, the checks of what comes in
 //! and the meaning of filters all follow (RFC 7643).
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 
 use super::refusal::Refusal;
@@ -8,11 +10,15 @@ use super::refusal::Refusal;
 pub const USER: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
 pub const GROUP: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
 pub const ENTERPRISE: &str = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
+/// What employment needs and no standard schema has.
+pub const TENURE: &str = "urn:ietf:params:scim:schemas:extension:tenure:2.0:User";
 
 /// The most elements a list attribute may have, members of a group not counted.
-const ELEMENTS_MAX: usize = 100;
+pub const ELEMENTS_MAX: usize = 100;
+/// The most members of a group.
+pub const MEMBERS_MAX: usize = 10_000;
 /// The longest text in one attribute.
-const TEXT_BYTES_MAX: usize = 16 * 1024;
+pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
@@ -20,6 +26,8 @@ pub enum Type {
     Boolean,
     Reference,
     Binary,
+    /// An instant (RFC 7643, 2.3.5).
+    Time,
     Complex,
 }
 
@@ -32,7 +40,7 @@ pub enum Mutability {
 }
 
 /// One attribute or sub-attribute.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attribute {
     pub name: &'static str,
     pub of: Type,
@@ -131,6 +139,7 @@ impl Attribute {
                 Type::Boolean => "boolean",
                 Type::Reference => "reference",
                 Type::Binary => "binary",
+                Type::Time => "dateTime",
                 Type::Complex => "complex",
             },
             "multiValued": self.many,
@@ -260,6 +269,38 @@ const ENTERPRISE_ATTRIBUTES: &[Attribute] = &[
     Attribute::text("department", "The department."),
     Attribute::complex("manager", MANAGER, "The manager."),
 ];
+/// Days as `YYYY-MM-DD`. The canonical values are examples of the form, for clients that make values up from the schema.
+const TENURE_ATTRIBUTES: &[Attribute] = &[
+    Attribute::text("startDate", "The first day of work, as 2027-01-04.").one_of(&["2027-01-04"]),
+    Attribute::text("endDate", "The last day of work, as 2027-12-31.").one_of(&["2027-12-31"]),
+    Attribute::text(
+        "contractStart",
+        "The first day of the contract, as 2027-01-04.",
+    )
+    .one_of(&["2027-01-04"]),
+    Attribute::text(
+        "contractEnd",
+        "The last day of the contract, as 2027-12-31.",
+    )
+    .one_of(&["2027-12-31"]),
+    Attribute::text("contractId", "Which contract, or purchase order."),
+    Attribute::text("sponsor", "Who answers for the contractor."),
+    Attribute::text(
+        "personType",
+        "What the person is: employee, contractor or guest.",
+    )
+    .one_of(&["employee", "contractor", "guest"]),
+    Attribute::text(
+        "timeZone",
+        "The IANA time zone in which the person's days begin and end.",
+    )
+    .one_of(&["Europe/Zurich", "America/New_York", "Asia/Tokyo", "UTC"]),
+    Attribute::new(
+        "onLeave",
+        Type::Boolean,
+        "Whether the person is away for long.",
+    ),
+];
 const GROUP_ATTRIBUTES: &[Attribute] = &[
     Attribute::text(
         "displayName",
@@ -276,14 +317,20 @@ static EXTERNAL_ID: Attribute =
 static ID: Attribute = Attribute::text("id", "The identifier given by this server.")
     .exact()
     .with(Mutability::ReadOnly);
+static SCHEMA_URNS: Attribute = Attribute {
+    many: true,
+    ..Attribute::reference("schemas", &["uri"], "The schemas of the resource.")
+        .with(Mutability::ReadOnly)
+};
 static META: Attribute = Attribute::complex(
     "meta",
     &[
         Attribute::text("resourceType", "User or Group.")
             .exact()
             .with(Mutability::ReadOnly),
-        Attribute::text("created", "When it was made.").with(Mutability::ReadOnly),
-        Attribute::text("lastModified", "When it was changed last.").with(Mutability::ReadOnly),
+        Attribute::new("created", Type::Time, "When it was made.").with(Mutability::ReadOnly),
+        Attribute::new("lastModified", Type::Time, "When it was changed last.")
+            .with(Mutability::ReadOnly),
         Attribute::reference("location", &["uri"], "Its address.").with(Mutability::ReadOnly),
         Attribute::text("version", "Its ETag.")
             .exact()
@@ -300,7 +347,7 @@ pub struct Schema {
     pub attributes: &'static [Attribute],
 }
 
-pub static SCHEMAS: [Schema; 3] = [
+pub static SCHEMAS: [Schema; 4] = [
     Schema {
         urn: USER,
         name: "User",
@@ -316,52 +363,75 @@ pub static SCHEMAS: [Schema; 3] = [
         name: "Group",
         attributes: GROUP_ATTRIBUTES,
     },
+    Schema {
+        urn: TENURE,
+        name: "TenureUser",
+        attributes: TENURE_ATTRIBUTES,
+    },
 ];
 
-/// The two kinds of resource.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
+    /// A login of an application.
     User,
+    /// A user whose employment is told: also has [`TENURE`].
+    Person,
     Group,
 }
 
 impl Kind {
     pub fn name(self) -> &'static str {
         match self {
-            Self::User => "User",
+            Self::User | Self::Person => "User",
             Self::Group => "Group",
         }
     }
     pub fn endpoint(self) -> &'static str {
         match self {
-            Self::User => "Users",
+            Self::User | Self::Person => "Users",
             Self::Group => "Groups",
         }
     }
     pub fn schema(self) -> &'static str {
         match self {
-            Self::User => USER,
+            Self::User | Self::Person => USER,
             Self::Group => GROUP,
         }
     }
     fn core(self) -> &'static [Attribute] {
         match self {
-            Self::User => USER_ATTRIBUTES,
+            Self::User | Self::Person => USER_ATTRIBUTES,
             Self::Group => GROUP_ATTRIBUTES,
         }
     }
     pub fn extensions(self) -> &'static [&'static str] {
         match self {
             Self::User => &[ENTERPRISE],
+            Self::Person => &[ENTERPRISE, TENURE],
             Self::Group => &[],
         }
+    }
+
+    /// The schemas that resources of this kind may have, the core one first.
+    pub fn schemas(self) -> impl Iterator<Item = &'static Schema> {
+        let urns = std::iter::once(self.schema()).chain(self.extensions().iter().copied());
+        urns.filter_map(|urn| SCHEMAS.iter().find(|schema| schema.urn == urn))
+    }
+
+    /// The attributes of an extension; none when this kind does not have it.
+    #[must_use]
+    pub fn extension(self, urn: &str) -> &'static [Attribute] {
+        let known = self.extensions().contains(&urn);
+        let found = SCHEMAS.iter().find(|schema| known && schema.urn == urn);
+        found.map_or(&[], |schema| schema.attributes)
     }
 
     /// The attribute of this name in the core schema (`schema` is `None`) or in an extension.
     pub fn attribute(self, schema: Option<&str>, name: &str) -> Option<&'static Attribute> {
         let attributes = match schema {
             None => {
-                let common = [&EXTERNAL_ID, &ID, &META].into_iter();
+                let common = [&EXTERNAL_ID, &ID, &META, &SCHEMA_URNS].into_iter();
                 if let Some(found) = common
                     .into_iter()
                     .find(|it| it.name.eq_ignore_ascii_case(name))
@@ -370,8 +440,7 @@ impl Kind {
                 }
                 self.core()
             }
-            Some(ENTERPRISE) if self == Self::User => ENTERPRISE_ATTRIBUTES,
-            Some(_) => return None,
+            Some(urn) => self.extension(urn),
         };
         attributes
             .iter()
@@ -494,16 +563,22 @@ pub fn accept_value(attribute: &Attribute, value: &Value) -> Result<Option<Value
     match value {
         Value::Null => Ok(None),
         Value::Array(items) if attribute.many => {
-            if items.len() > ELEMENTS_MAX && attribute.name != "members" {
+            let most = if attribute.name == "members" {
+                MEMBERS_MAX
+            } else {
+                ELEMENTS_MAX
+            };
+            if items.len() > most {
                 return Err(Refusal::invalid_value(&format!(
-                    "`{}` has more than {ELEMENTS_MAX} values",
+                    "`{}` has more than {most} values",
                     attribute.name
                 )));
             }
             let mut accepted = Vec::new();
+            let mut seen = HashSet::new();
             for item in items {
                 if let Some(item) = accept_one(attribute, item)?
-                    && !accepted.contains(&item)
+                    && seen.insert(item.to_string())
                 {
                     accepted.push(item);
                 }
@@ -539,13 +614,17 @@ pub fn accept_one(attribute: &Attribute, value: &Value) -> Result<Option<Value>,
             Ok(Some(Value::Bool(false)))
         }
         (Type::Boolean, _) => Err(wrong("true or false")),
-        (Type::Text | Type::Reference | Type::Binary, Value::String(text)) => {
+        (Type::Text | Type::Reference | Type::Binary | Type::Time, Value::String(text)) => {
             if text.len() > TEXT_BYTES_MAX {
-                return Err(wrong("shorter"));
+                return Err(wrong(&format!("at most {TEXT_BYTES_MAX} bytes long")));
+            }
+            // Neither database keeps it inside JSON.
+            if text.contains('\0') {
+                return Err(wrong("without U+0000"));
             }
             Ok(Some(value.clone()))
         }
-        (Type::Text | Type::Reference | Type::Binary, _) => Err(wrong("a text")),
+        (Type::Text | Type::Reference | Type::Binary | Type::Time, _) => Err(wrong("a text")),
         (Type::Complex, Value::Object(fields)) => {
             let mut accepted = Map::new();
             for (name, field) in fields {

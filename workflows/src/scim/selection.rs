@@ -49,12 +49,11 @@ impl Selection {
                 "give `attributes` or `excludedAttributes`, not both",
             ));
         }
-        // A name that no schema knows selects nothing.
         let paths = |names: Option<&Names>| -> Vec<AttributePath> {
             names
                 .into_iter()
                 .flat_map(Names::iter)
-                .filter_map(|name| AttributePath::parse(kind, name).ok())
+                .flat_map(|name| AttributePath::named(kind, name))
                 .collect()
         };
         Ok(Self {
