@@ -28,7 +28,7 @@ use serde::Deserialize;
 use crate::definitions;
 use crate::policy::{PolicySet, Problem, Problems, Schema, yaml};
 use crate::schedules;
-use crate::sources::Source;
+use crate::sources::{Source, shared_tokens};
 use crate::systems::{SystemConfig, Systems};
 
 /// The most files one folder of the configuration may hold.
@@ -280,6 +280,7 @@ impl Configuration {
                 problems.push(twice(file, "source", &name));
             }
         }
+        problems.extend(shared_tokens(sources.values()));
         let mut configs: Vec<(String, SystemConfig)> = Vec::new();
         for (file, text) in &system_files {
             let Some(config) = take(SystemConfig::load(file, text), &mut problems) else {

@@ -4,6 +4,7 @@
 //! they say), and the application of the demo that access is given on.
 
 mod bulk;
+mod etag;
 mod filter;
 mod patch;
 mod path;
@@ -14,6 +15,7 @@ mod selection;
 mod value_path;
 
 pub use bulk::{BULK_BYTES_MAX, BULK_OPERATIONS_MAX, BULK_RESPONSE, Bulk, Method, Operation};
+pub use etag::{etag, etag_matches};
 pub use filter::{Comparison, FILTER_BYTES_MAX, FILTER_DEPTH_MAX, Filter};
 pub use patch::{PATCH_OP, PATCH_OPERATIONS_MAX, apply};
 pub use path::AttributePath;

@@ -291,8 +291,8 @@ const TENURE_ATTRIBUTES: &[Attribute] = &[
     )
     .one_of(&["employee", "contractor", "guest"]),
     Attribute::text(
-        "timeZone",
-        "The IANA time zone in which the person's days begin and end.",
+        "workTimeZone",
+        "The IANA time zone in which the person's days of work begin and end.",
     )
     .one_of(&["Europe/Zurich", "America/New_York", "Asia/Tokyo", "UTC"]),
     Attribute::new(

@@ -43,7 +43,13 @@ pub struct SourceConfig {
     #[schemars(with = "String")]
     pub name: Spanned<String>,
     pub kind: SourceKind,
-    pub format: Format,
+    /// Snapshots only: how the file is written.
+    #[serde(default)]
+    pub format: Option<Format>,
+    /// SCIM only: names of the API tokens that may push people of this source, and nothing else.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub tokens: Vec<Spanned<String>>,
     /// CSV only: what stands between two fields. A comma when left out.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
@@ -117,6 +123,9 @@ pub const SILENT_AFTER_MS: std::ops::RangeInclusive<i64> = 60_000..=400 * 86_400
 pub enum SourceKind {
     /// Each file holds the state of all people on one day.
     Snapshot,
+    /// An HR system or identity provider pushes each change over SCIM 2.0. Columns are paths of SCIM, as
+    /// `emails[type eq "work"].value`; the URN of an extension may be left out.
+    Scim,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -235,6 +244,11 @@ pub struct EmploymentConfig {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub date_format: Option<Spanned<String>>,
+    /// The attribute that tells the IANA time zone in which a person's days begin and end. Those of whom it tells none
+    /// have the zone of the source.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub zone: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, NaiveDate, Utc};
+use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -79,14 +80,22 @@ pub fn diff(
 ) -> Difference {
     let mut differ = Differ {
         source,
-        snapshot,
+        zone: source.zone(),
+        day: snapshot.as_of.day,
+        stated_at: snapshot.as_of.instant,
+        pushed: false,
+        version: snapshot.as_of.instant.timestamp(),
         baseline: previous.is_empty() && gone.is_empty(),
         changes: Vec::new(),
     };
     let mut missing = Vec::new();
     let keys: BTreeSet<&Key> = previous.keys().chain(snapshot.records.keys()).collect();
     for key in keys {
-        match (previous.get(key), snapshot.records.get(key)) {
+        let (before, next) = (previous.get(key), snapshot.records.get(key));
+        if let Some(record) = next.or(before) {
+            differ.zone = source.zone_of(record);
+        }
+        match (before, next) {
             (None, Some(next)) => differ.appeared(next, gone.contains(key)),
             (Some(before), Some(next)) if before.digest != next.digest => {
                 differ.changed(before, next);
@@ -97,18 +106,68 @@ pub fn diff(
         }
     }
     let changes = differ.changes;
-    let mut hash = Sha256::new();
-    hash.update(json!([source.name(), snapshot.as_of.day]).to_string());
-    for change in &changes {
-        hash.update(&change.event.id);
-    }
+    let of = json!([source.name(), snapshot.as_of.day]).to_string();
     Difference {
-        id: format!("dif_{}", hex(&hash.finalize())),
+        id: difference_id(&of, &changes),
         source: source.name().to_owned(),
         as_of: snapshot.as_of.day,
         changes,
         missing,
     }
+}
+
+/// A name for exactly these changes.
+pub(crate) fn difference_id(of: &str, changes: &[Change]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(of);
+    for change in changes {
+        hash.update(&change.event.id);
+    }
+    format!("dif_{}", hex(&hash.finalize()))
+}
+
+/// One person as a source that pushes told it before, and as it tells it now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    pub before: Option<Record>,
+    /// Nothing when the source has the person no more.
+    pub next: Option<Record>,
+    /// The source had the person once, and they left.
+    pub gone: bool,
+    /// The version of the last that was said of the person.
+    pub said: i64,
+}
+
+/// The facts that follow from a push.
+///
+/// A push is a statement at `now`, about `now`: what it changes holds from then on, not from the start of the day. A first
+/// day that is past means that the person was there before us, and begins now.
+#[must_use]
+pub fn differ_pushed(source: &Source, told: &Told, now: DateTime<Utc>) -> Vec<Change> {
+    // Two statements within a second, or from two clocks, still come one after the other.
+    let version = now.timestamp().max(told.said.saturating_add(1));
+    let zone = told
+        .next
+        .as_ref()
+        .or(told.before.as_ref())
+        .map_or(source.zone(), |record| source.zone_of(record));
+    let mut differ = Differ {
+        source,
+        zone,
+        day: now.with_timezone(&zone).date_naive(),
+        stated_at: now,
+        pushed: true,
+        version,
+        baseline: true,
+        changes: Vec::new(),
+    };
+    match (&told.before, &told.next) {
+        (None, Some(next)) => differ.appeared(next, told.gone),
+        (Some(before), Some(next)) if before.digest != next.digest => differ.changed(before, next),
+        (Some(before), None) => differ.vanished(before),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    differ.changes
 }
 
 /// The state to keep once `snapshot` is accepted: itself when it is complete, else with those it misses.
@@ -129,7 +188,14 @@ pub fn remember(previous: &Records, snapshot: &Snapshot) -> Records {
 
 struct Differ<'a> {
     source: &'a Source,
-    snapshot: &'a Snapshot,
+    /// Of the person who is looked at.
+    zone: Tz,
+    /// The day that is told about.
+    day: NaiveDate,
+    stated_at: DateTime<Utc>,
+    /// Told at the moment it happens, by itself; not found in a file about a day.
+    pushed: bool,
+    version: i64,
     /// The first snapshot of all: people were there before we looked.
     baseline: bool,
     changes: Vec<Change>,
@@ -137,15 +203,20 @@ struct Differ<'a> {
 
 impl Differ<'_> {
     fn day(&self) -> NaiveDate {
-        self.snapshot.as_of.day
+        self.day
     }
 
+    /// From when a change holds of which the source names no day.
     fn today(&self) -> DateTime<Utc> {
-        start_of_day(self.day(), self.source.zone())
+        if self.pushed {
+            self.stated_at
+        } else {
+            start_of_day(self.day, self.zone)
+        }
     }
 
     fn end_of(&self, day: NaiveDate) -> DateTime<Utc> {
-        end_of_day(day, self.source.zone())
+        end_of_day(day, self.zone)
     }
 
     fn push(
@@ -160,9 +231,10 @@ impl Differ<'_> {
             source: self.source.name(),
             event_type,
             subject,
-            occurred_at: self.snapshot.as_of.instant,
+            occurred_at: self.stated_at,
             effective_at,
-            zone: self.source.zone().name(),
+            zone: self.zone.name(),
+            version: self.version,
             data,
         });
         self.changes.push(Change { kind, event });
@@ -186,7 +258,13 @@ impl Differ<'_> {
             // The first day of somebody who was there before us, or of an earlier employment, is no day on
             // which anything was due.
             Some(first) if first >= self.day() || !(known || self.baseline) => {
-                start_of_day(first, self.source.zone())
+                let start = start_of_day(first, self.zone);
+                // Nothing that is told now has begun before.
+                if self.pushed {
+                    start.max(self.stated_at)
+                } else {
+                    start
+                }
             }
             _ => self.today(),
         };
@@ -211,19 +289,43 @@ impl Differ<'_> {
         }
     }
 
+    /// Somebody who was to begin begins on another day. Nobody more than before, so no creation.
+    fn begins_again(&mut self, next: &Record) {
+        let event_type = match next.identity_type() {
+            IdentityType::Contractor => EventType::ContractStart,
+            IdentityType::Employee | IdentityType::Guest => EventType::Hire,
+        };
+        let first = next.first_day().filter(|first| *first >= self.day());
+        let effective_at = first.map_or(self.today(), |first| {
+            start_of_day(first, self.zone).max(self.today())
+        });
+        let data = json!({ "attributes": next.attributes });
+        self.push(
+            ChangeKind::Update,
+            event_type,
+            &next.key,
+            effective_at,
+            data,
+        );
+    }
+
     fn changed(&mut self, before: &Record, next: &Record) {
         match (before.has_ended(self.day()), next.has_ended(self.day())) {
             (true, true) => {}
             (true, false) => self.begins(next, true),
-            (false, true) => self.ended(next),
+            (false, true) => self.ended(before, next),
             (false, false) => self.updated(before, next),
         }
     }
 
-    fn ended(&mut self, next: &Record) {
+    fn ended(&mut self, before: &Record, next: &Record) {
         let effective_at = match next.last_day() {
             Some(last) if last < self.day() => self.end_of(last),
             _ => self.today(),
+        };
+        let event_type = match before.first_day() {
+            Some(first) if self.pushed && first > self.day() => EventType::HireRescinded,
+            _ => EventType::TerminationEffective,
         };
         let data = json!({
             "inferred": false,
@@ -232,7 +334,7 @@ impl Differ<'_> {
         });
         self.push(
             ChangeKind::Remove,
-            EventType::TerminationEffective,
+            event_type,
             &next.key,
             effective_at,
             data,
@@ -249,7 +351,7 @@ impl Differ<'_> {
             _ => EventType::TerminationEffective,
         };
         let data = json!({
-            "inferred": true,
+            "inferred": !self.pushed,
             "last_day": before.last_day(),
             "attributes": before.attributes,
         });
@@ -264,6 +366,11 @@ impl Differ<'_> {
 
     fn updated(&mut self, before: &Record, next: &Record) {
         let key = &next.key;
+        // A first day that has not come yet was moved: what waits for the old one must not begin then.
+        let ahead = before.first_day().is_some_and(|first| first > self.day());
+        if ahead && before.first_day() != next.first_day() {
+            self.begins_again(next);
+        }
         if before.identity_type() != next.identity_type() {
             let changes = json!({ attribute::TYPE: from_to(before, next, attribute::TYPE) });
             let data = json!({ "changes": changes, "attributes": next.attributes });

@@ -36,7 +36,8 @@ pub struct BusinessEvent {
     /// The IANA zone in which `effective_at` begins or ends a day.
     pub zone: String,
     /// Grows with every later statement of the source, so that the newest wins whatever the order of
-    /// arrival. For snapshots: the second of `occurred_at`.
+    /// arrival. For snapshots: the second of `occurred_at`; for what is pushed: the same, or one more than what was said of
+    /// the person before.
     pub version: i64,
     /// The event that this one replaces, when the source says.
     pub supersedes: Option<String>,
@@ -51,6 +52,7 @@ pub(super) struct EventContent<'a> {
     pub occurred_at: DateTime<Utc>,
     pub effective_at: DateTime<Utc>,
     pub zone: &'a str,
+    pub version: i64,
     pub data: Value,
 }
 
@@ -73,7 +75,7 @@ impl BusinessEvent {
             occurred_at: content.occurred_at,
             effective_at: content.effective_at,
             zone: content.zone.to_owned(),
-            version: content.occurred_at.timestamp(),
+            version: content.version,
             supersedes: None,
             data: content.data,
         }

@@ -28,6 +28,8 @@ pub struct GuardConfig {
     pub creations: Limit,
     /// People who stay and change.
     pub changes: Limit,
+    /// Sources that push tell one person at a time: removals within this many minutes are taken together.
+    pub window_minutes: u32,
 }
 
 impl Default for GuardConfig {
@@ -40,6 +42,7 @@ impl Default for GuardConfig {
             },
             creations: Limit::default(),
             changes: Limit::default(),
+            window_minutes: Self::WINDOW_MINUTES,
         }
     }
 }
@@ -49,6 +52,28 @@ impl GuardConfig {
     pub const REMOVALS_SHARE_MAX: f64 = 0.1;
     /// Below this many people a share says little, and only counts are compared.
     pub const POPULATION_MIN: u64 = 20;
+    /// How long removals that are pushed count together.
+    pub const WINDOW_MINUTES: u32 = 60;
+    /// The longest window: a week.
+    pub const WINDOW_MINUTES_MAX: u32 = 7 * 24 * 60;
+
+    /// Holds removals that came one by one against the limit. `count` people of `population` left within the window.
+    #[must_use]
+    pub fn assess_removals(&self, count: u64, population: u64) -> Option<StopReason> {
+        let whole = SliceLimit {
+            share_max: self.removals.share_max,
+            count_max: self.removals.count_max,
+            population_min: self.removals.population_min,
+        };
+        let size = |of: u64| usize::try_from(of).unwrap_or(usize::MAX);
+        crossed(
+            ChangeKind::Remove,
+            None,
+            size(count),
+            size(population),
+            &whole,
+        )
+    }
 }
 
 /// How many may be concerned at once. What is left out is not limited.

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
+use chrono_tz::Tz;
 use serde_json::{Value, json};
 
 use super::csv::shown;
@@ -63,16 +64,27 @@ pub(super) fn normalise(
         let projects = work.projects(column, separator.as_deref());
         attributes.insert(attribute::PROJECTS.to_owned(), json!(projects));
     }
-    for (name, column) in [
+    for (name, columns) in [
         (attribute::EMPLOYMENT_START, &source.start),
         (attribute::EMPLOYMENT_END, &source.end),
     ] {
-        if let Some(column) = column
-            && let Some(text) = work.text(column)
+        let said = columns
+            .iter()
+            .find_map(|column| Some((column, work.text(column)?)));
+        if let Some((column, text)) = said
             && let Some(day) = work.date(column, &text, &source.date_format)
         {
             attributes.insert(name.to_owned(), json!(day));
         }
+    }
+    if let Some(name) = &source.zone_attribute
+        && let Some(Value::String(zone)) = attributes.get(name)
+        && zone.parse::<Tz>().is_err()
+    {
+        work.complain(
+            format!("`{name}` is `{}`, which is no time zone", shown(zone)),
+            "deliver an IANA name such as `Europe/Berlin`",
+        );
     }
     if let Some(status) = &source.status {
         let value = work.status(status);
@@ -190,6 +202,10 @@ impl Work<'_> {
         if attribute.kind == AttributeKind::List {
             return self.list(&what, value, &attribute.separator);
         }
+        let value = match attribute.from {
+            Extract::Column(_) => self.row.first(value),
+            Extract::Cel(..) => value,
+        };
         let text = match &value {
             Value::String(text) => text.trim().to_owned(),
             Value::Number(_) | Value::Bool(_) => value.to_string(),
@@ -272,6 +288,10 @@ impl Work<'_> {
         let Some(value) = self.value("the type", rule) else {
             return IdentityType::default();
         };
+        // A column that says nothing leaves it open; an expression has to decide.
+        if value.is_none() && matches!(rule, Extract::Column(_)) {
+            return source.fixed_type;
+        }
         let text = value.as_ref().and_then(Value::as_str).unwrap_or_default();
         if let Some(kind) = IdentityType::parse(text) {
             return kind;
@@ -301,7 +321,7 @@ impl Work<'_> {
 
     /// The trimmed text of a column; nothing when it is empty.
     fn text(&mut self, column: &str) -> Option<String> {
-        let value = self.row.get(column)?.into_owned();
+        let value = self.row.first(self.row.get(column)?.into_owned());
         let text = match value {
             Value::Null => return None,
             Value::String(text) => text.trim().to_owned(),
@@ -332,11 +352,17 @@ impl Work<'_> {
         }
     }
 
+    fn is_away(&self, status: &Status) -> bool {
+        let away = status.away.as_ref();
+        let said = away.and_then(|column| self.row.get(column));
+        said.is_some_and(|said| *said == Value::Bool(true))
+    }
+
     fn status(&mut self, status: &Status) -> &'static str {
         let value = self.text(&status.column).unwrap_or_default().to_lowercase();
         if status.ended.contains(&value) {
             "ended"
-        } else if status.leave.contains(&value) {
+        } else if status.leave.contains(&value) || self.is_away(status) {
             "leave"
         } else {
             if !status.active.is_empty() && !status.active.contains(&value) {

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
+use crate::scim::{Kind, ValuePath};
+
 /// How much of a file is taken. Beyond it reading stops with a problem, never with less memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -64,6 +66,8 @@ pub(super) enum Row<'a> {
         fields: &'a [Cow<'a, str>],
     },
     Json(&'a Map<String, Value>),
+    /// A user as SCIM has it; a column is a path.
+    Scim(&'a Map<String, Value>),
 }
 
 impl Row<'_> {
@@ -75,6 +79,18 @@ impl Row<'_> {
                 .and_then(|place| fields.get(place))
                 .map(|field| Cow::Owned(Value::String(field.to_string()))),
             Self::Json(members) => members.get(column).map(Cow::Borrowed),
+            Self::Scim(user) => ValuePath::parse_short(Kind::Person, column)
+                .ok()
+                .and_then(|path| path.value(user))
+                .map(Cow::Owned),
+        }
+    }
+
+    /// Of a list that a path of SCIM finds, the first: what is meant where one value is wanted.
+    pub fn first(&self, value: Value) -> Value {
+        match (self, value) {
+            (Self::Scim(_), Value::Array(mut items)) if !items.is_empty() => items.swap_remove(0),
+            (_, value) => value,
         }
     }
 
@@ -87,7 +103,7 @@ impl Row<'_> {
                 .zip(fields.iter())
                 .map(|(name, field)| (name.as_str(), Cow::Owned(Value::String(field.to_string()))))
                 .collect(),
-            Self::Json(members) => members
+            Self::Json(members) | Self::Scim(members) => members
                 .iter()
                 .map(|(name, value)| (name.as_str(), Cow::Borrowed(value)))
                 .collect(),

@@ -75,6 +75,18 @@ pub fn read_snapshot(
     input: &SnapshotInput<'_>,
 ) -> Result<Snapshot, Problems> {
     let file = input.file;
+    let Some(format) = source.format else {
+        return Err(Problem::new(
+            file,
+            None,
+            format!(
+                "`{}` takes no files: its people are pushed over SCIM",
+                source.name()
+            ),
+            "name a source of `kind: snapshot`",
+        )
+        .into());
+    };
     let manifest = match source.manifest_rule() {
         ManifestRule::None => None,
         ManifestRule::Optional => input.manifest,
@@ -92,7 +104,7 @@ pub fn read_snapshot(
     let as_of = as_of(source, input, manifest)?;
     let mut bytes = Input::open(reader, file, input.limits)?;
     let mut gathering = Gathering::default();
-    let tail = gathering.read(source, &mut bytes);
+    let tail = gathering.read(source, format, &mut bytes);
     let (sha256, mut problems) = bytes.finish();
     let Ok(tail) = tail else {
         problems.more |= problems.is_full();
@@ -101,8 +113,8 @@ pub fn read_snapshot(
     let complete = manifest
         .and_then(|manifest| manifest.complete)
         .unwrap_or(source.complete);
-    problems.extend(gathering.never_seen(source, file, tail));
-    problems.extend(check_end(source, file, manifest, complete, tail));
+    problems.extend(gathering.never_seen(source, format, file, tail));
+    problems.extend(check_end(source, format, file, manifest, complete, tail));
     problems.extend(check_manifest(file, manifest, tail, &sha256));
     if !problems.is_empty() {
         return Err(problems);
@@ -204,7 +216,12 @@ struct Person {
 }
 
 impl Gathering {
-    fn read<R: Read>(&mut self, source: &Source, bytes: &mut Input<'_, R>) -> Result<Tail, GaveUp> {
+    fn read<R: Read>(
+        &mut self,
+        source: &Source,
+        format: Format,
+        bytes: &mut Input<'_, R>,
+    ) -> Result<Tail, GaveUp> {
         let limits = *bytes.limits();
         let needed: BTreeSet<String> = source
             .columns()
@@ -225,7 +242,7 @@ impl Gathering {
                     .try_for_each(|(message, fix)| bytes.problem_on_line(line, message, fix)),
             }
         };
-        match source.format {
+        match format {
             Format::Csv => csv::read(
                 bytes,
                 source.delimiter,
@@ -267,8 +284,8 @@ impl Gathering {
     }
 
     /// JSON: a column that no object has is most likely misspelt.
-    fn never_seen(&self, source: &Source, file: &str, tail: Tail) -> Vec<Problem> {
-        if source.format == Format::Csv {
+    fn never_seen(&self, source: &Source, format: Format, file: &str, tail: Tail) -> Vec<Problem> {
+        if format == Format::Csv {
             return Vec::new();
         }
         if tail.rows == 0 {
@@ -392,12 +409,13 @@ fn nobody(file: &str) -> Problem {
 /// A file that was cut exactly between two rows looks whole; the missing newline tells most such cuts.
 fn check_end(
     source: &Source,
+    format: Format,
     file: &str,
     manifest: Option<&Manifest>,
     complete: bool,
     tail: Tail,
 ) -> Option<Problem> {
-    if source.format == Format::Csv && tail.rows == 0 {
+    if format == Format::Csv && tail.rows == 0 {
         return Some(nobody(file));
     }
     let proven =

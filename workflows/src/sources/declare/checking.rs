@@ -10,11 +10,13 @@ use crate::policy::expression::check::{Kind, Variable};
 use crate::policy::problem::{Problem, Problems, suggest};
 use crate::policy::schema::AttributeKind;
 use crate::policy::{Origin, compile};
+use crate::scim::{Kind as Resource, ValuePath};
 use crate::sources::config::{
-    ColumnSource, DetailedColumn, SILENT_AFTER_MS, SourceConfig, TypeSource,
+    ColumnSource, DetailedColumn, ManifestRule, Presence, SILENT_AFTER_MS, SourceConfig, SourceKind,
+    TypeSource,
 };
 use crate::sources::event::EventType;
-use crate::sources::guard::SliceLimit;
+use crate::sources::guard::{GuardConfig, SliceLimit};
 use crate::sources::record::{IdentityType, attribute};
 use crate::sources::signature::{SECRETS_MAX, WINDOW_MS};
 
@@ -52,10 +54,12 @@ impl<'a> Checking<'a> {
                 "use up to 64 small letters, digits, `_` and `-`, a letter first",
             );
         }
+        let scim = config.kind == SourceKind::Scim;
+        self.check_kind(&config);
         let zone = self.zone(&config.time_zone);
         let delimiter = self.delimiter(&config);
         let key = self.extract("the key", &config.key, Kind::Any);
-        let attributes = self.attributes(&config);
+        let mut attributes = self.attributes(&config);
         let names: BTreeSet<&str> = config.columns.keys().map(String::as_str).collect();
         self.check_names(&config, &names);
         let change_events = self.change_events(&config, &names);
@@ -82,11 +86,37 @@ impl<'a> Checking<'a> {
                 ended: lower(status.ended),
                 leave: lower(status.leave),
                 active: lower(status.active),
+                away: None,
             }
         });
+        let status = status.or_else(|| scim.then(scim_status));
+        let manager = config
+            .manager
+            .map(|manager| (manager.column.value, manager.by.value));
+        let manager = manager.or_else(|| scim.then(|| (SCIM_MANAGER.to_owned(), "id".to_owned())));
+        let days = |said: Option<&Spanned<String>>, usual: [&str; 2]| match said {
+            Some(column) => vec![column.value.clone()],
+            None if scim => usual.map(str::to_owned).to_vec(),
+            None => Vec::new(),
+        };
+        let said = config.employment.as_ref();
+        let start = days(said.and_then(|it| it.start.as_ref()), SCIM_START);
+        let end = days(said.and_then(|it| it.end.as_ref()), SCIM_END);
+        let zone_attribute = said.and_then(|employment| employment.zone.as_ref());
+        let mut zone_attribute = zone_attribute.map(|zone| zone.value.clone());
+        if scim && zone_attribute.is_none() && !config.columns.contains_key(SCIM_ZONE_ATTRIBUTE) {
+            attributes.push(scim_zone());
+            zone_attribute = Some(SCIM_ZONE_ATTRIBUTE.to_owned());
+        }
+        let type_rule = match (&config.identity_type, type_rule) {
+            (None, None) if scim => Some(Extract::Column(SCIM_TYPE.to_owned())),
+            (_, rule) => rule,
+        };
         Some(Source {
             name: config.name.value,
+            kind: config.kind,
             format: config.format,
+            tokens: config.tokens.into_iter().map(|token| token.value).collect(),
             delimiter: delimiter?,
             zone: zone?,
             as_of_file_name: config.as_of_file_name.map(|format| format.value),
@@ -97,22 +127,13 @@ impl<'a> Checking<'a> {
             attributes,
             fixed_type,
             type_rule,
-            manager: config
-                .manager
-                .map(|manager| (manager.column.value, manager.by.value)),
+            manager,
             project: config
                 .project
                 .map(|project| (project.column.value, project.separator)),
-            start: config
-                .employment
-                .as_ref()
-                .and_then(|employment| employment.start.as_ref())
-                .map(|column| column.value.clone()),
-            end: config
-                .employment
-                .as_ref()
-                .and_then(|employment| employment.end.as_ref())
-                .map(|column| column.value.clone()),
+            start,
+            end,
+            zone_attribute,
             date_format: date_format
                 .map_or_else(|| ISO_DATE.to_owned(), |format| format.value.clone()),
             status,
@@ -122,6 +143,90 @@ impl<'a> Checking<'a> {
             silent_after: config.silent_after.map(|span| span.value),
             warnings: Vec::new(),
         })
+    }
+
+    /// What belongs to one kind of source only.
+    fn check_kind(&mut self, config: &SourceConfig) {
+        let place = &config.name;
+        match config.kind {
+            SourceKind::Snapshot => {
+                if config.format.is_none() {
+                    self.problem(
+                        place,
+                        "nothing says how the files are written".to_owned(),
+                        "write `format: csv`, `format: json` or `format: jsonl`",
+                    );
+                }
+                if let Some(token) = config.tokens.first() {
+                    self.problem(
+                        token,
+                        "`tokens` has no meaning for a snapshot".to_owned(),
+                        "set `kind: scim`, or remove it",
+                    );
+                }
+            }
+            SourceKind::Scim => {
+                let file = config.format.is_some()
+                    || config.delimiter.is_some()
+                    || config.as_of_file_name.is_some()
+                    || config.complete
+                    || config.manifest != ManifestRule::default()
+                    || config.final_newline != Presence::default();
+                if file {
+                    self.problem(
+                        place,
+                        "what is pushed over SCIM comes in no file".to_owned(),
+                        "remove `format`, `delimiter`, `as_of_file_name`, `complete`, `manifest` and `final_newline`",
+                    );
+                }
+                if config.tokens.is_empty() {
+                    self.warnings.push(at(
+                        self.file,
+                        place,
+                        "no token may push people of this source".to_owned(),
+                        "name one in `tokens`, and make it with `tenure token create NAME --role provision`",
+                    ));
+                }
+                self.check_paths(config);
+            }
+        }
+    }
+
+    /// Every column of a source that is pushed is a path of SCIM.
+    fn check_paths(&mut self, config: &SourceConfig) {
+        let mut check = |place: &Spanned<()>, column: &str| {
+            if let Err(refusal) = ValuePath::parse_short(Resource::Person, column) {
+                self.problem(
+                    place,
+                    format!("`{column}` is no path of SCIM: {refusal}"),
+                    "write one as `userName`, `name.familyName`, `department` or `emails[type eq \"work\"].value`",
+                );
+            }
+        };
+        fn place<T>(of: &Spanned<T>) -> Spanned<()> {
+            Spanned::new((), of.referenced, of.defined)
+        }
+        let sources = std::iter::once(&config.key).chain(config.columns.values());
+        for source in sources {
+            let column = match &source.value {
+                ColumnSource::Column(column) => Some(column),
+                ColumnSource::Detailed(detail) => detail.column.as_ref(),
+            };
+            if let Some(column) = column {
+                check(&place(source), column);
+            }
+        }
+        let said = config.employment.as_ref();
+        let plain = [
+            config.manager.as_ref().map(|it| &it.column),
+            config.project.as_ref().map(|it| &it.column),
+            config.status.as_ref().map(|it| &it.column),
+            said.and_then(|it| it.start.as_ref()),
+            said.and_then(|it| it.end.as_ref()),
+        ];
+        for column in plain.into_iter().flatten() {
+            check(&place(column), &column.value);
+        }
     }
 
     fn zone(&mut self, name: &Spanned<String>) -> Option<Tz> {
@@ -343,7 +448,30 @@ impl<'a> Checking<'a> {
                 );
             }
         }
-        if let Some(manager) = &config.manager
+        let zone = config.employment.as_ref().and_then(|it| it.zone.as_ref());
+        if let Some(zone) = zone
+            && !names.contains(zone.value.as_str())
+        {
+            self.problem(
+                zone,
+                format!(
+                    "the time zone is told by `{}`, which is not in `columns`",
+                    zone.value
+                ),
+                suggest(&zone.value, "attributes", names.iter().copied()),
+            );
+        }
+        if config.kind == SourceKind::Scim {
+            if let Some(manager) = &config.manager
+                && !MANAGERS_BY.contains(&manager.by.value.as_str())
+            {
+                self.problem(
+                    &manager.by,
+                    format!("nobody can be found by `{}`", manager.by.value),
+                    suggest(&manager.by.value, "ways to name a manager", MANAGERS_BY),
+                );
+            }
+        } else if let Some(manager) = &config.manager
             && manager.by.value != attribute::KEY
             && !names.contains(manager.by.value.as_str())
         {
@@ -445,6 +573,13 @@ impl<'a> Checking<'a> {
                 }
             }
         }
+        if !(1..=GuardConfig::WINDOW_MINUTES_MAX).contains(&guard.window_minutes) {
+            self.problem(
+                &config.name,
+                format!("`guard.window_minutes` is {}", guard.window_minutes),
+                format!("write 1 to {}", GuardConfig::WINDOW_MINUTES_MAX),
+            );
+        }
         if guard.removals.share_max.is_none() && guard.removals.count_max.is_none() {
             self.warnings.push(at(
                 self.file,
@@ -512,6 +647,38 @@ impl<'a> Checking<'a> {
 }
 
 const ISO_DATE: &str = "%Y-%m-%d";
+
+/// What people who are pushed over SCIM are read from when the configuration does not say.
+const SCIM_MANAGER: &str = "manager.value";
+const SCIM_TYPE: &str = "personType";
+const SCIM_ZONE: &str = "workTimeZone";
+/// The attribute it becomes.
+const SCIM_ZONE_ATTRIBUTE: &str = "time_zone";
+const SCIM_START: [&str; 2] = ["startDate", "contractStart"];
+const SCIM_END: [&str; 2] = ["endDate", "contractEnd"];
+/// What a pushed manager may be named by: the identifier SCIM gave, the key, or another name that is unique.
+const MANAGERS_BY: [&str; 4] = ["id", attribute::KEY, "userName", "externalId"];
+
+fn scim_zone() -> Attribute {
+    Attribute {
+        name: SCIM_ZONE_ATTRIBUTE.to_owned(),
+        from: Extract::Column(SCIM_ZONE.to_owned()),
+        kind: AttributeKind::Text,
+        separator: String::new(),
+        date_format: ISO_DATE.to_owned(),
+        required: false,
+    }
+}
+
+fn scim_status() -> Status {
+    Status {
+        column: "active".to_owned(),
+        ended: BTreeSet::from(["false".to_owned()]),
+        leave: BTreeSet::new(),
+        active: BTreeSet::new(),
+        away: Some("onLeave".to_owned()),
+    }
+}
 
 fn at<T>(file: &str, place: &Spanned<T>, message: String, fix: impl Into<String>) -> Problem {
     Problem::new(

@@ -8,10 +8,10 @@ use chrono_tz::Tz;
 use engine::core::duration::Span;
 
 use self::checking::Checking;
-use super::config::{Format, ManifestRule, Presence, SourceConfig};
+use super::config::{Format, ManifestRule, Presence, SourceConfig, SourceKind};
 use super::event::EventType;
 use super::guard::GuardConfig;
-use super::record::{IdentityType, attribute};
+use super::record::{IdentityType, Record, attribute};
 use super::signature::SignatureConfig;
 use crate::policy::expression::Expression;
 use crate::policy::problem::{Problem, Problems};
@@ -49,13 +49,18 @@ pub(super) struct Status {
     pub ended: BTreeSet<String>,
     pub leave: BTreeSet<String>,
     pub active: BTreeSet<String>,
+    /// A column that is true while somebody who works is away.
+    pub away: Option<String>,
 }
 
 /// A checked source.
 #[derive(Debug)]
 pub struct Source {
     pub(super) name: String,
-    pub(super) format: Format,
+    kind: SourceKind,
+    /// `None` for what does not come as files.
+    pub(super) format: Option<Format>,
+    tokens: Vec<String>,
     pub(super) delimiter: u8,
     pub(super) zone: Tz,
     pub(super) as_of_file_name: Option<String>,
@@ -70,9 +75,12 @@ pub struct Source {
     pub(super) manager: Option<(String, String)>,
     /// Column, and what separates projects.
     pub(super) project: Option<(String, Option<String>)>,
-    pub(super) start: Option<String>,
-    pub(super) end: Option<String>,
+    /// Columns with the first and the last day; of several the first that says something.
+    pub(super) start: Vec<String>,
+    pub(super) end: Vec<String>,
     pub(super) date_format: String,
+    /// The attribute that tells a person's zone.
+    pub(super) zone_attribute: Option<String>,
     pub(super) status: Option<Status>,
     change_events: BTreeMap<String, EventType>,
     guard: GuardConfig,
@@ -112,6 +120,34 @@ impl Source {
     #[must_use]
     pub fn zone(&self) -> Tz {
         self.zone
+    }
+
+    /// The zone of a person's days.
+    pub(super) fn zone_of(&self, record: &Record) -> Tz {
+        let own = self.zone_attribute.as_ref();
+        own.and_then(|name| record.text(name)?.parse().ok())
+            .unwrap_or(self.zone)
+    }
+
+    /// Whether people are pushed over SCIM.
+    #[must_use]
+    pub fn is_scim(&self) -> bool {
+        self.kind == SourceKind::Scim
+    }
+
+    /// The names of the tokens that may push.
+    #[must_use]
+    pub fn tokens(&self) -> &[String] {
+        &self.tokens
+    }
+
+    /// Whether an attribute is made of the groups that somebody is in.
+    #[must_use]
+    pub fn reads_groups(&self) -> bool {
+        let columns = self.columns();
+        columns
+            .iter()
+            .any(|(column, _)| column.to_ascii_lowercase().starts_with("groups"))
     }
 
     #[must_use]
@@ -171,13 +207,13 @@ impl Source {
                 AttributeDeclaration::optional(Text),
             );
         }
-        if self.start.is_some() {
+        if !self.start.is_empty() {
             add(
                 attribute::EMPLOYMENT_START,
                 AttributeDeclaration::optional(Date),
             );
         }
-        if self.end.is_some() {
+        if !self.end.is_empty() {
             add(
                 attribute::EMPLOYMENT_END,
                 AttributeDeclaration::optional(Date),
@@ -225,14 +261,16 @@ impl Source {
                 self.project.as_ref().map(|(column, _)| column),
                 "the projects",
             ),
-            (self.start.as_ref(), "the first day"),
-            (self.end.as_ref(), "the last day"),
             (
                 self.status.as_ref().map(|status| &status.column),
                 "the status",
             ),
         ];
-        for (column, what) in plain {
+        let days = [(&self.start, "the first day"), (&self.end, "the last day")];
+        let days = days
+            .iter()
+            .flat_map(|(columns, what)| columns.iter().map(|column| (Some(column), *what)));
+        for (column, what) in plain.into_iter().chain(days) {
             if let Some(column) = column {
                 columns.push((column.clone(), what.to_owned()));
             }

@@ -13,6 +13,7 @@ mod configuration;
 mod differences;
 mod guarding;
 mod properties;
+mod pushed;
 mod vocabulary;
 
 use std::collections::BTreeSet;
