@@ -12,6 +12,7 @@ mod heard;
 mod identities;
 mod lag;
 mod projection;
+pub mod resources;
 mod rows;
 mod snapshots;
 mod statements;
@@ -69,6 +70,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "source_heard",
         postgres: include_str!("../../../migrations/postgres/0012_source_heard.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0012_source_heard.sql"),
+    },
+    Migration {
+        version: 13,
+        name: "scim",
+        postgres: include_str!("../../../migrations/postgres/0013_scim.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0013_scim.sql"),
     },
 ];
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Directory;
 use super::database::{Sql, execute, execute_all};
+use super::resources::{HELD_PREFIX, HeldRow, held_of};
 use super::rows::SnapshotRow;
 use crate::sources::{Difference, Key, Record, Records};
 
@@ -83,6 +84,9 @@ impl Directory {
     /// # Errors
     /// When the database does not answer.
     pub async fn pending(&self, row: &SnapshotRow) -> Result<Option<PendingSnapshot>, StoreError> {
+        if row.snapshot_id.starts_with(HELD_PREFIX) {
+            return Ok(Some(self.held(row).await?));
+        }
         let parameter = json!({
             "shard_id": row.shard_id,
             "source": row.source,
@@ -101,6 +105,27 @@ impl Directory {
         Ok(days
             .map(|position| (position.source, position.as_of))
             .collect())
+    }
+
+    /// What the guard holds back of pushes, in the form of a file that waits.
+    async fn held(&self, row: &SnapshotRow) -> Result<PendingSnapshot, StoreError> {
+        let held = held_of(self, row.shard_id, &row.source).await?;
+        let gone = |held: &&HeldRow| held.record.is_none();
+        Ok(PendingSnapshot {
+            difference: Difference {
+                id: row.difference_id.clone(),
+                source: row.source.clone(),
+                as_of: row.as_of,
+                changes: held.iter().flat_map(|held| held.changes.clone()).collect(),
+                missing: Vec::new(),
+            },
+            records: held.iter().filter_map(|held| held.record.clone()).collect(),
+            gone: held
+                .iter()
+                .filter(gone)
+                .map(|held| Key::new(held.record_key.clone()))
+                .collect(),
+        })
     }
 
     /// Where a source stands, the people it has, and those it had.
@@ -357,10 +382,13 @@ const DECIDE: Sql = Sql {
             decided_at = ($1::jsonb->>'decided_at')::timestamptz, decided_by = $1::jsonb->>'decided_by',
             decided_note = $1::jsonb->>'decided_note'
         WHERE shard_id = ($1::jsonb->>'shard_id')::int AND source = $1::jsonb->>'source'
-          AND snapshot_id = $1::jsonb->>'snapshot_id' AND status = 'waiting'",
+          AND snapshot_id = $1::jsonb->>'snapshot_id' AND status = 'waiting'
+          -- What is held back of pushes grows while people look at it.
+          AND difference_id = $1::jsonb->>'difference_id'",
     sqlite: "
         UPDATE source_snapshot SET status = ?1 ->> 'status', pending = NULL, decided_at = ?1 ->> 'decided_at',
             decided_by = ?1 ->> 'decided_by', decided_note = ?1 ->> 'decided_note'
         WHERE shard_id = ?1 ->> 'shard_id' AND source = ?1 ->> 'source'
-          AND snapshot_id = ?1 ->> 'snapshot_id' AND status = 'waiting'",
+          AND snapshot_id = ?1 ->> 'snapshot_id' AND status = 'waiting'
+          AND difference_id = ?1 ->> 'difference_id'",
 };

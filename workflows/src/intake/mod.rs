@@ -16,6 +16,7 @@ mod heard;
 mod named;
 mod order;
 mod person;
+mod pushed;
 mod report;
 mod settle;
 mod take;
@@ -46,6 +47,9 @@ use crate::sources::{
     read_snapshot,
 };
 
+pub use self::pushed::{
+    Action, Outcome, Push, PushError, RESOURCE_BYTES_MAX, RESOURCE_NAME_BYTES_MAX, is_held,
+};
 pub use self::report::{Due, EventReport, ImportReport, ImportStatus, IntakeError};
 
 /// How many waiting events are started in one transaction.
@@ -190,6 +194,15 @@ impl Intake {
         now: Timestamp,
     ) -> Result<ImportReport, IntakeError> {
         let mut row = self.waiting(difference_id).await?;
+        if is_held(&row) {
+            row.status = SnapshotStatus::Applied;
+            row.decided_at = Some(now);
+            row.decided_by = Some(by.0.clone());
+            let settled = self.decide_held(&row, by, now).await?;
+            let summary: Summary =
+                serde_json::from_value(row.summary.clone()).map_err(IntakeError::stored_form)?;
+            return Ok(ImportReport::of_row(&row, summary, &settled));
+        }
         let pending = self
             .directory
             .pending(&row)
@@ -230,6 +243,9 @@ impl Intake {
         row.decided_at = Some(now);
         row.decided_by = Some(by.0.clone());
         row.decided_note = Some(note.to_owned());
+        if is_held(&row) {
+            return self.decide_held(&row, by, now).await.map(|_| ());
+        }
         let work = Reject {
             row: &row,
             done: Mutex::new(false),

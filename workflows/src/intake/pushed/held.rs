@@ -1,0 +1,244 @@
+//! What the guard holds back of pushes, and what a person decides about it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use engine::core::Timestamp;
+use engine::core::id::Actor;
+use engine::store::{InboxRow, StoreError, Transaction, Work};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::STALE;
+use super::plan::Concerned;
+use super::write::Write;
+use crate::directory::resources::{self, HELD_PREFIX, HeldRow};
+use crate::directory::{SnapshotRow, SnapshotStatus, decide_snapshot, put_snapshot};
+use crate::intake::settle::Settled;
+use crate::intake::{Intake, IntakeError, NAMESPACE};
+use crate::policy::hex;
+use crate::sources::guard::EXAMPLES_MAX;
+use crate::sources::{ChangeKind, Key, Record, StopReason, Summary};
+
+/// What stands in place of a file name where something is held back.
+const HELD_FILE: &str = "(pushed over SCIM)";
+
+/// Whether a file in the listing is none, but what was held back of pushes.
+#[must_use]
+pub fn is_held(row: &SnapshotRow) -> bool {
+    row.snapshot_id.starts_with(HELD_PREFIX)
+}
+
+impl Intake {
+    /// Applies what was held back, exactly as it was shown, or drops it.
+    pub(in crate::intake) async fn decide_held(
+        &self,
+        row: &SnapshotRow,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Settled, IntakeError> {
+        let work = Decide {
+            intake: self,
+            row,
+            by,
+            now,
+            done: Mutex::default(),
+        };
+        match self.directory.write(&work).await {
+            Ok(()) => {
+                let done = work.done.into_inner();
+                let (settled, _spans) = done.unwrap_or_else(PoisonError::into_inner);
+                Ok(settled)
+            }
+            Err(StoreError::Projection(reason)) if reason == STALE => Err(IntakeError::MovedOn {
+                source_name: row.source.clone(),
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Write<'_> {
+    /// Counts who is taken away; says whether that is held back.
+    pub(super) async fn guard(
+        &self,
+        transaction: &mut Transaction<'_>,
+    ) -> Result<bool, StoreError> {
+        let (source, now) = (self.push.source, self.now);
+        let (name, shard_id) = (source.name(), self.intake.directory.shard(source.name()));
+        let keys: Vec<&str> = self.plan.people.iter().map(|it| it.key.as_str()).collect();
+        // What is new about a person takes the place of what was held back.
+        let released = if keys.is_empty() {
+            0
+        } else {
+            resources::release(transaction, shard_id, name, Some(&keys)).await?
+        };
+        let removals: Vec<&Concerned> = self
+            .plan
+            .people
+            .iter()
+            .filter(|person| person.is_removal())
+            .collect();
+        if removals.is_empty() && released == 0 {
+            return Ok(false);
+        }
+        let waiting = resources::lock_guard(transaction, shard_id, name, now).await?;
+        let mut stopped = None;
+        if !removals.is_empty() {
+            let keys: Vec<&str> = removals.iter().map(|it| it.key.as_str()).collect();
+            let window = TimeDelta::minutes(i64::from(source.guard().window_minutes));
+            let today = now.with_timezone(&source.zone()).date_naive();
+            let since = now - window;
+            let (removed, present) =
+                resources::removals(transaction, shard_id, name, since, today, &keys).await?;
+            let count = removed + keys.len() as u64;
+            stopped = source.guard().assess_removals(count, removed + present);
+            if stopped.is_none() {
+                resources::put_removals(transaction, shard_id, name, &keys, now, since).await?;
+            }
+        }
+        if let Some(reason) = &stopped {
+            let rows: Vec<HeldRow> = removals
+                .iter()
+                .map(|person| HeldRow {
+                    shard_id,
+                    source: name.to_owned(),
+                    record_key: person.key.clone(),
+                    record: person.record.clone(),
+                    changes: person.changes.clone(),
+                    held_at: now,
+                })
+                .collect();
+            resources::put_held(transaction, &rows).await?;
+            tracing::warn!(source = name, %reason, "what was pushed is held back until a person approves it");
+        }
+        if stopped.is_some() || released > 0 {
+            self.show(transaction, waiting, stopped.as_ref()).await?;
+        }
+        Ok(stopped.is_some())
+    }
+
+    /// Keeps what people see of what is held back in step with it.
+    async fn show(
+        &self,
+        transaction: &mut Transaction<'_>,
+        waiting: Option<String>,
+        reason: Option<&StopReason>,
+    ) -> Result<(), StoreError> {
+        let (source, now) = (self.push.source, self.now);
+        let (name, shard_id) = (source.name(), self.intake.directory.shard(source.name()));
+        let (count, examples) =
+            resources::held_count(transaction, shard_id, name, EXAMPLES_MAX).await?;
+        if count == 0 && waiting.is_none() {
+            return Ok(());
+        }
+        let snapshot_id = waiting.unwrap_or_else(|| {
+            let of = format!("{name}\n{}", now.timestamp_micros());
+            format!(
+                "{HELD_PREFIX}{}",
+                Uuid::new_v5(&NAMESPACE, of.as_bytes()).simple()
+            )
+        });
+        let mut hash = Sha256::new();
+        hash.update(json!([snapshot_id, count, now.timestamp_micros(), self.push.id]).to_string());
+        let difference_id = format!("dif_{}", hex(&hash.finalize()));
+        let summary = Summary {
+            difference_id: difference_id.clone(),
+            population: reason.map_or(0, |reason| reason.population),
+            people: BTreeMap::from([(ChangeKind::Remove, count)]),
+            events: BTreeMap::new(),
+            examples: BTreeMap::from([(
+                ChangeKind::Remove,
+                examples.into_iter().map(Key::new).collect(),
+            )]),
+            missing_not_removed: 0,
+        };
+        let summary = serde_json::to_value(&summary).map_err(|error| {
+            StoreError::Projection(format!("a summary cannot be written: {error}"))
+        })?;
+        let stopped_by = format!(
+            "{count} people are held back: within {} minutes more would leave than the guard allows{}",
+            source.guard().window_minutes,
+            reason
+                .map(|reason| format!(" ({reason})"))
+                .unwrap_or_default(),
+        );
+        let row = SnapshotRow {
+            shard_id,
+            source: name.to_owned(),
+            snapshot_id: snapshot_id.clone(),
+            file: HELD_FILE.to_owned(),
+            as_of: now.with_timezone(&source.zone()).date_naive(),
+            file_sha256: String::new(),
+            digest: String::new(),
+            row_count: count,
+            complete: false,
+            status: SnapshotStatus::Waiting,
+            difference_id,
+            summary,
+            stopped_by: Some(vec![stopped_by]),
+            base_id: None,
+            imported_at: now,
+            imported_by: self.push.by.0.clone(),
+            decided_at: None,
+            decided_by: None,
+            decided_note: None,
+        };
+        put_snapshot(transaction, &row, None).await?;
+        if count > 0 {
+            return resources::set_guard(transaction, shard_id, name, Some(&snapshot_id)).await;
+        }
+        let over = SnapshotRow {
+            status: SnapshotStatus::Rejected,
+            decided_at: Some(now),
+            decided_by: Some(format!("source:{name}")),
+            decided_note: Some("the source took it back".to_owned()),
+            ..row
+        };
+        decide_snapshot(transaction, &over).await?;
+        resources::set_guard(transaction, shard_id, name, None).await
+    }
+}
+
+/// A person's decision about what was held back.
+struct Decide<'a> {
+    intake: &'a Intake,
+    row: &'a SnapshotRow,
+    by: &'a Actor,
+    now: Timestamp,
+    done: Mutex<(Settled, Vec<tracing::Span>)>,
+}
+
+#[async_trait]
+impl Work for Decide<'_> {
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        let row = self.row;
+        resources::lock_guard(transaction, row.shard_id, &row.source, self.now).await?;
+        if !decide_snapshot(transaction, row).await? {
+            return Err(StoreError::Projection(STALE.to_owned()));
+        }
+        let held = resources::held(transaction, row.shard_id, &row.source).await?;
+        let approved = row.status == SnapshotStatus::Applied;
+        resources::release(transaction, row.shard_id, &row.source, None).await?;
+        resources::set_guard(transaction, row.shard_id, &row.source, None).await?;
+        if !approved {
+            return Ok(Vec::new());
+        }
+        // What a person looked at does not count against what comes next.
+        resources::forget_removals(transaction, row.shard_id, &row.source, self.now).await?;
+        let told: Vec<(&str, Option<&Record>)> = held
+            .iter()
+            .map(|held| (held.record_key.as_str(), held.record.as_ref()))
+            .collect();
+        let changes = held.iter().flat_map(|held| &held.changes);
+        let (settled, inbox, spans) = self
+            .intake
+            .take_pushed(transaction, &row.source, &told, changes, self.by, self.now)
+            .await?;
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = (settled, spans);
+        Ok(inbox)
+    }
+}
