@@ -2,7 +2,7 @@
 //!
 //! Every path but the open ones takes a token, or the signature of a source, also paths that do not exist: without one
 //! nobody learns which do.
-//! With one, everything can be read; there is nothing to hide from a caller who may read.
+//! With one that may read, everything can be read. One that may only provision reads what it pushed, and nothing else.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header;
 use axum::http::request::Parts;
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use engine::core::id::Actor;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -18,11 +18,12 @@ use utoipa::ToSchema;
 use super::Api;
 use super::events::signed;
 use super::problem::ApiError;
+use super::scim;
 
 /// Paths that take no token.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/openapi.json"];
 
-/// What a token allows. Each of the others includes `read`; `admin` includes all.
+/// What a token allows. `operate` and `approve` include `read`; `admin` includes all.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
@@ -36,10 +37,18 @@ pub enum Role {
     Approve,
     /// Make and revoke tokens.
     Admin,
+    /// Push people of one source over SCIM. Includes nothing else, not even looking.
+    Provision,
 }
 
 impl Role {
-    pub const ALL: [Self; 4] = [Self::Read, Self::Operate, Self::Approve, Self::Admin];
+    pub const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Operate,
+        Self::Approve,
+        Self::Admin,
+        Self::Provision,
+    ];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -48,6 +57,7 @@ impl Role {
             Self::Operate => "operate",
             Self::Approve => "approve",
             Self::Admin => "admin",
+            Self::Provision => "provision",
         }
     }
 
@@ -69,7 +79,8 @@ impl Caller {
     /// # Errors
     /// [`ApiError::Forbidden`] when no role of the caller includes `needs`.
     pub fn require(&self, needs: Role) -> Result<&Actor, ApiError> {
-        let included = needs == Role::Read && !self.roles.is_empty();
+        let looks = |role: &Role| *role != Role::Provision;
+        let included = needs == Role::Read && self.roles.iter().any(looks);
         if included || self.roles.contains(&needs) || self.roles.contains(&Role::Admin) {
             Ok(&self.actor)
         } else {
@@ -95,25 +106,38 @@ pub(super) async fn authenticate(
     State(api): State<Api>,
     mut request: Request,
     next: Next,
-) -> Result<Response, ApiError> {
+) -> Response {
     let path = request.uri().path();
     if OPEN.contains(&path) || signed::decides(request.method(), path, request.headers()) {
-        return Ok(next.run(request).await);
+        return next.run(request).await;
     }
-    let presented = request
+    let in_scim = scim::is_path(path);
+    match caller(&api, presented(&request)).await {
+        Ok(caller) => {
+            tracing::Span::current().record("actor", caller.actor.0.as_str());
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) if in_scim => scim::refused(error),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// The token, if there is one.
+fn presented(request: &Request) -> Option<String> {
+    request
         .headers()
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim())
-        .ok_or(ApiError::Unauthenticated)?;
-    let caller = api
-        .tokens
-        .authenticate(presented, api.clock.now())
+        .map(|(_, token)| token.trim().to_owned())
+}
+
+async fn caller(api: &Api, presented: Option<String>) -> Result<Caller, ApiError> {
+    let presented = presented.ok_or(ApiError::Unauthenticated)?;
+    api.tokens
+        .authenticate(&presented, api.clock.now())
         .await?
-        .ok_or(ApiError::Unauthenticated)?;
-    tracing::Span::current().record("actor", caller.actor.0.as_str());
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
+        .ok_or(ApiError::Unauthenticated)
 }

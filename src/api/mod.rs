@@ -73,7 +73,7 @@ pub use tokens::MIGRATIONS;
 
 /// The longest time an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest time an import may take.
+/// The longest time an import, or a bulk of SCIM, may take.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(300);
 /// The largest page of a listing, and what a page holds when nobody says.
 pub const PAGE_ITEMS_MAX: u32 = 500;
@@ -107,6 +107,8 @@ pub struct Parts {
 pub(crate) struct Shared {
     parts: Parts,
     tokens: Tokens,
+    /// Which source each token pushes over SCIM.
+    scim: BTreeMap<String, Arc<Source>>,
 }
 
 impl std::ops::Deref for Shared {
@@ -216,12 +218,19 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 /// Everything the API answers.
 pub fn router(parts: Parts) -> Router {
     let tokens = Tokens::new(parts.database.clone());
-    let api: Api = Arc::new(Shared { parts, tokens });
+    let scim = scim::doors(&parts.sources);
+    let api: Api = Arc::new(Shared {
+        parts,
+        tokens,
+        scim,
+    });
     let (router, document) = routes().split_for_parts();
     let document = document.to_json().unwrap_or_default();
     let describe = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
     router
         .route("/openapi.json", axum::routing::get(describe))
+        .nest(scim::PATH, scim::routes())
+        .route(&format!("{}/", scim::PATH), scim::root())
         .fallback(|| async {
             ApiError::NotFound("there is no such path; see `/openapi.json`".to_owned())
         })
@@ -246,13 +255,16 @@ fn caught(panic: Box<dyn Any + Send>) -> Response {
 }
 
 async fn in_time(request: Request, next: Next) -> Response {
-    let limit = if request.uri().path() == "/v1/imports" {
+    let path = request.uri().path();
+    let scim = scim::is_path(path);
+    let limit = if path == "/v1/imports" || (scim && path.ends_with("/Bulk")) {
         IMPORT_TIMEOUT
     } else {
         ANSWER_TIMEOUT
     };
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
+        Err(_) if scim => scim::refused(ApiError::TimedOut),
         Err(_) => ApiError::TimedOut.into_response(),
     }
 }

@@ -153,6 +153,27 @@ impl ApiError {
         }
     }
 
+    /// Status and detail, for protocols with errors of their own. What is no fault of the caller is in the log then.
+    pub fn told(&self) -> (u16, String) {
+        self.log();
+        (self.row().0.as_u16(), self.detail())
+    }
+
+    fn log(&self) {
+        match self {
+            Self::Internal(error) => {
+                tracing::error!(error = format!("{error:#}"), "request failed")
+            }
+            Self::Unavailable(error) => {
+                tracing::warn!(
+                    error = error as &dyn std::error::Error,
+                    "database did not answer a request"
+                );
+            }
+            _ => {}
+        }
+    }
+
     fn detail(&self) -> String {
         match self {
             Self::Unauthenticated => "send `Authorization: Bearer tnr_...` with a token that is neither expired nor revoked".to_owned(),
@@ -199,18 +220,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, name, title) = self.row();
         let detail = self.detail();
-        match &self {
-            Self::Internal(error) => {
-                tracing::error!(error = format!("{error:#}"), "request failed")
-            }
-            Self::Unavailable(error) => {
-                tracing::warn!(
-                    error = error as &dyn std::error::Error,
-                    "database did not answer a request"
-                );
-            }
-            _ => {}
-        }
+        self.log();
         let challenge = match &self {
             Self::Unsigned => "Webhook-Signature realm=\"tenure\"",
             _ => "Bearer realm=\"tenure\"",

@@ -38,10 +38,11 @@ enum Sub {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Roles: read (look at everything), operate (send events and files, act on cases), approve (answer approvals and stopped
-imports), admin (all of it).
+imports), admin (all of it), provision (push people over SCIM into the source that names the token, and nothing else).
 
 Examples:
   tenure token create dashboard --role read
+  tenure token create entra --role provision --days 180
   tenure token create hr-feed --role operate --days 90 --json | jq -r .token > /run/secrets/hr-feed")]
 struct Create {
     /// What it is for; stands in the evidence as `token:NAME`
@@ -55,7 +56,8 @@ struct Create {
 }
 
 fn role(text: &str) -> Result<Role, String> {
-    Role::parse(text).ok_or_else(|| "known roles are read, operate, approve, admin".to_owned())
+    Role::parse(text)
+        .ok_or_else(|| "known roles are read, operate, approve, admin, provision".to_owned())
 }
 
 /// End a token at once

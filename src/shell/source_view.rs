@@ -40,7 +40,7 @@ impl Voice {
 pub struct SourceView {
     pub name: String,
     pub state: Voice,
-    /// How its files are written: `csv`, `json` or `jsonl`.
+    /// How its files are written: `csv`, `json` or `jsonl`; `scim` when its people are pushed.
     pub format: &'static str,
     /// Whether it may sign events.
     pub signs: bool,
@@ -125,7 +125,10 @@ fn view(
             Some(_) => Voice::Heard,
             None => Voice::NeverHeard,
         },
-        format: source.format().as_str(),
+        format: match source.format() {
+            Some(format) => format.as_str(),
+            None => "scim",
+        },
         signs: source.signature().is_some(),
         silent_after: source.silent_after().map(|span| span.to_string()),
         heard_at,

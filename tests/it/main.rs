@@ -11,5 +11,6 @@
 mod company;
 mod otlp;
 mod schema;
+mod scim;
 mod tidy;
 mod two_nodes;

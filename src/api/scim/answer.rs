@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use workflows::scim::Refusal;
 
 const SCIM_JSON: &str = "application/scim+json";
-const LIST: &str = "urn:ietf:params:scim:api:messages:2.0:ListResponse";
+pub const LIST: &str = "urn:ietf:params:scim:api:messages:2.0:ListResponse";
 
 /// A refusal on its way out.
 #[derive(Debug)]

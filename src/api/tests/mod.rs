@@ -15,6 +15,7 @@ mod moves;
 mod operations;
 mod rights;
 mod schedules;
+mod scim;
 mod signed;
 mod sources;
 
@@ -43,13 +44,20 @@ use crate::telemetry::{Look, Telemetry};
 /// Where the lab's PostgreSQL is.
 const STORE_URL: &str = "TENURE_LAB_POSTGRES_STORE_URL";
 
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("tenure.yaml", "node: { name: test }\n"),
     (
         "sources/hr.yaml",
         "name: hr\nkind: snapshot\nformat: csv\nkey: id\ntime_zone: Europe/London\ncomplete: true\n\
          columns: { name: name, department: department }\n\
          guard: { removals: { share_max: 0.5, population_min: 2 } }\n",
+    ),
+    (
+        "sources/entra.yaml",
+        "name: entra\nkind: scim\ntokens: [entra]\ntime_zone: Europe/Zurich\nkey: externalId\n\
+         columns: { name: displayName, department: department, email: 'emails[type eq \"work\"].value', \
+         groups: { column: groups.display, type: list } }\nmanager: { column: manager.value, by: id }\n\
+         guard: { removals: { count_max: 3 } }\n",
     ),
     (
         "systems/badges.yaml",

@@ -13,7 +13,7 @@ fn heartbeat(at: i64, body: &[u8]) -> Signed {
 async fn told(caller: &Caller<'_>, source: &str) -> Value {
     let list = caller.get("/v1/sources").await.expect(200);
     let items = list["items"].as_array().unwrap();
-    assert_eq!(items.len(), 2);
+    assert_eq!(items.len(), 3);
     let item = items
         .iter()
         .find(|item| item["name"] == source)

@@ -41,7 +41,11 @@ fn page(detail: &SourceDetail) -> String {
         paint(&view.name, Tone::Strong),
         paint(state, tone)
     );
-    let mut facts = vec![format!("{} files", view.format), plain(&detail.time_zone)];
+    let comes = match view.format {
+        "scim" => "pushed over SCIM".to_owned(),
+        format => format!("{format} files"),
+    };
+    let mut facts = vec![comes, plain(&detail.time_zone)];
     facts.extend(view.as_of.map(|day| format!("at {day}")));
     if view.signs {
         facts.push("may sign events".to_owned());

@@ -98,6 +98,7 @@ impl Intake {
         for _ in 0..ATTEMPTS_MAX {
             let plan = match self.plan(push, now).await? {
                 Planned::Nothing(row) => {
+                    self.heard_or_logged(push.source.name(), now, false).await;
                     return Ok(Outcome {
                         resource: Some(*row),
                         ..Outcome::default()
@@ -118,10 +119,13 @@ impl Intake {
                     let (settled, held, _spans) = done
                         .unwrap_or_else(PoisonError::into_inner)
                         .unwrap_or_default();
+                    let events: u64 = settled.events.values().sum();
+                    self.heard_or_logged(push.source.name(), now, events > 0)
+                        .await;
                     return Ok(Outcome {
                         resource: plan.resource(),
                         cases: settled.cases.values().map(|cases| cases.len() as u64).sum(),
-                        events: settled.events.values().sum(),
+                        events,
                         held,
                     });
                 }

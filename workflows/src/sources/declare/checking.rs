@@ -12,8 +12,8 @@ use crate::policy::schema::AttributeKind;
 use crate::policy::{Origin, compile};
 use crate::scim::{Kind as Resource, ValuePath};
 use crate::sources::config::{
-    ColumnSource, DetailedColumn, ManifestRule, Presence, SILENT_AFTER_MS, SourceConfig, SourceKind,
-    TypeSource,
+    ColumnSource, DetailedColumn, ManifestRule, Presence, SILENT_AFTER_MS, SourceConfig,
+    SourceKind, TypeSource,
 };
 use crate::sources::event::EventType;
 use crate::sources::guard::{GuardConfig, SliceLimit};

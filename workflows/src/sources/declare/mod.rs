@@ -113,7 +113,7 @@ impl Source {
     }
 
     #[must_use]
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> Option<Format> {
         self.format
     }
 
