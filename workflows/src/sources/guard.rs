@@ -52,10 +52,31 @@ impl GuardConfig {
     pub const REMOVALS_SHARE_MAX: f64 = 0.1;
     /// Below this many people a share says little, and only counts are compared.
     pub const POPULATION_MIN: u64 = 20;
+    /// A population is told exactly up to this many, whatever the limit.
+    const POPULATION_SHOWN: u64 = 1_000;
     /// How long removals that are pushed count together.
     pub const WINDOW_MINUTES: u32 = 60;
     /// The longest window: a week.
     pub const WINDOW_MINUTES_MAX: u32 = 7 * 24 * 60;
+
+    /// How many people are enough to know that `count` of them, or of more, keep the limit.
+    #[must_use]
+    pub fn population_to_count(&self, count: u64) -> u64 {
+        let Some(share) = self.removals.share_max.filter(|share| *share > 0.0) else {
+            return count.max(Self::POPULATION_SHOWN);
+        };
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "counts of people; what is too large becomes the largest"
+        )]
+        let needed = (count as f64 / share).ceil() as u64;
+        needed
+            .saturating_add(1)
+            .max(self.removals.population_min)
+            .max(Self::POPULATION_SHOWN)
+    }
 
     /// Holds removals that came one by one against the limit. `count` people of `population` left within the window.
     #[must_use]

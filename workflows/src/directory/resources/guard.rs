@@ -51,27 +51,32 @@ pub(crate) async fn set_guard(
         .map(|_| ())
 }
 
-/// How many people were taken away since, and how many the source has that are not.
-pub(crate) async fn removals(
+/// How many people were taken away since, beside `not_these`.
+pub(crate) async fn removed_since(
     transaction: &mut Transaction<'_>,
     shard_id: i32,
     source: &str,
     since: Timestamp,
-    today: chrono::NaiveDate,
     not_these: &[&str],
-) -> Result<(u64, u64), StoreError> {
-    #[derive(Deserialize)]
-    struct Counts {
-        removed: u64,
-        present: u64,
-    }
+) -> Result<u64, StoreError> {
     let parameter = json!({
-        "shard_id": shard_id, "source": source, "since": time_text(since), "today": today,
-        "not_these": not_these,
+        "shard_id": shard_id, "source": source, "since": time_text(since), "not_these": not_these,
     });
-    let found: Vec<Counts> = rows_in(transaction, &REMOVALS, &parameter).await?;
-    let counts = found.into_iter().next();
-    Ok(counts.map_or((0, 0), |counts| (counts.removed, counts.present)))
+    let found: Vec<u64> = rows_in(transaction, &REMOVED, &parameter).await?;
+    Ok(found.into_iter().next().unwrap_or(0))
+}
+
+/// How many people the source has who have not left by `today`; counted up to `most`.
+pub(crate) async fn present(
+    transaction: &mut Transaction<'_>,
+    shard_id: i32,
+    source: &str,
+    today: chrono::NaiveDate,
+    most: u64,
+) -> Result<u64, StoreError> {
+    let parameter = json!({ "shard_id": shard_id, "source": source, "today": today, "most": most });
+    let found: Vec<u64> = rows_in(transaction, &PRESENT, &parameter).await?;
+    Ok(found.into_iter().next().unwrap_or(0))
 }
 
 /// Notes that people are taken away, and forgets those of before `since`.
@@ -207,28 +212,36 @@ const SET_GUARD: Sql = Sql {
         WHERE shard_id = ?1 ->> 'shard_id' AND source = ?1 ->> 'source'",
 };
 
-const REMOVALS: Sql = Sql {
+const REMOVED: Sql = Sql {
     table: "scim_removal",
-    postgres: "
-        SELECT jsonb_build_object(
-            'removed', (SELECT count(*) FROM scim_removal
-                WHERE shard_id = ($1::jsonb->>'shard_id')::int AND source = $1::jsonb->>'source'
-                  AND at > ($1::jsonb->>'since')::timestamptz
-                  AND NOT ($1::jsonb->'not_these') ? record_key),
-            'present', (SELECT count(*) FROM source_record
-                WHERE shard_id = ($1::jsonb->>'shard_id')::int AND source = $1::jsonb->>'source' AND status = 'present'
-                  AND coalesce(attributes->>'employment_status', '') <> 'ended'
-                  -- Days in this form sort as text.
-                  AND coalesce(attributes->>'employment_end', '9999') >= $1::jsonb->>'today'))::text",
+    postgres:
+        "
+        SELECT to_jsonb(count(*))::text FROM scim_removal
+        WHERE shard_id = ($1::jsonb->>'shard_id')::int AND source = $1::jsonb->>'source'
+          AND at > ($1::jsonb->>'since')::timestamptz AND NOT ($1::jsonb->'not_these') ? record_key",
     sqlite: "
-        SELECT json_object(
-            'removed', (SELECT count(*) FROM scim_removal
-                WHERE shard_id = ?1 ->> 'shard_id' AND source = ?1 ->> 'source' AND at > ?1 ->> 'since'
-                  AND record_key NOT IN (SELECT value FROM json_each(?1, '$.not_these'))),
-            'present', (SELECT count(*) FROM source_record
-                WHERE shard_id = ?1 ->> 'shard_id' AND source = ?1 ->> 'source' AND status = 'present'
-                  AND coalesce(attributes ->> 'employment_status', '') <> 'ended'
-                  AND coalesce(attributes ->> 'employment_end', '9999') >= ?1 ->> 'today'))",
+        SELECT CAST(count(*) AS TEXT) FROM scim_removal
+        WHERE shard_id = ?1 ->> 'shard_id' AND source = ?1 ->> 'source' AND at > ?1 ->> 'since'
+          AND record_key NOT IN (SELECT value FROM json_each(?1, '$.not_these'))",
+};
+
+const PRESENT: Sql = Sql {
+    table: "source_record",
+    postgres: "
+        SELECT to_jsonb(count(*))::text FROM (
+            SELECT 1 FROM source_record
+            WHERE shard_id = ($1::jsonb->>'shard_id')::int AND source = $1::jsonb->>'source' AND status = 'present'
+              AND coalesce(attributes->>'employment_status', '') <> 'ended'
+              -- Days in this form sort as text.
+              AND coalesce(attributes->>'employment_end', '9999') >= $1::jsonb->>'today'
+            LIMIT ($1::jsonb->>'most')::bigint) AS found",
+    sqlite: "
+        SELECT CAST(count(*) AS TEXT) FROM (
+            SELECT 1 FROM source_record
+            WHERE shard_id = ?1 ->> 'shard_id' AND source = ?1 ->> 'source' AND status = 'present'
+              AND coalesce(attributes ->> 'employment_status', '') <> 'ended'
+              AND coalesce(attributes ->> 'employment_end', '9999') >= ?1 ->> 'today'
+            LIMIT ?1 ->> 'most') AS found",
 };
 
 const PUT_REMOVALS: Sql = Sql {

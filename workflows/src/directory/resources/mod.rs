@@ -22,10 +22,10 @@ use crate::scim::{Kind, etag};
 pub const RESOURCES_READ_MAX: u32 = 1_000;
 
 pub(crate) use guard::{
-    HeldRow, forget_removals, held, held_count, held_of, lock_guard, put_held, put_removals,
-    release, removals, set_guard,
+    HeldRow, forget_removals, held, held_count, held_of, lock_guard, present, put_held,
+    put_removals, release, removed_since, set_guard,
 };
-pub(crate) use write::{change_members, delete, insert, is_taken, lock, update};
+pub(crate) use write::{came_between, change_members, delete, insert, lock, update};
 
 /// How the name of what is held back of a source begins, among the names of its files.
 pub const HELD_PREFIX: &str = "hld_";

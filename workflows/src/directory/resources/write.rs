@@ -101,14 +101,18 @@ pub(crate) async fn change_members(
     Ok(())
 }
 
-/// Whether an error says that a name or a person is taken by another resource.
-pub(crate) fn is_taken(error: &StoreError) -> bool {
-    match error {
-        StoreError::Refused(error) => error
-            .as_database_error()
-            .is_some_and(sqlx::error::DatabaseError::is_unique_violation),
-        _ => false,
-    }
+/// Deadlock, and failure to put transactions into an order, in PostgreSQL.
+const AT_ONCE: [&str; 2] = ["40P01", "40001"];
+
+/// Whether an error says that another transaction came between: a name or a person was taken, or both waited for each
+/// other. Nothing was written; what was read has to be read again.
+pub(crate) fn came_between(error: &StoreError) -> bool {
+    let StoreError::Refused(error) = error else {
+        return false;
+    };
+    error.as_database_error().is_some_and(|error| {
+        error.is_unique_violation() || error.code().is_some_and(|code| AT_ONCE.contains(&&*code))
+    })
 }
 
 const LOCK: Sql = Sql {

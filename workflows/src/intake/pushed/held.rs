@@ -92,9 +92,12 @@ impl Write<'_> {
             let window = TimeDelta::minutes(i64::from(source.guard().window_minutes));
             let today = now.with_timezone(&source.zone()).date_naive();
             let since = now - window;
-            let (removed, present) =
-                resources::removals(transaction, shard_id, name, since, today, &keys).await?;
+            let removed =
+                resources::removed_since(transaction, shard_id, name, since, &keys).await?;
             let count = removed + keys.len() as u64;
+            // No more are counted than it takes to know that the limit is kept.
+            let most = source.guard().population_to_count(count);
+            let present = resources::present(transaction, shard_id, name, today, most).await?;
             stopped = source.guard().assess_removals(count, removed + present);
             if stopped.is_none() {
                 resources::put_removals(transaction, shard_id, name, &keys, now, since).await?;

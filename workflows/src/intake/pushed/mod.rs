@@ -130,7 +130,7 @@ impl Intake {
                     });
                 }
                 Err(StoreError::Projection(reason)) if reason == STALE => {}
-                Err(error) if resources::is_taken(&error) => {}
+                Err(error) if resources::came_between(&error) => {}
                 Err(error) => return Err(error.into()),
             }
         }

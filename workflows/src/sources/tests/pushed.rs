@@ -1,11 +1,13 @@
 //! People who are pushed over SCIM: what a user is read as, and which facts follow from a change.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 
 use crate::policy::Problems;
 use crate::sources::pushed::{Named, Pushed};
-use crate::sources::{ChangeKind, Key, Record, Source, Told, differ_pushed};
+use crate::sources::{ChangeKind, Key, Record, Source, Told, differ_pushed, shared_tokens};
 
 const TENURE: &str = "urn:ietf:params:scim:schemas:extension:tenure:2.0:User";
 
@@ -249,6 +251,20 @@ fn removals_that_come_one_by_one_are_held_against_the_limit_together() {
     assert!(!stops(2, 20) && stops(3, 20));
     assert!(!stops(5, 19) && stops(6, 19));
     assert!(!stops(5, 1_000) && stops(6, 1_000));
+    // Counting no further than that says the same as counting everybody.
+    let shares = IDP.to_owned() + "guard: { removals: { share_max: 0.001, population_min: 20 } }\n";
+    let guard = Source::load("idp.yaml", &shares).unwrap().guard().clone();
+    for count in 1..50 {
+        let most = guard.population_to_count(count);
+        for population in (0..60_000).step_by(997) {
+            let stops = |population| guard.assess_removals(count, population).is_some();
+            assert_eq!(
+                stops(population),
+                stops(population.min(most)),
+                "{count} of {population}"
+            );
+        }
+    }
 }
 
 #[track_caller]
@@ -315,6 +331,14 @@ fn mistakes_in_the_configuration_are_told() {
         "{:?}",
         lonely.warnings()
     );
+    let two = [IDP.to_owned(), IDP.replace("name: idp", "name: other")];
+    let two = two.map(|text| Arc::new(Source::load("idp.yaml", &text).unwrap()));
+    let told = shared_tokens(two.iter())[0].to_string();
+    assert!(
+        told.contains("the token `idp` is named by `idp` and by `other`"),
+        "{told}"
+    );
+    assert_eq!(shared_tokens(two[..1].iter()), []);
     assert!(idp().reads_groups());
     assert!(
         !Source::load("idp.yaml", &IDP.replace("groups.display", "roles.value"))
