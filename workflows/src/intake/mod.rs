@@ -198,9 +198,10 @@ impl Intake {
             row.status = SnapshotStatus::Applied;
             row.decided_at = Some(now);
             row.decided_by = Some(by.0.clone());
-            let settled = self.decide_held(&row, by, now).await?;
-            let summary: Summary =
+            let (settled, events) = self.decide_held(&row, by, now).await?;
+            let mut summary: Summary =
                 serde_json::from_value(row.summary.clone()).map_err(IntakeError::stored_form)?;
+            summary.events = events;
             return Ok(ImportReport::of_row(&row, summary, &settled));
         }
         let pending = self

@@ -294,6 +294,8 @@ async fn many_who_leave_at_once_wait_for_a_person() {
             .await
             .expect(200);
         assert_eq!(report["cases"]["leaver"], 4, "{report}");
+        assert!(report.to_string().contains("\"applied\""), "{report}");
+        assert_eq!(report["events"]["termination.effective"], 4, "{report}");
         assert_eq!(left().await, [0, 1, 2, 3, 4, 5, 6]);
         assert_eq!(waiting().await, json!([]));
         // A single one passes again; rejected means that nothing happens.

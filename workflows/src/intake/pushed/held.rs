@@ -39,7 +39,7 @@ impl Intake {
         row: &SnapshotRow,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<Settled, IntakeError> {
+    ) -> Result<(Settled, BTreeMap<String, u64>), IntakeError> {
         let work = Decide {
             intake: self,
             row,
@@ -47,11 +47,11 @@ impl Intake {
             now,
             done: Mutex::default(),
         };
-        match self.directory.write(&work).await {
+        match self.write(&work).await {
             Ok(()) => {
                 let done = work.done.into_inner();
-                let (settled, _spans) = done.unwrap_or_else(PoisonError::into_inner);
-                Ok(settled)
+                let (settled, events, _spans) = done.unwrap_or_else(PoisonError::into_inner);
+                Ok((settled, events))
             }
             Err(StoreError::Projection(reason)) if reason == STALE => Err(IntakeError::MovedOn {
                 source_name: row.source.clone(),
@@ -99,6 +99,12 @@ impl Write<'_> {
             let most = source.guard().population_to_count(count);
             let present = resources::present(transaction, shard_id, name, today, most).await?;
             stopped = source.guard().assess_removals(count, removed + present);
+            if stopped.is_some() {
+                // Whoever has to decide is told how many there really are.
+                let all = u64::from(u32::MAX);
+                let present = resources::present(transaction, shard_id, name, today, all).await?;
+                stopped = source.guard().assess_removals(count, removed + present);
+            }
             if stopped.is_none() {
                 resources::put_removals(transaction, shard_id, name, &keys, now, since).await?;
             }
@@ -212,7 +218,8 @@ struct Decide<'a> {
     row: &'a SnapshotRow,
     by: &'a Actor,
     now: Timestamp,
-    done: Mutex<(Settled, Vec<tracing::Span>)>,
+    /// What was settled, events by type, and spans that end once it is durable.
+    done: Mutex<(Settled, BTreeMap<String, u64>, Vec<tracing::Span>)>,
 }
 
 #[async_trait]
@@ -241,7 +248,12 @@ impl Work for Decide<'_> {
             .intake
             .take_pushed(transaction, &row.source, &told, changes, self.by, self.now)
             .await?;
-        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = (settled, spans);
+        let mut events = BTreeMap::new();
+        for change in held.iter().flat_map(|held| &held.changes) {
+            let name = change.event.event_type.as_str().to_owned();
+            *events.entry(name).or_default() += 1;
+        }
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = (settled, events, spans);
         Ok(inbox)
     }
 }

@@ -113,7 +113,7 @@ impl Intake {
                 now,
                 done: Mutex::default(),
             };
-            match self.directory.write(&work).await {
+            match self.write(&work).await {
                 Ok(()) => {
                     let done = work.done.into_inner();
                     let (settled, held, _spans) = done
