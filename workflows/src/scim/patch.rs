@@ -116,7 +116,11 @@ fn without_path(
         ));
     };
     for (name, value) in fields {
-        if name.eq_ignore_ascii_case("schemas") {
+        // Some clients name the resource again among what they change.
+        if SET_BY_SERVER
+            .iter()
+            .any(|set| set.eq_ignore_ascii_case(&name))
+        {
             continue;
         }
         at_path(
@@ -129,6 +133,9 @@ fn without_path(
     }
     Ok(())
 }
+
+/// What is passed over in a value without a path, as in a whole resource.
+const SET_BY_SERVER: [&str; 3] = ["schemas", "id", "meta"];
 
 fn at_path(
     kind: Kind,

@@ -17,6 +17,11 @@ pub const TENURE: &str = "urn:ietf:params:scim:schemas:extension:tenure:2.0:User
 pub const ELEMENTS_MAX: usize = 100;
 /// The most members of a group.
 pub const MEMBERS_MAX: usize = 10_000;
+/// Schemas that widely used clients name without sending anything of them.
+const ANNOUNCED: [&str; 2] = [
+    "http://schemas.microsoft.com/2006/11/ResourceManagement/ADSCIM/2.0/User",
+    "http://schemas.microsoft.com/2006/11/ResourceManagement/ADSCIM/2.0/Group",
+];
 /// The longest text in one attribute.
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 
@@ -518,7 +523,8 @@ impl Kind {
             )));
         }
         let known = |urn: &&str| {
-            urn.eq_ignore_ascii_case(self.schema())
+            ANNOUNCED.contains(urn)
+                || urn.eq_ignore_ascii_case(self.schema())
                 || self
                     .extensions()
                     .iter()

@@ -1,6 +1,8 @@
 //! What callers may rely on, and what they may not do.
 
 use futures_util::future::join_all;
+use workflows::directory::resources::Wanted;
+use workflows::scim::Kind;
 
 use super::*;
 
@@ -536,4 +538,113 @@ async fn files_are_no_way_into_a_source_that_is_pushed() {
     let problem = answer.problem(422, "invalid");
     let what = problem["mistakes"][0]["what"].as_str().unwrap();
     assert!(what.contains("takes no files"), "{what}");
+}
+
+/// Requests in the form in which two widely used providers send them.
+#[tokio::test]
+async fn what_entra_and_okta_send_is_understood() {
+    for server in Server::both().await {
+        let (provider, admin) = (server.provider().await, server.admin().await);
+        // Entra looks whether the door opens.
+        let path = "/Users?filter=userName+eq+%22a1e1a9d0-0000-4000-8000-000000000000%22";
+        assert_eq!(provider.get(path).await.expect(200)["totalResults"], 0);
+        let made = json!({
+            "schemas": [USER, ENTERPRISE], "externalId": "0a21f0f2", "userName": "Test_User@testuser.com", "active": true,
+            "displayName": "lennay", "emails": [{ "primary": true, "type": "work", "value": "a@testuser.com" }],
+            "meta": { "resourceType": "User" }, "name": { "formatted": "g f", "familyName": "f", "givenName": "g" }, "roles": [],
+        });
+        let ada = provider.post("/Users", made).await.expect(201)["id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let boss = provider.hired("boss", json!({})).await;
+        let operations = json!([
+            { "op": "Replace", "path": "emails[type eq \"work\"].value", "value": "b@testuser.com" },
+            { "op": "Replace", "path": "name.familyName", "value": "updated" },
+            { "op": "Add", "path": "phoneNumbers[type eq \"mobile\"].value", "value": "1" },
+            { "op": "Add", "path": format!("{ENTERPRISE}:manager"), "value": boss },
+            { "op": "Add", "path": format!("{ENTERPRISE}:department"), "value": "Lab" },
+        ]);
+        let shown = provider.patch(&ada, operations).await.expect(200);
+        assert_eq!(shown["emails"][0]["value"], "b@testuser.com");
+        assert_eq!(
+            shown["phoneNumbers"][0],
+            json!({ "type": "mobile", "value": "1" })
+        );
+        let person = admin.get("/v1/identities/0a21f0f2").await.expect(200);
+        let attributes = &person["identity"]["attributes"];
+        assert_eq!(
+            (&attributes["manager"], &attributes["department"]),
+            (&json!("BOSS"), &json!("Lab"))
+        );
+        let group = json!({
+            "schemas": [GROUP, "http://schemas.microsoft.com/2006/11/ResourceManagement/ADSCIM/2.0/Group"],
+            "externalId": "8aa1a0c0", "displayName": "Engineers", "meta": { "resourceType": "Group" },
+        });
+        let group = provider.post("/Groups", group).await.expect(201)["id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let path = format!("/Groups/{group}");
+        let patch = async |operations: Value| {
+            let body = json!({ "schemas": [PATCH], "Operations": operations });
+            provider.ask(Method::PATCH, &path, body).await.expect(200)
+        };
+        let member = json!([{ "$ref": null, "value": ada }]);
+        let shown = patch(json!([{ "op": "Add", "path": "members", "value": member }])).await;
+        assert_eq!(shown["members"][0]["value"], json!(ada));
+        let is_in = format!(
+            "/Groups?excludedAttributes=members&filter=id+eq+%22{group}%22+and+members+eq+%22{ada}%22"
+        );
+        assert_eq!(provider.get(&is_in).await.expect(200)["totalResults"], 1);
+        patch(json!([{ "op": "Remove", "path": "members", "value": member }])).await;
+        assert_eq!(provider.get(&is_in).await.expect(200)["totalResults"], 0);
+        let left = provider
+            .patch(
+                &ada,
+                json!([{ "op": "Replace", "path": "active", "value": "False" }]),
+            )
+            .await
+            .expect(200);
+        assert_eq!(left["active"], false);
+        // Okta sends whole users, with a password and groups that are not its to set.
+        let whole = json!({
+            "schemas": [USER], "userName": "test.user@okta.local", "name": { "givenName": "Test", "familyName": "User" },
+            "emails": [{ "primary": true, "value": "test.user@okta.local", "type": "work" }], "displayName": "Test User",
+            "locale": "en-US", "externalId": "00ujl29u0le5T6Aj10h7", "groups": [], "password": "1mz050nq", "active": true,
+        });
+        let made = provider.post("/Users", whole.clone()).await.expect(201);
+        assert_eq!(made["password"], Value::Null);
+        let id = made["id"].as_str().unwrap();
+        let mut again = whole;
+        again["id"] = made["id"].clone();
+        again["meta"] = made["meta"].clone();
+        again["title"] = json!("Boss");
+        let shown = provider
+            .ask(Method::PUT, &format!("/Users/{id}"), again)
+            .await
+            .expect(200);
+        assert_eq!(shown["title"], "Boss");
+        let wanted = Wanted::Id(id.to_owned());
+        let directory = &server.database.directory;
+        let stored = directory.resource("entra", Kind::Person, &wanted).await;
+        let stored = stored.unwrap().unwrap();
+        assert!(!json!(stored.body).to_string().contains("1mz050nq"));
+        provider
+            .patch(
+                id,
+                json!([{ "op": "replace", "value": { "active": false } }]),
+            )
+            .await
+            .expect(200);
+        assert_eq!(
+            server.cases(&admin, "00ujl29u0le5T6Aj10h7").await,
+            ["joiner", "leaver"]
+        );
+        let renamed = patch(
+            json!([{ "op": "replace", "value": { "id": group, "displayName": "Builders" } }]),
+        )
+        .await;
+        assert_eq!(renamed["displayName"], "Builders");
+    }
 }
