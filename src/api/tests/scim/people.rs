@@ -1,6 +1,10 @@
 //! What a user becomes, over a life.
 
 use chrono::{DateTime, Utc};
+use engine::core::id::Actor;
+use futures_util::future::join_all;
+use workflows::intake::{Action, Push};
+use workflows::scim::Kind;
 
 use super::*;
 
@@ -288,6 +292,25 @@ async fn many_who_leave_at_once_wait_for_a_person() {
             .expect(200);
         let held = waiting().await;
         assert_eq!(held[0]["summary"]["people"]["remove"], 4);
+        // Nor when it comes after the window, alone.
+        let running = server.running.as_ref().unwrap();
+        let push = Push {
+            source: &running.configuration.sources["entra"],
+            kind: Kind::Person,
+            id: &people[5],
+            if_match: None,
+            action: Action::Patch(json!({
+                "schemas": [PATCH], "Operations": [{ "op": "replace", "value": { "displayName": "Five" } }],
+            })),
+            by: &Actor("token:entra".to_owned()),
+        };
+        let outcome = running.intake.push(&push, now() + TimeDelta::days(1)).await;
+        assert!(outcome.unwrap().held);
+        // Back from the day after.
+        let name = json!([{ "op": "replace", "value": { "displayName": "Fifth" } }]);
+        provider.patch(&people[5], name).await.expect(200);
+        let held = waiting().await;
+        assert_eq!(held[0]["summary"]["people"]["remove"], 4);
         let id = held[0]["id"].as_str().unwrap();
         let report = admin
             .post(&format!("/v1/imports/{id}/approve"), json!({}))
@@ -320,5 +343,42 @@ async fn many_who_leave_at_once_wait_for_a_person() {
             .expect(204);
         assert_eq!(server.cases(&admin, "Q3").await, ["joiner"]);
         assert_eq!(server.cases(&admin, "Q2").await, ["joiner", "leaver"]);
+    }
+}
+
+#[tokio::test]
+async fn who_is_taken_away_at_once_is_counted_one_after_the_other() {
+    for server in Server::both().await {
+        let (provider, admin) = (server.provider().await, server.admin().await);
+        let mut people = Vec::new();
+        for number in 0..12 {
+            people.push(provider.hired(&format!("p{number}"), json!({})).await);
+        }
+        server.settled().await;
+        let leaving = people.iter().map(|id| provider.patch(id, active(false)));
+        for answer in join_all(leaving).await {
+            answer.expect(200);
+        }
+        server.settled().await;
+        let leavers = admin.get("/v1/cases?workflow=leaver").await.expect(200);
+        assert_eq!(leavers["items"].as_array().unwrap().len(), 3);
+        let held = admin.get("/v1/imports?waiting=true").await.expect(200);
+        assert_eq!(held["items"].as_array().unwrap().len(), 1, "{held}");
+        assert_eq!(held["items"][0]["summary"]["people"]["remove"], 9);
+        let told = held["items"][0]["stopped_by"][0].as_str().unwrap();
+        assert!(told.starts_with("9 people are held back"), "{told}");
+        // A whole group that is gone takes nobody away: it is an attribute, not an employment.
+        let group = provider
+            .group(
+                "All",
+                &people.iter().map(String::as_str).collect::<Vec<_>>(),
+            )
+            .await;
+        provider
+            .ask(Method::DELETE, &format!("/Groups/{group}"), Value::Null)
+            .await
+            .expect(204);
+        let held = admin.get("/v1/imports?waiting=true").await.expect(200);
+        assert_eq!(held["items"][0]["summary"]["people"]["remove"], 9);
     }
 }

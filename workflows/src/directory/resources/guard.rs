@@ -1,12 +1,16 @@
 //! What the guard of a source that pushes remembers: who was taken away when, and what is held back.
 
+use std::collections::BTreeSet;
+
 use engine::core::Timestamp;
 use engine::store::{StoreError, Transaction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::directory::Directory;
-use crate::directory::database::{Sql, execute, execute_all, rows_in, stored_time, time_text};
+use crate::directory::database::{
+    ROWS_PER_STATEMENT_MAX, Sql, execute, execute_all, rows_in, stored_time, time_text,
+};
 
 /// A person whose change the guard holds back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -162,22 +166,34 @@ pub(crate) async fn held_of(
     directory.reader().rows(&HELD, &parameter).await
 }
 
-/// Takes back what is held of these people; all of them when none are named. Gives how many there were.
+/// Takes back what is held of these people; says of whom something was.
 pub(crate) async fn release(
     transaction: &mut Transaction<'_>,
     shard_id: i32,
     source: &str,
-    keys: Option<&[&str]>,
-) -> Result<u64, StoreError> {
-    let Some(keys) = keys else {
-        let parameter = json!({ "shard_id": shard_id, "source": source });
-        return execute(transaction, &RELEASE_ALL, &parameter).await;
-    };
-    let rows: Vec<Value> = keys
-        .iter()
-        .map(|key| json!({ "shard_id": shard_id, "source": source, "record_key": key }))
-        .collect();
-    execute_all(transaction, &RELEASE, &rows).await
+    keys: &[&str],
+) -> Result<BTreeSet<String>, StoreError> {
+    let mut released = BTreeSet::new();
+    for part in keys.chunks(ROWS_PER_STATEMENT_MAX) {
+        let rows: Vec<Value> = part
+            .iter()
+            .map(|key| json!({ "shard_id": shard_id, "source": source, "record_key": key }))
+            .collect();
+        released.extend(rows_in::<String>(transaction, &RELEASE, &rows).await?);
+    }
+    Ok(released)
+}
+
+/// Takes back all that is held of a source.
+pub(crate) async fn release_all(
+    transaction: &mut Transaction<'_>,
+    shard_id: i32,
+    source: &str,
+) -> Result<(), StoreError> {
+    let parameter = json!({ "shard_id": shard_id, "source": source });
+    execute(transaction, &RELEASE_ALL, &parameter)
+        .await
+        .map(|_| ())
 }
 
 const TOUCH_GUARD: Sql = Sql {
@@ -321,11 +337,13 @@ const RELEASE: Sql = Sql {
     postgres: "
         DELETE FROM scim_held AS h
         USING jsonb_to_recordset($1::jsonb) AS gone(shard_id int, source text, record_key text)
-        WHERE h.shard_id = gone.shard_id AND h.source = gone.source AND h.record_key = gone.record_key",
+        WHERE h.shard_id = gone.shard_id AND h.source = gone.source AND h.record_key = gone.record_key
+        RETURNING to_jsonb(h.record_key)::text",
     sqlite: "
         DELETE FROM scim_held
         WHERE (shard_id, source, record_key) IN (
-            SELECT value ->> 'shard_id', value ->> 'source', value ->> 'record_key' FROM json_each(?1))",
+            SELECT value ->> 'shard_id', value ->> 'source', value ->> 'record_key' FROM json_each(?1))
+        RETURNING json_quote(record_key)",
 };
 
 const RELEASE_ALL: Sql = Sql {

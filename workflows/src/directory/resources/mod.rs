@@ -23,7 +23,7 @@ pub const RESOURCES_READ_MAX: u32 = 1_000;
 
 pub(crate) use guard::{
     HeldRow, forget_removals, held, held_count, held_of, lock_guard, present, put_held,
-    put_removals, release, removed_since, set_guard,
+    put_removals, release, release_all, removed_since, set_guard,
 };
 pub(crate) use write::{came_between, change_members, delete, insert, lock, update};
 

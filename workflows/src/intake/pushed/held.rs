@@ -1,6 +1,6 @@
 //! What the guard holds back of pushes, and what a person decides about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -62,72 +62,82 @@ impl Intake {
 }
 
 impl Write<'_> {
-    /// Counts who is taken away; says whether that is held back.
+    /// Counts who is taken away; says of whom that is held back.
     pub(super) async fn guard(
         &self,
         transaction: &mut Transaction<'_>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<BTreeSet<String>, StoreError> {
         let (source, now) = (self.push.source, self.now);
         let (name, shard_id) = (source.name(), self.intake.directory.shard(source.name()));
         let keys: Vec<&str> = self.plan.people.iter().map(|it| it.key.as_str()).collect();
         // What is new about a person takes the place of what was held back.
-        let released = if keys.is_empty() {
-            0
-        } else {
-            resources::release(transaction, shard_id, name, Some(&keys)).await?
-        };
+        let released = resources::release(transaction, shard_id, name, &keys).await?;
         let removals: Vec<&Concerned> = self
             .plan
             .people
             .iter()
             .filter(|person| person.is_removal())
             .collect();
-        if removals.is_empty() && released == 0 {
-            return Ok(false);
+        if removals.is_empty() && released.is_empty() {
+            return Ok(BTreeSet::new());
         }
         let waiting = resources::lock_guard(transaction, shard_id, name, now).await?;
-        let mut stopped = None;
-        if !removals.is_empty() {
-            let keys: Vec<&str> = removals.iter().map(|it| it.key.as_str()).collect();
-            let window = TimeDelta::minutes(i64::from(source.guard().window_minutes));
-            let today = now.with_timezone(&source.zone()).date_naive();
-            let since = now - window;
-            let removed =
-                resources::removed_since(transaction, shard_id, name, since, &keys).await?;
-            let count = removed + keys.len() as u64;
-            // No more are counted than it takes to know that the limit is kept.
-            let most = source.guard().population_to_count(count);
-            let present = resources::present(transaction, shard_id, name, today, most).await?;
-            stopped = source.guard().assess_removals(count, removed + present);
-            if stopped.is_some() {
-                // Whoever has to decide is told how many there really are.
-                let all = u64::from(u32::MAX);
-                let present = resources::present(transaction, shard_id, name, today, all).await?;
-                stopped = source.guard().assess_removals(count, removed + present);
-            }
-            if stopped.is_none() {
-                resources::put_removals(transaction, shard_id, name, &keys, now, since).await?;
-            }
-        }
+        // Whose leaving waits for a person already goes on waiting, however few there are by now.
+        let (waiting_already, fresh): (Vec<&Concerned>, Vec<&Concerned>) = removals
+            .into_iter()
+            .partition(|person| released.contains(&person.key));
+        let stopped = self.too_many(transaction, &fresh).await?;
+        let mut held = waiting_already;
         if let Some(reason) = &stopped {
-            let rows: Vec<HeldRow> = removals
-                .iter()
-                .map(|person| HeldRow {
-                    shard_id,
-                    source: name.to_owned(),
-                    record_key: person.key.clone(),
-                    record: person.record.clone(),
-                    changes: person.changes.clone(),
-                    held_at: now,
-                })
-                .collect();
-            resources::put_held(transaction, &rows).await?;
             tracing::warn!(source = name, %reason, "what was pushed is held back until a person approves it");
+            held.extend(fresh);
         }
-        if stopped.is_some() || released > 0 {
+        let rows: Vec<HeldRow> = held
+            .iter()
+            .map(|person| HeldRow {
+                shard_id,
+                source: name.to_owned(),
+                record_key: person.key.clone(),
+                record: person.record.clone(),
+                changes: person.changes.clone(),
+                held_at: now,
+            })
+            .collect();
+        resources::put_held(transaction, &rows).await?;
+        if !rows.is_empty() || !released.is_empty() {
             self.show(transaction, waiting, stopped.as_ref()).await?;
         }
-        Ok(stopped.is_some())
+        Ok(held.into_iter().map(|person| person.key.clone()).collect())
+    }
+
+    /// Whether these are too many, with those who were taken away before them. If they are not, they are noted.
+    async fn too_many(
+        &self,
+        transaction: &mut Transaction<'_>,
+        people: &[&Concerned],
+    ) -> Result<Option<StopReason>, StoreError> {
+        if people.is_empty() {
+            return Ok(None);
+        }
+        let (source, now) = (self.push.source, self.now);
+        let (name, shard_id) = (source.name(), self.intake.directory.shard(source.name()));
+        let guard = source.guard();
+        let keys: Vec<&str> = people.iter().map(|person| person.key.as_str()).collect();
+        let today = now.with_timezone(&source.zone()).date_naive();
+        let since = now - TimeDelta::minutes(i64::from(guard.window_minutes));
+        let removed = resources::removed_since(transaction, shard_id, name, since, &keys).await?;
+        let count = removed + keys.len() as u64;
+        // No more are counted than it takes to know that the limit is kept.
+        let most = guard.population_to_count(count);
+        let present = resources::present(transaction, shard_id, name, today, most).await?;
+        if guard.assess_removals(count, removed + present).is_none() {
+            resources::put_removals(transaction, shard_id, name, &keys, now, since).await?;
+            return Ok(None);
+        }
+        // Whoever has to decide is told how many there really are.
+        let all = u64::from(u32::MAX);
+        let present = resources::present(transaction, shard_id, name, today, all).await?;
+        Ok(guard.assess_removals(count, removed + present))
     }
 
     /// Keeps what people see of what is held back in step with it.
@@ -232,7 +242,7 @@ impl Work for Decide<'_> {
         }
         let held = resources::held(transaction, row.shard_id, &row.source).await?;
         let approved = row.status == SnapshotStatus::Applied;
-        resources::release(transaction, row.shard_id, &row.source, None).await?;
+        resources::release_all(transaction, row.shard_id, &row.source).await?;
         resources::set_guard(transaction, row.shard_id, &row.source, None).await?;
         if !approved {
             return Ok(Vec::new());

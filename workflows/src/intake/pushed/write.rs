@@ -36,7 +36,7 @@ impl Work for Write<'_> {
             .plan
             .people
             .iter()
-            .filter(|person| !(held && person.is_removal()))
+            .filter(|person| !held.contains(&person.key))
             .collect();
         // Who stands behind the cases is the source; who called is kept with the resource.
         let initiator = Actor(format!("source:{}", self.push.source.name()));
@@ -57,7 +57,8 @@ impl Work for Write<'_> {
                 self.now,
             )
             .await?;
-        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = Some((settled, held, spans));
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((settled, !held.is_empty(), spans));
         Ok(inbox)
     }
 }
