@@ -17,7 +17,7 @@ use super::format::{Bar, Listing, Tone, counted, paint, plain};
 use super::{Context, Exit};
 use crate::api::events::door::Doors;
 use crate::shell::schedules::FireView;
-use crate::shell::{database, now};
+use crate::shell::{database, now, queries};
 
 /// How long one system may take for its check.
 const CHECK_LIMIT: Duration = Duration::from_secs(30);
@@ -165,9 +165,12 @@ fn described(folder: String, configuration: &Configuration, check: &Check) -> Co
             ));
         }
     }
-    if let Err(error) = Doors::open(&configuration.sources) {
-        let fix = "put the secret there, or take the place out of the source's file";
-        problems.push(Problem::new(&folder, None, format!("{error:#}"), fix));
+    let doors = Doors::open(&configuration.sources).map(|_| ());
+    for error in [doors, queries::check(&configuration.sources)] {
+        if let Err(error) = error {
+            let fix = "put the secret there, or take the place out of the source's file";
+            problems.push(Problem::new(&folder, None, format!("{error:#}"), fix));
+        }
     }
     ConfigurationReport {
         folder,

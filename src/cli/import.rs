@@ -78,7 +78,7 @@ struct ImportFile {
 }
 
 #[derive(Debug, Clone, Copy, Args)]
-struct Then {
+pub struct Then {
     /// Run a node here until the work is done
     #[arg(long)]
     run: bool,
@@ -220,8 +220,7 @@ async fn take_in(context: &Context, file: &ImportFile) -> anyhow::Result<Exit> {
     let snapshot = workflows::sources::read_snapshot(&source, reader, &input).map_err(refused)?;
     let database = context.prepared_database().await?;
     let (telemetry, sending) = telemetry::of_command(&configuration.settings, &database).await?;
-    let intake = Intake::new(database.directory.clone(), definitions(&configuration));
-    let report = intake
+    let report = intake(&configuration, &database)
         .import_snapshot(&source, &snapshot, &actor(), now())
         .await?;
     let work = (configuration, database, telemetry);
@@ -263,16 +262,17 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn definitions(configuration: &Configuration) -> Arc<Definitions> {
+/// Where facts are taken in.
+pub(super) fn intake(configuration: &Configuration, database: &Database) -> Intake {
     let definitions = Definitions::new();
     for definition in &configuration.definitions {
         definitions.add(definition.clone());
     }
-    Arc::new(definitions)
+    Intake::new(database.directory.clone(), Arc::new(definitions))
 }
 
 /// After the import: works it off here, waits for it, or says how to go on.
-async fn then(
+pub(super) async fn then(
     context: &Context,
     (configuration, database, telemetry): (Configuration, Database, Telemetry),
     report: ImportReport,
@@ -567,9 +567,10 @@ async fn approve_file(context: &Context, approve: &Approve) -> anyhow::Result<Ex
     let configuration = context.configuration()?;
     let database = context.database().await?;
     let row = find(&database, &approve.difference).await?;
-    let intake = Intake::new(database.directory.clone(), definitions(&configuration));
     let (telemetry, sending) = telemetry::of_command(&configuration.settings, &database).await?;
-    let report = intake.approve(&row.difference_id, &actor(), now()).await?;
+    let report = intake(&configuration, &database)
+        .approve(&row.difference_id, &actor(), now())
+        .await?;
     let work = (configuration, database, telemetry);
     let done = then(context, work, report, approve.then).await;
     sending.end().await;
@@ -580,7 +581,7 @@ async fn reject_file(context: &Context, reject: &Reject) -> anyhow::Result<Exit>
     let configuration = context.configuration()?;
     let database = context.database().await?;
     let row = find(&database, &reject.difference).await?;
-    let intake = Intake::new(database.directory.clone(), definitions(&configuration));
+    let intake = intake(&configuration, &database);
     intake
         .reject(&row.difference_id, &actor(), &reject.note, now())
         .await?;

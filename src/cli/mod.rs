@@ -309,6 +309,7 @@ mod tests {
             "import reject x --note why",
             "source list --json",
             "source show hr",
+            "source ask hr --run",
             "source events",
             "source schema",
             "source schema transfer",

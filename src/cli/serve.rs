@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::format::{Tone, paint};
 use super::{Context, Exit};
 use crate::api::{self, events::door::Doors};
-use crate::shell::{Running, database};
+use crate::shell::{Running, database, queries};
 use crate::telemetry::{self, Look, Metrics};
 
 /// Run a node and the API until told to stop
@@ -48,6 +48,7 @@ pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<Exit> {
     let configuration = Arc::new(context.configuration()?);
     let opened = telemetry::open(&configuration.settings, true)?;
     let address = context.address()?;
+    queries::check(&configuration.sources)?;
     let listener = if serve.no_api {
         None
     } else {

@@ -7,6 +7,7 @@ pub mod moving;
 pub mod node;
 pub mod node_view;
 pub mod parked;
+pub mod queries;
 pub mod reading;
 pub mod schedules;
 pub mod search;

@@ -1,8 +1,8 @@
 //! A node on a configuration: the engine's node, and what has to run beside it.
 //!
 //! Beside the engine's own loop small ones run: one starts what waited for its time, one for each system tells the
-//! directory whether it takes calls and looks after it while it does not, one takes back what nodes said about systems
-//! that ended since, one forgets what is over. At the start older versions of workflows are looked for that open cases still run.
+//! directory whether it takes calls and looks after it while it does not, one for each source that is a database asks it,
+//! one takes back what nodes said about systems that ended since, one forgets what is over. At the start older versions of workflows are looked for that open cases still run.
 //!
 //! All of it is the same on every node of a database. What waited for its time is started in a transaction that locks
 //! the people concerned and finds nothing left to start when another node was first; what is said about systems is
@@ -203,6 +203,23 @@ impl Running {
                 let _ = stop
                     .run_until_cancelled(keep_telling(&system, &database, &owner))
                     .await;
+            });
+        }
+        for source in self.configuration.sources.values() {
+            if source.query().is_none() {
+                continue;
+            }
+            let stop = self.stop.clone();
+            let asking = super::queries::keep_asking(
+                Arc::clone(source),
+                self.database.clone(),
+                self.intake.clone(),
+                self.node.owner().to_owned(),
+                self.node.nudger(),
+                Arc::clone(&self.due),
+            );
+            self.side.spawn(async move {
+                let _ = stop.run_until_cancelled(asking).await;
             });
         }
         let (stop, database) = (self.stop.clone(), self.database.clone());

@@ -40,7 +40,8 @@ impl Voice {
 pub struct SourceView {
     pub name: String,
     pub state: Voice,
-    /// How its files are written: `csv`, `json` or `jsonl`; `scim` when its people are pushed.
+    /// How its files are written: `csv`, `json` or `jsonl`; `scim` when its people are pushed, `query` when it is a database
+    /// that is asked.
     pub format: &'static str,
     /// Whether it may sign events.
     pub signs: bool,
@@ -125,9 +126,10 @@ fn view(
             Some(_) => Voice::Heard,
             None => Voice::NeverHeard,
         },
-        format: match source.format() {
-            Some(format) => format.as_str(),
-            None => "scim",
+        format: match (source.query(), source.format()) {
+            (Some(_), _) => "query",
+            (None, Some(format)) => format.as_str(),
+            (None, None) => "scim",
         },
         signs: source.signature().is_some(),
         silent_after: source.silent_after().map(|span| span.to_string()),

@@ -1,5 +1,6 @@
 //! `tenure source`: the feeds, and whether they are heard.
 
+mod ask;
 mod list;
 mod show;
 mod vocabulary;
@@ -36,6 +37,7 @@ pub struct SourceCommand {
 enum Sub {
     List(list::List),
     Show(show::Show),
+    Ask(ask::Ask),
     Events(vocabulary::Events),
     Schema(vocabulary::Schema),
 }
@@ -48,6 +50,7 @@ pub async fn run(context: &Context, command: SourceCommand) -> anyhow::Result<Ex
     match command.command {
         Sub::List(command) => list::run(context, command).await,
         Sub::Show(command) => show::run(context, command).await,
+        Sub::Ask(command) => ask::run(context, command).await,
         Sub::Events(command) => vocabulary::events(context, command),
         Sub::Schema(command) => vocabulary::schema(context, &command),
     }

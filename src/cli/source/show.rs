@@ -43,6 +43,7 @@ fn page(detail: &SourceDetail) -> String {
     );
     let comes = match view.format {
         "scim" => "pushed over SCIM".to_owned(),
+        "query" => "asked of a database".to_owned(),
         format => format!("{format} files"),
     };
     let mut facts = vec![comes, plain(&detail.time_zone)];

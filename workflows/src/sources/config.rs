@@ -32,6 +32,7 @@ use serde::{Deserialize, Deserializer};
 use serde_saphyr::Spanned;
 
 use super::guard::GuardConfig;
+use super::query::QueryConfig;
 use super::record::IdentityType;
 use super::signature::SignatureConfig;
 use crate::policy::schema::AttributeKind;
@@ -50,6 +51,9 @@ pub struct SourceConfig {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub tokens: Vec<Spanned<String>>,
+    /// Queries only: whom to ask, what and how often.
+    #[serde(default)]
+    pub query: Option<QueryConfig>,
     /// CSV only: what stands between two fields. A comma when left out.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
@@ -126,6 +130,8 @@ pub enum SourceKind {
     /// An HR system or identity provider pushes each change over SCIM 2.0. Columns are paths of SCIM, as
     /// `emails[type eq "work"].value`; the URN of an extension may be left out.
     Scim,
+    /// A database is asked for the state of all people at that moment.
+    Query,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

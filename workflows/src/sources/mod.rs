@@ -24,6 +24,7 @@ mod json;
 pub mod manifest;
 mod normalise;
 pub mod pushed;
+pub mod query;
 pub mod record;
 mod row;
 mod said;

@@ -12,7 +12,7 @@ use crate::policy::schema::AttributeKind;
 use crate::policy::{Origin, compile};
 use crate::scim::{Kind as Resource, ValuePath};
 use crate::sources::config::{
-    ColumnSource, DetailedColumn, ManifestRule, Presence, SILENT_AFTER_MS, SourceConfig,
+    ColumnSource, DetailedColumn, Format, ManifestRule, Presence, SILENT_AFTER_MS, SourceConfig,
     SourceKind, TypeSource,
 };
 use crate::sources::event::EventType;
@@ -115,7 +115,11 @@ impl<'a> Checking<'a> {
         Some(Source {
             name: config.name.value,
             kind: config.kind,
-            format: config.format,
+            // What a database answers comes as one object a line.
+            format: match config.kind {
+                SourceKind::Query => Some(Format::Jsonl),
+                SourceKind::Snapshot | SourceKind::Scim => config.format,
+            },
             tokens: config.tokens.into_iter().map(|token| token.value).collect(),
             delimiter: delimiter?,
             zone: zone?,
@@ -140,6 +144,7 @@ impl<'a> Checking<'a> {
             change_events,
             guard: config.guard,
             signature: config.signature,
+            query: config.query,
             silent_after: config.silent_after.map(|span| span.value),
             warnings: Vec::new(),
         })
@@ -148,6 +153,15 @@ impl<'a> Checking<'a> {
     /// What belongs to one kind of source only.
     fn check_kind(&mut self, config: &SourceConfig) {
         let place = &config.name;
+        if config.kind != SourceKind::Query
+            && let Some(query) = &config.query
+        {
+            self.problem(
+                &query.sql,
+                "only a source of the kind `query` has a `query`",
+                "write `kind: query`, or take the query out",
+            );
+        }
         match config.kind {
             SourceKind::Snapshot => {
                 if config.format.is_none() {
@@ -188,6 +202,35 @@ impl<'a> Checking<'a> {
                     ));
                 }
                 self.check_paths(config);
+            }
+            SourceKind::Query => {
+                let file = config.format.is_some()
+                    || config.delimiter.is_some()
+                    || config.as_of_file_name.is_some()
+                    || config.manifest != ManifestRule::default()
+                    || config.final_newline != Presence::default();
+                if file {
+                    self.problem(
+                        place,
+                        "what a database answers comes in no file",
+                        "remove `format`, `delimiter`, `as_of_file_name`, `manifest` and `final_newline`",
+                    );
+                }
+                if let Some(token) = config.tokens.first() {
+                    self.problem(
+                        token,
+                        "`tokens` has no meaning for a query",
+                        "set `kind: scim`, or remove it",
+                    );
+                }
+                match &config.query {
+                    Some(query) => self.check_query(query),
+                    None => self.problem(
+                        place,
+                        "nothing says whom to ask",
+                        "add `query:` with `postgres` or `sqlite`, `sql` and `every`",
+                    ),
+                }
             }
         }
     }
@@ -641,8 +684,14 @@ impl<'a> Checking<'a> {
         }
     }
 
-    fn problem<T>(&mut self, place: &Spanned<T>, message: String, fix: impl Into<String>) {
-        self.problems.push(at(self.file, place, message, fix));
+    pub(super) fn problem<T>(
+        &mut self,
+        place: &Spanned<T>,
+        message: impl Into<String>,
+        fix: impl Into<String>,
+    ) {
+        self.problems
+            .push(at(self.file, place, message.into(), fix));
     }
 }
 

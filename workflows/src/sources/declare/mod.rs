@@ -1,5 +1,6 @@
 //! A checked source: everything in its configuration that can be wrong is refused here, before any file.
 
+mod asking;
 mod checking;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use self::checking::Checking;
 use super::config::{Format, ManifestRule, Presence, SourceConfig, SourceKind};
 use super::event::EventType;
 use super::guard::GuardConfig;
+use super::query::QueryConfig;
 use super::record::{IdentityType, Record, attribute};
 use super::signature::SignatureConfig;
 use crate::policy::expression::Expression;
@@ -85,6 +87,7 @@ pub struct Source {
     change_events: BTreeMap<String, EventType>,
     guard: GuardConfig,
     signature: Option<SignatureConfig>,
+    query: Option<QueryConfig>,
     silent_after: Option<Span>,
     warnings: Vec<Problem>,
 }
@@ -159,6 +162,12 @@ impl Source {
     #[must_use]
     pub fn signature(&self) -> Option<&SignatureConfig> {
         self.signature.as_ref()
+    }
+
+    /// Whom it is asked of, and what; `None` when it comes in files and events.
+    #[must_use]
+    pub fn query(&self) -> Option<&QueryConfig> {
+        self.query.as_ref()
     }
 
     /// How long nothing may be heard of it before it counts as silent.

@@ -104,6 +104,61 @@ fn mistakes_have_file_line_and_fix() {
         "`hr.yaml`:4:40: `signature.window` is 2h; fix: give `1s` to `1h`",
     );
     refused(
+        (
+            "kind: snapshot\nformat: csv",
+            "kind: query\nquery: { sqlite: x.db, sql: SELECT 1, every: 1h }",
+        ),
+        "`hr.yaml`:2:7: what a database answers comes in no file; \
+         fix: remove `format`, `delimiter`, `as_of_file_name`, `manifest` and `final_newline`",
+    );
+    refused(
+        (
+            "kind: snapshot",
+            "kind: snapshot\nquery: { sqlite: x.db, sql: SELECT 1, every: 1h }",
+        ),
+        "`hr.yaml`:4:29: only a source of the kind `query` has a `query`; fix: write `kind: query`, or take the query out",
+    );
+    let query = |query: &str, expected: &str| {
+        let text = format!(
+            "name: hr\nkind: query\n{query}\nkey: id\ntime_zone: UTC\ncolumns: {{ name: name }}\n"
+        );
+        let problems = Source::load("hr.yaml", &text).unwrap_err();
+        assert_eq!(problems.to_string(), expected);
+    };
+    query(
+        "complete: true",
+        "`hr.yaml`:1:7: nothing says whom to ask; fix: add `query:` with `postgres` or `sqlite`, `sql` and `every`",
+    );
+    query(
+        "query: { sql: SELECT 1, every: 1h }",
+        "`hr.yaml`:3:15: a query asks one database; fix: give either `postgres` or `sqlite`",
+    );
+    query(
+        "query: { sqlite: x.db, sql: ' ; ', every: 1h }",
+        "`hr.yaml`:3:29: `sql` is empty; fix: write one SELECT",
+    );
+    query(
+        "query: { sqlite: x.db, sql: SELECT 1, every: 1s }",
+        "`hr.yaml`:3:46: `every` is 1s; fix: give `10s` to `7d`",
+    );
+    query(
+        "query: { sqlite: x.db, sql: SELECT 1, every: 1h, timeout: 1h }",
+        "`hr.yaml`:3:59: `timeout` is 1h; fix: give `1s` to `10m`",
+    );
+    query(
+        "query: { postgres: { host: db.example.com, database: hr, user: u, sslmode: require }, sql: SELECT 1, every: 1h }",
+        "`hr.yaml`:3:20: this `sslmode` lets somebody on the way read the login and the rows; \
+         fix: use `sslmode: verify-full` with `ca_file`, or set `allow_plaintext: true`",
+    );
+    query(
+        "query: { postgres: { host: '', database: hr, user: u, allow_plaintext: true }, sql: SELECT 1, every: 1h }",
+        "`hr.yaml`:3:20: `host` is empty or holds a zero byte; fix: say where the database is, and who asks",
+    );
+    query(
+        "query: { postgres: { host: db, database: hr, user: u, password: hunter2 }, sql: SELECT 1, every: 1h }",
+        "`hr.yaml`:3:65: a secret must be given as `env:NAME` or `file:/path`, never as a value; fix: write the value in the expected form",
+    );
+    refused(
         ("kind: snapshot", "kind: snapshot\nsilent_after: 10s"),
         "`hr.yaml`:4:15: `silent_after` is 10s; fix: give `1m` to `400d`, some more than the longest pause between two deliveries",
     );
