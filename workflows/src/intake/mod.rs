@@ -350,7 +350,7 @@ impl Intake {
             pending,
             next,
             decided,
-            take: self.take(&subjects, &events, initiator, now),
+            take: self.take(&subjects, &events, initiator, now).repeating(),
         };
         match self.write(&work).await {
             Err(StoreError::Projection(reason)) if reason == MOVED_ON => {

@@ -144,3 +144,164 @@ fn same(a: &Value, b: &Value) -> bool {
         (a, b) => a == b,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "tests"
+    )]
+    use chrono::TimeDelta;
+    use serde_json::json;
+
+    use super::*;
+    use crate::intake::tests::{at_once, event};
+    use crate::sources::{EventType, Key};
+    use crate::testbed::{Company, actor, now, on_both_databases};
+
+    /// The fields in which an event with the identifier of another differs, if it was refused for that.
+    fn differing(result: Result<EventReport, IntakeError>) -> Vec<&'static str> {
+        match result {
+            Ok(report) => {
+                assert!(!report.new && report.cases.is_empty(), "{report:?}");
+                Vec::new()
+            }
+            Err(IntakeError::OtherEvent { differs, .. }) => differs,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn an_identifier_is_one_event_for_ever(company: &Company) {
+        let take = async |event: &BusinessEvent| {
+            let result = company.intake.event(event, &actor("api"), now()).await;
+            differing(result)
+        };
+        let mut hire = event("e1", EventType::Hire, "X1", 1, 0);
+        let data = r#"{"attributes": {"name": "X", "n": [1e16, 0.1, -7, 18446744073709551615], "t": "1e16"}}"#;
+        hire.data = serde_json::from_str(data).unwrap();
+        let first = company.intake.event(&hire, &actor("api"), now()).await;
+        assert!(first.unwrap().new);
+        assert_eq!(take(&hire).await, Vec::<&str>::new());
+        let changed = |change: &dyn Fn(&mut BusinessEvent)| {
+            let mut other = hire.clone();
+            change(&mut other);
+            other
+        };
+        let data = |from: &'static str, to: &'static str| {
+            let text = hire.data.to_string().replace(from, to);
+            changed(&|event| event.data = serde_json::from_str(&text).unwrap())
+        };
+        for (other, expected) in [
+            (
+                changed(&|event| event.subject = Key::new("X2")),
+                vec!["subject"],
+            ),
+            (
+                changed(&|event| event.event_type = EventType::Rehire),
+                vec!["type"],
+            ),
+            (
+                changed(&|event| event.occurred_at += TimeDelta::seconds(1)),
+                vec!["time"],
+            ),
+            (
+                changed(&|event| event.effective_at += TimeDelta::days(1)),
+                vec!["data"],
+            ),
+            (
+                changed(&|event| event.zone = "Asia/Tokyo".to_owned()),
+                vec!["data"],
+            ),
+            (changed(&|event| event.version = 2), vec!["data"]),
+            (
+                changed(&|event| event.supersedes = Some("e0".to_owned())),
+                vec!["data"],
+            ),
+            (changed(&|event| event.data = json!({})), vec!["data"]),
+            (
+                data("18446744073709551615", "18446744073709551614"),
+                vec!["data"],
+            ),
+            (data("0.1", "0.10000000001"), vec!["data"]),
+            (data("\"X\"", "\"Y\""), vec!["data"]),
+            (
+                changed(&|event| {
+                    event.event_type = EventType::Transfer;
+                    event.version = 9;
+                }),
+                vec!["type", "data"],
+            ),
+        ] {
+            assert_eq!(take(&other).await, expected, "{other:?}");
+        }
+        // Nobody learned anything, and nobody lost anything.
+        assert!(company.directory.identity("X2").await.unwrap().is_none());
+        let known = company.directory.identity("X1").await.unwrap().unwrap();
+        assert_eq!(
+            (known.events.len(), known.identity.attributes_version),
+            (1, 1)
+        );
+        // What is refused because nobody knows the person keeps no identifier.
+        let stranger = event("e2", EventType::Transfer, "X3", 1, 0);
+        let refused = company.intake.event(&stranger, &actor("api"), now()).await;
+        assert!(matches!(refused, Err(IntakeError::UnknownSubject(_))));
+        let other = event("e2", EventType::Transfer, "X1", 2, 0);
+        assert!(
+            company
+                .intake
+                .event(&other, &actor("api"), now())
+                .await
+                .unwrap()
+                .new
+        );
+    }
+
+    async fn of_two_events_at_once_with_one_identifier_one_is_refused(company: &Company) {
+        for round in 0..10 {
+            let id = format!("e{round}");
+            let of =
+                |subject: &str| event(&id, EventType::Hire, &format!("{subject}{round}"), 1, 0);
+            let (x, y) = (of("X"), of("Y"));
+            let results = at_once(company, vec![x.clone(), y.clone(), x, y]).await;
+            let (taken, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+            let new = taken
+                .into_iter()
+                .filter(|report| report.as_ref().unwrap().new);
+            assert_eq!((new.count(), refused.len()), (1, 2));
+            for error in refused {
+                assert_eq!(differing(error), ["subject"]);
+            }
+        }
+    }
+
+    /// As a database of before event subjects were noted has it.
+    async fn an_event_of_before_is_known_too(company: &Company) {
+        let hire = event("e1", EventType::Hire, "X1", 1, 0);
+        company
+            .intake
+            .event(&hire, &actor("api"), now())
+            .await
+            .unwrap();
+        company.run_sql("DELETE FROM event_subject").await;
+        assert_eq!(
+            differing(company.intake.event(&hire, &actor("api"), now()).await),
+            Vec::<&str>::new()
+        );
+        company.run_sql("DELETE FROM event_subject").await;
+        let mut other = hire.clone();
+        other.version = 2;
+        assert_eq!(
+            differing(company.intake.event(&other, &actor("api"), now()).await),
+            ["data"]
+        );
+    }
+
+    on_both_databases! {
+        an_identifier_is_one_event_for_ever,
+        of_two_events_at_once_with_one_identifier_one_is_refused,
+        an_event_of_before_is_known_too,
+    }
+}

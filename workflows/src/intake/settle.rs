@@ -44,6 +44,8 @@ pub(super) struct Origin<'a> {
     pub definitions: &'a Definitions,
     pub initiator: &'a Actor,
     pub now: Timestamp,
+    /// Whether an event that is known already happens again: a file says so that differs from the one before it.
+    pub repeats: bool,
 }
 
 /// One person, and everything that is being decided about them.
@@ -241,9 +243,24 @@ impl Person {
 
     /// Takes a new event in; false when it is about somebody nobody has introduced.
     fn take(&mut self, event: &BusinessEvent, origin: &Origin<'_>) -> bool {
-        if self.known.iter().any(|known| known.id == event.id) {
-            return true;
-        }
+        let known = |id: &str| self.known.iter().any(|known| known.id == id);
+        let again = known(&event.id).then(|| {
+            // What is said of the same day in the same words has the same identifier.
+            let numbers = 2..=self.known.len() + 2;
+            let mut ids = numbers.map(|number| format!("{}.{number}", event.id));
+            let id = ids
+                .find(|id| !known(id))
+                .unwrap_or_else(|| event.id.clone());
+            BusinessEvent {
+                id,
+                ..event.clone()
+            }
+        });
+        let event = match &again {
+            Some(_) if !origin.repeats => return true,
+            Some(again) => again,
+            None => event,
+        };
         let ruling = rule(
             event.event_type,
             event.version,

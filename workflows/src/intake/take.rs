@@ -28,6 +28,7 @@ impl Intake {
             now,
             subjects,
             events,
+            repeats: false,
             settled: Mutex::new(None),
             traced: Mutex::default(),
         }
@@ -41,12 +42,22 @@ pub(super) struct Take<'a> {
     now: Timestamp,
     subjects: &'a BTreeSet<(i32, String)>,
     events: &'a [BusinessEvent],
+    /// See [`Origin::repeats`].
+    repeats: bool,
     settled: Mutex<Option<Settled>>,
     /// Spans that end once it is durable.
     traced: Mutex<Vec<tracing::Span>>,
 }
 
 impl Take<'_> {
+    /// For events that happen now, whatever happened before in the same words.
+    pub fn repeating(self) -> Self {
+        Self {
+            repeats: true,
+            ..self
+        }
+    }
+
     pub async fn take(
         &self,
         transaction: &mut Transaction<'_>,
@@ -55,6 +66,7 @@ impl Take<'_> {
             definitions: self.definitions,
             initiator: self.initiator,
             now: self.now,
+            repeats: self.repeats,
         };
         let (settled, inbox, traced) =
             settle(transaction, &origin, self.subjects, self.events).await?;

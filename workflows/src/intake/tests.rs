@@ -16,14 +16,20 @@ use crate::directory::{EventStatus, IdentityStatus};
 use crate::sources::EventType;
 use crate::testbed::{Company, actor, now, on_both_databases};
 
-const FOUR: [&str; 4] = [
+pub(super) const FOUR: [&str; 4] = [
     "A1,Ann,Sales",
     "B2,Bob,Sales",
     "C3,Cid,Sales",
     "D4,Dot,Sales",
 ];
 
-fn event(id: &str, event_type: EventType, subject: &str, version: i64, days: i64) -> BusinessEvent {
+pub(super) fn event(
+    id: &str,
+    event_type: EventType,
+    subject: &str,
+    version: i64,
+    days: i64,
+) -> BusinessEvent {
     BusinessEvent {
         id: id.to_owned(),
         source: "vms".to_owned(),
@@ -89,6 +95,42 @@ async fn one_person_gets_one_case_however_much_changed(company: &Company) {
         report.cases,
         BTreeMap::from([("leaver".to_owned(), 1), ("mover".to_owned(), 1)])
     );
+}
+
+async fn what_happens_again_on_one_day_counts_again(company: &Company) {
+    let three = &FOUR[..3];
+    company.import("2026-01-01", &FOUR).await;
+    let moved = ["A1,Ann,Engineering", FOUR[1], FOUR[2]];
+    for _ in 0..3 {
+        let left = company.import("2026-01-01", three).await;
+        assert_eq!(
+            (left.removed, left.cases.get("leaver")),
+            (1, Some(&1)),
+            "{left:?}"
+        );
+        let back = company.import("2026-01-01", &FOUR).await;
+        assert_eq!(
+            (back.created, back.cases.get("joiner")),
+            (1, Some(&1)),
+            "{back:?}"
+        );
+    }
+    company.import("2026-01-01", three).await;
+    for _ in 0..3 {
+        for (people, department) in [
+            (&moved, "Engineering"),
+            (&[FOUR[0], FOUR[1], FOUR[2]], "Sales"),
+        ] {
+            let report = company.import("2026-01-01", people).await;
+            assert_eq!(
+                (report.changed, report.cases.get("mover")),
+                (1, Some(&1)),
+                "{report:?}"
+            );
+            let person = company.directory.identity("A1").await.unwrap().unwrap();
+            assert_eq!(person.identity.attributes["department"], department);
+        }
+    }
 }
 
 async fn an_older_file_is_refused(company: &Company) {
@@ -234,7 +276,7 @@ async fn an_event_is_taken_in_once(company: &Company) {
 }
 
 /// Takes all of them in at once, each on a task of its own.
-async fn at_once(
+pub(super) async fn at_once(
     company: &Company,
     events: Vec<BusinessEvent>,
 ) -> Vec<Result<EventReport, IntakeError>> {
@@ -301,226 +343,6 @@ async fn what_is_said_at_once_about_somebody_new_is_put_in_order(company: &Compa
             .unwrap();
         assert_eq!(person.identity.attributes["department"], "4");
     }
-}
-
-/// The fields in which an event with the identifier of another differs, if it was refused for that.
-fn differing(result: Result<EventReport, IntakeError>) -> Vec<&'static str> {
-    match result {
-        Ok(report) => {
-            assert!(!report.new && report.cases.is_empty(), "{report:?}");
-            Vec::new()
-        }
-        Err(IntakeError::OtherEvent { differs, .. }) => differs,
-        Err(error) => panic!("{error}"),
-    }
-}
-
-async fn an_identifier_is_one_event_for_ever(company: &Company) {
-    let take = async |event: &BusinessEvent| {
-        let result = company.intake.event(event, &actor("api"), now()).await;
-        differing(result)
-    };
-    let mut hire = event("e1", EventType::Hire, "X1", 1, 0);
-    let data =
-        r#"{"attributes": {"name": "X", "n": [1e16, 0.1, -7, 18446744073709551615], "t": "1e16"}}"#;
-    hire.data = serde_json::from_str(data).unwrap();
-    let first = company.intake.event(&hire, &actor("api"), now()).await;
-    assert!(first.unwrap().new);
-    assert_eq!(take(&hire).await, Vec::<&str>::new());
-    let changed = |change: &dyn Fn(&mut BusinessEvent)| {
-        let mut other = hire.clone();
-        change(&mut other);
-        other
-    };
-    let data = |from: &'static str, to: &'static str| {
-        let text = hire.data.to_string().replace(from, to);
-        changed(&|event| event.data = serde_json::from_str(&text).unwrap())
-    };
-    for (other, expected) in [
-        (
-            changed(&|event| event.subject = Key::new("X2")),
-            vec!["subject"],
-        ),
-        (
-            changed(&|event| event.event_type = EventType::Rehire),
-            vec!["type"],
-        ),
-        (
-            changed(&|event| event.occurred_at += TimeDelta::seconds(1)),
-            vec!["time"],
-        ),
-        (
-            changed(&|event| event.effective_at += TimeDelta::days(1)),
-            vec!["data"],
-        ),
-        (
-            changed(&|event| event.zone = "Asia/Tokyo".to_owned()),
-            vec!["data"],
-        ),
-        (changed(&|event| event.version = 2), vec!["data"]),
-        (
-            changed(&|event| event.supersedes = Some("e0".to_owned())),
-            vec!["data"],
-        ),
-        (changed(&|event| event.data = json!({})), vec!["data"]),
-        (
-            data("18446744073709551615", "18446744073709551614"),
-            vec!["data"],
-        ),
-        (data("0.1", "0.10000000001"), vec!["data"]),
-        (data("\"X\"", "\"Y\""), vec!["data"]),
-        (
-            changed(&|event| {
-                event.event_type = EventType::Transfer;
-                event.version = 9;
-            }),
-            vec!["type", "data"],
-        ),
-    ] {
-        assert_eq!(take(&other).await, expected, "{other:?}");
-    }
-    // Nobody learned anything, and nobody lost anything.
-    assert!(company.directory.identity("X2").await.unwrap().is_none());
-    let known = company.directory.identity("X1").await.unwrap().unwrap();
-    assert_eq!(
-        (known.events.len(), known.identity.attributes_version),
-        (1, 1)
-    );
-    // What is refused because nobody knows the person keeps no identifier.
-    let stranger = event("e2", EventType::Transfer, "X3", 1, 0);
-    let refused = company.intake.event(&stranger, &actor("api"), now()).await;
-    assert!(matches!(refused, Err(IntakeError::UnknownSubject(_))));
-    let other = event("e2", EventType::Transfer, "X1", 2, 0);
-    assert!(
-        company
-            .intake
-            .event(&other, &actor("api"), now())
-            .await
-            .unwrap()
-            .new
-    );
-}
-
-async fn of_two_events_at_once_with_one_identifier_one_is_refused(company: &Company) {
-    for round in 0..10 {
-        let id = format!("e{round}");
-        let of = |subject: &str| event(&id, EventType::Hire, &format!("{subject}{round}"), 1, 0);
-        let (x, y) = (of("X"), of("Y"));
-        let results = at_once(company, vec![x.clone(), y.clone(), x, y]).await;
-        let (taken, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
-        let new = taken
-            .into_iter()
-            .filter(|report| report.as_ref().unwrap().new);
-        assert_eq!((new.count(), refused.len()), (1, 2));
-        for error in refused {
-            assert_eq!(differing(error), ["subject"]);
-        }
-    }
-}
-
-/// As a database of before event subjects were noted has it.
-async fn an_event_of_before_is_known_too(company: &Company) {
-    let hire = event("e1", EventType::Hire, "X1", 1, 0);
-    company
-        .intake
-        .event(&hire, &actor("api"), now())
-        .await
-        .unwrap();
-    company.run_sql("DELETE FROM event_subject").await;
-    assert_eq!(
-        differing(company.intake.event(&hire, &actor("api"), now()).await),
-        Vec::<&str>::new()
-    );
-    company.run_sql("DELETE FROM event_subject").await;
-    let mut other = hire.clone();
-    other.version = 2;
-    assert_eq!(
-        differing(company.intake.event(&other, &actor("api"), now()).await),
-        ["data"]
-    );
-}
-
-async fn a_busy_source_is_noted_once_in_a_while(company: &Company) {
-    let row = async || {
-        let rows = company.directory.heard().await.unwrap();
-        assert_eq!(rows.len(), 1);
-        rows.into_iter().next().unwrap()
-    };
-    let start = now();
-    let at = |ms: i64| start + TimeDelta::milliseconds(ms);
-    company
-        .intake
-        .expect_sources(["hr"].into_iter(), at(0))
-        .await
-        .unwrap();
-    company
-        .intake
-        .expect_sources(["hr"].into_iter(), at(9_000))
-        .await
-        .unwrap();
-    let known = row().await;
-    assert_eq!(
-        (known.known_since, known.heard_at, known.news_at),
-        (at(0), None, None)
-    );
-    // Another process remembers nothing of what this one wrote; the database decides then.
-    let other = Intake::new(company.directory.clone(), Arc::clone(&company.definitions));
-    for (ms, news, heard_ms, news_ms) in [
-        (10, false, 10, None),
-        (20, false, 10, None),
-        (30, true, 30, Some(30)),
-        (40, true, 30, Some(30)),
-        (5_029, true, 30, Some(30)),
-        (5_030, false, 5_030, Some(30)),
-        (5_031, true, 5_031, Some(5_031)),
-        // Late words of another node.
-        (1_000, true, 5_031, Some(5_031)),
-        (20_000, true, 20_000, Some(20_000)),
-        (14_000, true, 20_000, Some(20_000)),
-    ] {
-        for intake in [&company.intake, &other] {
-            intake.heard("hr", at(ms), news).await.unwrap();
-            let row = row().await;
-            assert_eq!(
-                (row.heard_at, row.news_at),
-                (Some(at(heard_ms)), news_ms.map(at)),
-                "{ms}"
-            );
-        }
-    }
-}
-
-async fn a_file_is_heard_unless_it_is_refused(company: &Company) {
-    company
-        .try_import("2026-01-01", &["A1,,Sales"])
-        .await
-        .unwrap_err();
-    assert_eq!(company.directory.heard().await.unwrap(), []);
-    company.import("2026-01-01", &FOUR).await;
-    let row = company.directory.heard().await.unwrap().remove(0);
-    assert_eq!((row.source.as_str(), row.heard_at), ("hr", row.news_at));
-    // The day after it says what it said before: heard, and no news.
-    let input = SnapshotInput {
-        file: "hr.csv",
-        as_of: Some("2026-01-02".parse().unwrap()),
-        ..SnapshotInput::default()
-    };
-    let text = format!("id,name,department\n{}\n", FOUR.join("\n"));
-    let later = now() + TimeDelta::days(1);
-    let by = actor("ann");
-    let import = company
-        .intake
-        .import(&company.source, text.as_bytes(), &input, &by, later)
-        .await;
-    assert_eq!(import.unwrap().status, ImportStatus::Unchanged);
-    let then = company.directory.heard().await.unwrap().remove(0);
-    assert_eq!((then.heard_at, then.news_at), (Some(later), row.news_at));
-    let span = engine::core::duration::Span::parse("26h").unwrap();
-    assert_eq!(then.silent_from(span), later + TimeDelta::hours(26));
-    assert_eq!(
-        company.directory.source_days().await.unwrap()["hr"].to_string(),
-        "2026-01-02"
-    );
 }
 
 async fn what_changed_alone_changes_access(company: &Company) {
@@ -760,17 +582,13 @@ on_both_databases! {
     a_real_feed_is_taken_in,
     the_same_file_twice_changes_nothing,
     one_person_gets_one_case_however_much_changed,
+    what_happens_again_on_one_day_counts_again,
     an_older_file_is_refused,
     a_mass_of_leavers_waits_for_a_person,
     a_rejected_or_outdated_difference_is_not_applied,
     an_event_is_taken_in_once,
     one_event_delivered_many_times_at_once_is_new_once,
     what_is_said_at_once_about_somebody_new_is_put_in_order,
-    an_identifier_is_one_event_for_ever,
-    of_two_events_at_once_with_one_identifier_one_is_refused,
-    an_event_of_before_is_known_too,
-    a_busy_source_is_noted_once_in_a_while,
-    a_file_is_heard_unless_it_is_refused,
     what_changed_alone_changes_access,
     what_is_not_effective_yet_waits_and_holds_nothing_up,
     a_cancelled_end_never_starts,

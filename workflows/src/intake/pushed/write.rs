@@ -109,6 +109,8 @@ impl Intake {
             definitions: &self.definitions,
             initiator,
             now,
+            // What is pushed is compared with what the source said before.
+            repeats: true,
         };
         let (settled, inbox, spans) = settle(transaction, &origin, &subjects, &events).await?;
         match settled.unknown.first() {
