@@ -179,14 +179,6 @@ impl<'a> Reading<'a> {
     ) -> Result<(Vec<ResourceRow>, u64, bool), Refused> {
         let directory = &self.door.api.database.directory;
         let source = self.door.source.name();
-        let total = match position {
-            Some(position) => position.total,
-            None => {
-                directory
-                    .resource_count(source, self.kind, &self.wanted)
-                    .await?
-            }
-        };
         let (after, offset, count) = match page {
             Page::Index { start, count } => ("", start - 1, *count),
             Page::Cursor { count, .. } => (
@@ -195,15 +187,29 @@ impl<'a> Reading<'a> {
                 *count,
             ),
         };
-        if count == 0 {
-            return Ok((Vec::new(), total, false));
-        }
         let limit = u32::try_from(count.min(PAGE_MAX)).unwrap_or(u32::MAX);
         let rows = directory
             .resources(source, self.kind, &self.wanted, after, offset, limit)
             .await?;
+        let found = rows.len() as u64;
+        let total = match position {
+            Some(position) => position.total,
+            // A page that is not full says itself how many there are; asking again might count what came meanwhile.
+            None if found < count && (offset == 0 || found > 0) => offset + found,
+            None => {
+                let all = directory
+                    .resource_count(source, self.kind, &self.wanted)
+                    .await?;
+                // At least what is seen here.
+                if found > 0 {
+                    all.max(offset + found)
+                } else {
+                    all
+                }
+            }
+        };
         // A full page may be the last; the next one is empty then.
-        let more = rows.len() as u64 == count;
+        let more = count > 0 && found == count;
         Ok((rows, total, more))
     }
 

@@ -149,8 +149,10 @@ impl Storage {
             .await
             .map_err(|error| internal(&error))?;
         let rows = rows.iter().map(row).collect::<Result<Vec<_>, _>>()?;
-        let total = if page.is_none() {
-            u64::try_from(rows.len()).unwrap_or(u64::MAX)
+        let found = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+        // A page that is not full says itself how many there are; asking again might count what came meanwhile.
+        let total = if found < most && (offset == 0 || found > 0) {
+            offset + found
         } else {
             let mut query =
                 sqlx::query_scalar::<_, i64>(AssertSqlSafe(format!("SELECT count(*) {clauses}")));

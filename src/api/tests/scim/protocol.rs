@@ -148,6 +148,8 @@ async fn listings_filter_sort_and_page() {
             ),
             ("filter=userName%20eq%20%22%5Cu0000%22", 0, ""),
             ("count=0", 5, ""),
+            ("startIndex=9", 5, ""),
+            ("sortBy=displayName&startIndex=9", 5, ""),
         ] {
             assert_eq!(names(query).await, found(total, expected), "{query}");
         }
