@@ -551,10 +551,10 @@ fn no_node<'a>(surroundings: &Surroundings, otherwise: &'a str) -> &'a str {
     }
 }
 
-/// Enough of an identifier to find the case again.
+/// Enough of an identifier to find the case again: its first half is the time.
 #[must_use]
 pub fn short(id: &str) -> &str {
-    id.get(..8).unwrap_or(id)
+    id.get(..13).unwrap_or(id)
 }
 
 /// One line of the timeline.

@@ -5,10 +5,32 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::Timestamp;
+
 /// One execution of a workflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CaseId(pub Uuid);
+
+/// One step of the time in a case's identifier, in bits of a millisecond: about a minute.
+const CASE_TIME_BITS: u32 = 16;
+
+impl CaseId {
+    /// The case that `cause` starts, always the same. Its identifier begins with a coarse `at`: a database keeps rows in
+    /// the order of their keys, and what is worked on at the same time should lie together.
+    #[must_use]
+    pub fn caused(namespace: &Uuid, at: Timestamp, cause: &str) -> Self {
+        let mut bytes = Uuid::new_v5(namespace, cause.as_bytes()).into_bytes();
+        let minutes = at.timestamp_millis() >> CASE_TIME_BITS;
+        let time = minutes.to_be_bytes();
+        for (byte, time) in bytes.iter_mut().zip(time.iter().skip(time.len() - 3)) {
+            *byte = *time;
+        }
+        let builder = uuid::Builder::from_bytes(bytes);
+        let own = builder.with_version(uuid::Version::Custom);
+        Self(own.with_variant(uuid::Variant::RFC4122).into_uuid())
+    }
+}
 
 impl fmt::Display for CaseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,6 +143,27 @@ impl Actor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cases_of_one_time_lie_together_and_the_same_cause_is_the_same_case() {
+        let caused = |at: &str, cause: &str| {
+            let at: Timestamp = at.parse().unwrap_or_default();
+            CaseId::caused(&Uuid::nil(), at, cause).to_string()
+        };
+        let (first, second) = (
+            caused("2026-03-01T12:00:00Z", "a"),
+            caused("2026-03-01T12:00:30Z", "b"),
+        );
+        assert_eq!(
+            first, "9ca94533-a679-8e76-af3c-273ea349ede4",
+            "stored for ever"
+        );
+        assert_eq!(first.get(..6), second.get(..6));
+        assert_ne!(first, second);
+        assert_eq!(first, caused("2026-03-01T12:00:00Z", "a"));
+        let later = caused("2026-03-01T13:00:00Z", "a");
+        assert!(later > first && later.get(7..) == first.get(7..), "{later}");
+    }
 
     #[test]
     fn a_subject_keeps_its_shard_for_ever() {

@@ -155,11 +155,14 @@ impl Fleet {
 
     /// A message that starts a case of `workflow` for somebody new.
     pub fn message(&self, workflow: &str, lane: Lane, input: &Value) -> anyhow::Result<InboxRow> {
-        let id = Uuid::new_v4();
-        let subject = Subject(id.simple().to_string());
+        let name = Uuid::new_v4();
+        let now = SystemClock.now();
+        let case = CaseId::caused(&name, now, "bench");
+        let id = case.0;
+        let subject = Subject(name.simple().to_string());
         let shard = subject.shard(self.shards);
         let start = StartCase {
-            case: CaseId(id),
+            case,
             workflow: workflow.to_owned(),
             subject,
             generation: 0,
@@ -167,7 +170,7 @@ impl Fleet {
             initiator: Actor("bench".to_owned()),
             effective_at: None,
         };
-        Ok(Message::Start(start).into_row(shard, id, lane, SystemClock.now())?)
+        Ok(Message::Start(start).into_row(shard, id, lane, now)?)
     }
 
     pub fn messages(
