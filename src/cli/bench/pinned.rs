@@ -26,7 +26,9 @@ struct Report {
     /// Without the reader, before it came.
     free_steps_per_s: f64,
     pinned_steps_per_s: f64,
-    /// The second over the first.
+    /// Without it again, after it went: as much is stored then as in the last quarter.
+    after_steps_per_s: f64,
+    /// The last quarter with the reader over the time after it.
     ratio: f64,
     /// In the first and the last quarter of the time with the reader.
     pinned_first_steps_per_s: f64,
@@ -82,21 +84,23 @@ async fn measure(
     bar.set(2, 3);
 
     bar.say("after it");
-    rounds(&fleet, span / 4, pace).await?;
+    let freed = rounds(&fleet, span / 4, pace).await?;
     let after = table_sizes(&mut beside).await?;
     fleet.drain().await?;
     bar.end();
 
     let quarter = (pinned.len() / 4).max(1);
-    let (free_steps_per_s, pinned_steps_per_s) = (speed(&free), speed(&pinned));
+    let last = speed(pinned.get(pinned.len() - quarter..).unwrap_or_default());
+    let after_steps_per_s = speed(&freed);
     Ok(Report {
         store: database.name(),
         minutes: options.minutes,
-        free_steps_per_s,
-        pinned_steps_per_s,
-        ratio: pinned_steps_per_s / free_steps_per_s,
+        free_steps_per_s: speed(&free),
+        pinned_steps_per_s: speed(&pinned),
+        after_steps_per_s,
+        ratio: last / after_steps_per_s,
         pinned_first_steps_per_s: speed(pinned.get(..quarter).unwrap_or_default()),
-        pinned_last_steps_per_s: speed(pinned.get(pinned.len() - quarter..).unwrap_or_default()),
+        pinned_last_steps_per_s: last,
         tables: grown(before, &during, &after),
     })
 }
@@ -176,13 +180,14 @@ fn describe(report: &Report) -> String {
         ]);
     }
     format!(
-        "{} for {} minutes: {:.0} steps a second without a reader, {:.0} with one ({:.2}); with it first {:.0}, last {:.0}\n{listing}",
+        "{} for {} minutes, in steps a second: {:.0} before the reader, {:.0} with it (first {:.0}, last {:.0}), {:.0} after it; last over after {:.2}\n{listing}",
         report.store,
         report.minutes,
         report.free_steps_per_s,
         report.pinned_steps_per_s,
-        report.ratio,
         report.pinned_first_steps_per_s,
         report.pinned_last_steps_per_s,
+        report.after_steps_per_s,
+        report.ratio,
     )
 }
