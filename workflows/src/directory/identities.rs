@@ -8,6 +8,7 @@ use engine::store::{StoreError, Transaction};
 use super::Directory;
 use super::database::{Sql, execute_all, rows_in};
 use crate::policy::IdentityFacts;
+use crate::sources::record::attribute;
 
 use super::rows::{AccountRow, EventRow, GrantRow, IdentityRow, IdentityStatus};
 
@@ -52,6 +53,7 @@ pub fn facts_of(identity: &IdentityRow) -> IdentityFacts {
         key: identity.identity_key.clone(),
         attributes: identity.attributes.clone(),
         active: identity.status == IdentityStatus::Active,
+        on_leave: identity.attributes.get(attribute::EMPLOYMENT_STATUS) == Some(&json!("leave")),
     }
 }
 

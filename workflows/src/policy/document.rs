@@ -40,6 +40,19 @@ pub struct RoleDocument {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub accounts: Vec<Spanned<String>>,
+    /// What becomes of it while somebody is on leave.
+    #[serde(default)]
+    pub on_leave: OnLeave,
+}
+
+/// What a role is worth to somebody on leave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLeave {
+    /// Its accounts are disabled, unless a role that stays needs them. Rights on a disabled account stay where they are.
+    #[default]
+    Suspend,
+    Keep,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

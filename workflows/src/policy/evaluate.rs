@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::document::OnLeave;
 use super::expression::Scope;
 use super::set::{Bundled, Grant, PolicySet, Role};
 
@@ -22,6 +23,9 @@ pub struct IdentityFacts {
     pub attributes: BTreeMap<String, Value>,
     /// Whether there is a business reason for any access at all.
     pub active: bool,
+    /// Whether they are away for a time: of their roles only those that are kept then count.
+    #[serde(default)]
+    pub on_leave: bool,
 }
 
 impl IdentityFacts {
@@ -76,6 +80,10 @@ pub struct Wanted {
     pub active: bool,
     pub accounts: Vec<WantedAccount>,
     pub grants: Vec<WantedGrant>,
+    /// What waits for somebody on leave to come back: rights that are neither given nor taken while their account is
+    /// disabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Vec<WantedGrant>>,
     pub policy_hash: String,
 }
 
@@ -100,6 +108,7 @@ pub struct EvaluationError {
 pub fn evaluate(policy: &PolicySet, facts: &IdentityFacts) -> Result<Wanted, Box<EvaluationError>> {
     let mut accounts: BTreeMap<String, Vec<Reason>> = BTreeMap::new();
     let mut grants: BTreeMap<Grant, Vec<Reason>> = BTreeMap::new();
+    let mut suspended: BTreeMap<Grant, Vec<Reason>> = BTreeMap::new();
     if facts.active {
         let scope = facts.scope();
         for role in policy.roles() {
@@ -111,11 +120,13 @@ pub fn evaluate(policy: &PolicySet, facts: &IdentityFacts) -> Result<Wanted, Box
                     continue;
                 };
                 let reason = reason(role, bundled);
+                let away = facts.on_leave && role.on_leave == OnLeave::Suspend;
+                let given = if away { &mut suspended } else { &mut grants };
                 for grant in &giver.grants {
-                    grants
-                        .entry(grant.clone())
-                        .or_default()
-                        .push(reason.clone());
+                    given.entry(grant.clone()).or_default().push(reason.clone());
+                }
+                if away {
+                    continue;
                 }
                 let mut systems: Vec<&String> = giver
                     .accounts
@@ -139,16 +150,19 @@ pub fn evaluate(policy: &PolicySet, facts: &IdentityFacts) -> Result<Wanted, Box
             .into_iter()
             .map(|(system, reasons)| WantedAccount { system, reasons })
             .collect(),
-        grants: grants
-            .into_iter()
-            .map(|(grant, reasons)| WantedGrant {
-                system: grant.system,
-                entitlement: grant.entitlement,
-                reasons,
-            })
-            .collect(),
+        grants: listed(grants),
+        suspended: facts.on_leave.then(|| listed(suspended)),
         policy_hash: policy.hash().to_owned(),
     })
+}
+
+fn listed(grants: BTreeMap<Grant, Vec<Reason>>) -> Vec<WantedGrant> {
+    let grants = grants.into_iter().map(|(grant, reasons)| WantedGrant {
+        system: grant.system,
+        entitlement: grant.entitlement,
+        reasons,
+    });
+    grants.collect()
 }
 
 fn holds(role: &Role, facts: &IdentityFacts, scope: &Scope) -> Result<bool, Box<EvaluationError>> {
@@ -218,6 +232,7 @@ mod tests {
             key: "U1".to_owned(),
             attributes: serde_json::from_value(attributes).unwrap(),
             active: true,
+            on_leave: false,
         }
     }
 

@@ -259,6 +259,7 @@ roles:
             key: "U1".to_owned(),
             attributes: serde_json::from_value(attributes).unwrap(),
             active: true,
+            on_leave: false,
         }
     }
 

@@ -22,7 +22,7 @@ pub mod yaml;
 
 pub use canonical::{canonical, digest, hex};
 pub(crate) use compile::{Origin, compile};
-pub use document::{AccountTemplate, PolicyFile};
+pub use document::{AccountTemplate, OnLeave, PolicyFile};
 pub use evaluate::{
     EvaluationError, IdentityFacts, Reason, Wanted, WantedAccount, WantedGrant, evaluate,
 };

@@ -92,6 +92,7 @@ pub fn plan(wanted: &Wanted, held: &Held) -> Plan {
             .iter()
             .filter(|(grant, by)| {
                 !wanted_grants.contains(&(grant.system.as_str(), grant.entitlement.as_str()))
+                    && !rests(wanted, &wanted_systems, grant)
                     && (**by == HeldBy::Policy || !wanted.active)
             })
             .map(|(grant, _)| (grant.system.clone(), grant.entitlement.clone()))
@@ -101,10 +102,20 @@ pub fn plan(wanted: &Wanted, held: &Held) -> Plan {
             .iter()
             .filter(|(system, enabled)| **enabled && !wanted_systems.contains(system.as_str()))
             // An exception may be the reason for the account.
-            .filter(|(system, _)| !wanted.active || !keeps_account(held, system))
+            .filter(|(system, _)| {
+                !wanted.active || wanted.suspended.is_some() || !keeps_account(held, system)
+            })
             .map(|(system, _)| system.clone())
             .collect(),
     }
+}
+
+/// Whether a right waits, on a disabled account, for somebody to come back.
+fn rests(wanted: &Wanted, open: &BTreeSet<&str>, grant: &Grant) -> bool {
+    let mut suspended = wanted.suspended.iter().flatten();
+    !open.contains(grant.system.as_str())
+        && suspended
+            .any(|waits| waits.system == grant.system && waits.entitlement == grant.entitlement)
 }
 
 fn keeps_account(held: &Held, system: &str) -> bool {
@@ -144,6 +155,7 @@ mod tests {
                     reasons: Vec::new(),
                 })
                 .collect(),
+            suspended: None,
             policy_hash: String::new(),
         }
     }
@@ -245,6 +257,54 @@ mod tests {
             &wanted(true, &[], &[]),
             &held(&[("ldap", true)], &[("ldap", "e", Exception)]),
             "",
+        );
+    }
+
+    #[test]
+    fn somebody_on_leave_keeps_what_waits_for_them_behind_a_closed_door() {
+        use HeldBy::{Exception, Policy, Unmanaged};
+        let away = |accounts: &[&str], kept: &[(&str, &str)], waits: &[(&str, &str)]| Wanted {
+            suspended: Some(wanted(true, &[], waits).grants),
+            ..wanted(true, accounts, kept)
+        };
+        let has = held(
+            &[("ldap", true), ("scim", true)],
+            &[
+                ("ldap", "a", Policy),
+                ("ldap", "old", Policy),
+                ("scim", "x", Policy),
+                ("scim", "e", Exception),
+                ("scim", "u", Unmanaged),
+            ],
+        );
+        check(
+            &away(&[], &[], &[("ldap", "a"), ("scim", "x")]),
+            &has,
+            "remove ldap/old\ndisable ldap\ndisable scim",
+        );
+        // The account on ldap stays open for what is kept: what waits may not be used there.
+        check(
+            &away(
+                &["ldap"],
+                &[("ldap", "mail")],
+                &[("ldap", "a"), ("scim", "x")],
+            ),
+            &has,
+            "add ldap/mail\nremove ldap/a\nremove ldap/old\ndisable scim",
+        );
+        // Back again: exactly what was there.
+        check(
+            &wanted(true, &["ldap", "scim"], &[("ldap", "a"), ("scim", "x")]),
+            &held(
+                &[("ldap", false), ("scim", false)],
+                &[
+                    ("ldap", "a", Policy),
+                    ("scim", "x", Policy),
+                    ("scim", "e", Exception),
+                    ("scim", "u", Unmanaged),
+                ],
+            ),
+            "enable ldap\nenable scim",
         );
     }
 

@@ -239,6 +239,7 @@ mod tests {
             key: "U1".to_owned(),
             attributes: BTreeMap::from([("name".to_owned(), json!(name))]),
             active: true,
+            on_leave: false,
         }
     }
 

@@ -11,7 +11,9 @@ use super::{
 };
 use crate::policy::canonical::digest;
 use crate::policy::compile::{Origin, compile};
-use crate::policy::document::{AccountDocument, AccountTemplate, PolicyFile, RoleDocument};
+use crate::policy::document::{
+    AccountDocument, AccountTemplate, OnLeave, PolicyFile, RoleDocument,
+};
 use crate::policy::expression::Expression;
 use crate::policy::expression::check::{Kind, Variable};
 use crate::policy::problem::{Problem, Problems, suggest};
@@ -119,6 +121,7 @@ impl<'a> Loading<'a> {
                     .into_iter()
                     .map(|system| system.value)
                     .collect(),
+                on_leave: document.on_leave,
                 file: file.to_owned(),
                 line,
             },
@@ -397,13 +400,20 @@ impl<'a> Loading<'a> {
             .roles
             .values()
             .map(|role| {
-                json!({
+                let mut canonical = json!({
                     "name": role.name,
                     "when": role.rule.as_ref().map(Expression::text),
                     "includes": role.includes.iter().collect::<BTreeSet<_>>(),
                     "grants": role.grants,
                     "accounts": role.accounts.iter().collect::<BTreeSet<_>>(),
-                })
+                });
+                // What is as it always was has the hash that it always had.
+                if role.on_leave == OnLeave::Keep
+                    && let Some(role) = canonical.as_object_mut()
+                {
+                    role.insert("on_leave".to_owned(), json!("keep"));
+                }
+                canonical
             })
             .collect();
         let canonical = json!({

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use self::load::Loading;
-use super::document::PolicyFile;
+use super::document::{OnLeave, PolicyFile};
 use super::expression::Expression;
 use super::problem::{Problem, Problems};
 use super::schema::Schema;
@@ -47,6 +47,7 @@ pub struct Role {
     pub includes: Vec<String>,
     pub grants: Vec<Grant>,
     pub accounts: Vec<String>,
+    pub on_leave: OnLeave,
     pub file: String,
     pub line: u64,
 }

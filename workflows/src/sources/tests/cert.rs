@@ -159,6 +159,7 @@ fn a_year_of_the_company() {
                 key: record.key.to_string(),
                 attributes: record.attributes.clone(),
                 active: true,
+                on_leave: false,
             };
             let wanted = evaluate(&policy, &facts).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(wanted.accounts.len(), 3, "everybody has three accounts");
