@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use workflows::directory::{
-    IdentityDetail, IdentityFilter, IdentityRow, IdentityStatus, SEARCH_BYTES_MAX,
+    Believed, IdentityDetail, IdentityFilter, IdentityRow, IdentityStatus, SEARCH_BYTES_MAX,
 };
 
 use super::Shares;
@@ -74,6 +74,51 @@ pub(super) async fn list(
     let next = items.last().filter(|_| items.len() >= limit as usize);
     let next = next.map(|last| input::cursor_text(&last.identity_key));
     Ok(Json(Page { items, next }))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct BeliefParameters {
+    /// The moment to look at: a day (its end, in UTC) or a time with its zone. Now without it.
+    #[serde(default)]
+    as_of: Option<String>,
+    /// From what had come in by this moment. Now without it.
+    #[serde(default)]
+    known_at: Option<String>,
+}
+
+/// What was believed about one person on a day, from what was known on another
+#[utoipa::path(
+    get, path = "/v1/identities/{key}/belief", tag = "identities", security(("token" = ["read"])),
+    params(("key" = String, Path), BeliefParameters),
+    responses((status = 200, body = Object), (status = 404, body = Problem), (status = 422, body = Problem))
+)]
+pub(super) async fn belief(
+    State(api): Shares,
+    caller: Caller,
+    Path(key): Path<String>,
+    Parameters(parameters): Parameters<BeliefParameters>,
+) -> Result<Json<Believed>, ApiError> {
+    caller.require(Role::Read)?;
+    let now = crate::shell::now();
+    let moment = |name: &str, text: Option<String>| match text {
+        None => Ok(now),
+        Some(text) => crate::shell::moment(&text).ok_or_else(|| {
+            let what = "is not a day (2026-03-01) nor a time with its zone (2026-03-01T09:00:00Z)";
+            ApiError::wrong(name, what.to_owned())
+        }),
+    };
+    let as_of = moment("as_of", parameters.as_of)?;
+    let known_at = moment("known_at", parameters.known_at)?;
+    let found = api
+        .database
+        .directory
+        .believed(&key, as_of, known_at)
+        .await?;
+    found.map(Json).ok_or_else(|| {
+        ApiError::NotFound("nothing was known of that key at that moment".to_owned())
+    })
 }
 
 /// One person: accounts, grants with their reasons, and events

@@ -189,6 +189,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(tasks::complete))
         .routes(routes!(identities::list))
         .routes(routes!(identities::get))
+        .routes(routes!(identities::belief))
         .routes(routes!(explain::get))
         .routes(routes!(workflow_list::list))
         .routes(routes!(workflow_list::get))

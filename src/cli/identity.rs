@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::Context as _;
+use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
 use workflows::directory::{
-    AccountStatus, GrantStatus, IdentityDetail, IdentityFilter, IdentityRow, IdentityStatus,
+    AccountStatus, Believed, GrantStatus, IdentityDetail, IdentityFilter, IdentityRow,
+    IdentityStatus,
 };
+use workflows::timeline::Employment;
 
 use super::format::{Listing, Tone, counted, paint, plain, shortened, time};
 use super::{Context, Exit};
@@ -68,10 +71,18 @@ fn status(text: &str) -> Result<IdentityStatus, String> {
 #[command(after_long_help = "\
 Examples:
   tenure identity show E10023
-  tenure identity show E10023 --json | jq '.grants[] | {system, entitlement, status}'")]
+  tenure identity show E10023 --json | jq '.grants[] | {system, entitlement, status}'
+  tenure identity show E10023 --as-of 2026-03-01
+  tenure identity show E10023 --as-of 2026-03-01 --known-at 2026-02-15T12:00:00Z")]
 struct Show {
     /// The person's key
     key: String,
+    /// What held at this moment instead of what is known now: a day (its end, in UTC) or a time with its zone
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    as_of: Option<DateTime<Utc>>,
+    /// From what had come in by this moment
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    known_at: Option<DateTime<Utc>>,
 }
 
 /// Runs one of the commands on people.
@@ -81,6 +92,9 @@ struct Show {
 pub async fn run(context: &Context, command: IdentityCommand) -> anyhow::Result<Exit> {
     match command.command {
         Sub::List(list) => list_people(context, list).await,
+        Sub::Show(show) if show.as_of.is_some() || show.known_at.is_some() => {
+            show_belief(context, &show).await
+        }
         Sub::Show(show) => show_person(context, &show.key).await,
     }
 }
@@ -169,6 +183,107 @@ async fn show_person(context: &Context, key: &str) -> anyhow::Result<Exit> {
     Ok(Exit::Good)
 }
 
+async fn show_belief(context: &Context, show: &Show) -> anyhow::Result<Exit> {
+    let database = context.database().await?;
+    let (key, now) = (&show.key, now());
+    let (as_of, known_at) = (show.as_of.unwrap_or(now), show.known_at.unwrap_or(now));
+    let found = database.directory.believed(key, as_of, known_at).await?;
+    let believed = found.with_context(|| {
+        format!(
+            "nothing was known of `{key}` by {}; `tenure identity show {key}` shows when something was",
+            time::clock(known_at, now)
+        )
+    })?;
+    context.output.result(&believed, describe_belief)?;
+    Ok(Exit::Good)
+}
+
+fn describe_belief(believed: &Believed) -> String {
+    let now = now();
+    let clock = |at| time::clock(at, now);
+    let (standing, tone) = match believed.belief.employment {
+        Employment::Unknown => ("nothing says that they ever begin".to_owned(), Tone::Dim),
+        Employment::Expected { from } => (format!("begins {}", clock(from)), Tone::Busy),
+        Employment::Employed { since, until } => {
+            let until = until.map_or_else(String::new, |until| format!(" until {}", clock(until)));
+            let away = if believed.belief.on_leave {
+                ", on leave"
+            } else {
+                ""
+            };
+            (
+                format!("there since {}{until}{away}", clock(since)),
+                Tone::Good,
+            )
+        }
+        Employment::Revoked { at } => (format!("everything revoked {}", clock(at)), Tone::Bad),
+        Employment::Ended { at, returns } => {
+            let returns = returns.map_or_else(String::new, |returns| {
+                format!(", returns {}", clock(returns))
+            });
+            (format!("left {}{returns}", clock(at)), Tone::Dim)
+        }
+    };
+    let mut text = format!(
+        "{}  {}\n{}\n",
+        paint(plain(&believed.identity_key), Tone::Code),
+        paint(standing, tone),
+        paint(
+            format!(
+                "as of {}, from what was known {}",
+                clock(believed.as_of),
+                clock(believed.known_at)
+            ),
+            Tone::Dim
+        )
+    );
+    let mut attributes = Listing::new(&["ATTRIBUTE", "VALUE", "SAID BY"]).narrow(&[0]);
+    for (name, value) in &believed.belief.attributes {
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        let origin = believed.belief.origins.get(name);
+        attributes.row([
+            (plain(name), Tone::Dim),
+            (shortened(&value, 60), Tone::Plain),
+            (plain(origin.map_or("", String::as_str)), Tone::Code),
+        ]);
+    }
+    if !attributes.is_empty() {
+        let _ = write!(text, "\n{attributes}\n");
+    }
+    let mut events = Listing::new(&["CAME", "EFFECTIVE", "EVENT", "SOURCE", "ID", "REPLACED BY"])
+        .narrow(&[0, 1, 2]);
+    for event in &believed.events {
+        let is_void = event.superseded_by.is_some();
+        let tone = |tone| if is_void { Tone::Dim } else { tone };
+        events.row([
+            (clock(event.received_at), Tone::Dim),
+            (clock(event.effective_at), Tone::Dim),
+            (event.event_type.clone(), tone(Tone::Strong)),
+            (plain(&event.source), tone(Tone::Plain)),
+            (plain(&event.id), tone(Tone::Code)),
+            (
+                plain(event.superseded_by.as_deref().unwrap_or_default()),
+                Tone::Code,
+            ),
+        ]);
+    }
+    let _ = write!(
+        text,
+        "\n{}\n{events}",
+        paint("What was known", Tone::Strong)
+    );
+    text
+}
+
+/// A moment: a time with its zone, or a day, which is its last moment.
+fn moment(text: &str) -> Result<DateTime<Utc>, String> {
+    crate::shell::moment(text).ok_or_else(|| {
+        "not a day (2026-03-01) nor a time with its zone (2026-03-01T09:00:00+01:00)".to_owned()
+    })
+}
+
 fn describe(detail: &IdentityDetail) -> String {
     let now = now();
     let identity = &detail.identity;
@@ -226,7 +341,7 @@ fn describe(detail: &IdentityDetail) -> String {
 /// How well a row is known. `at_work` says that its change is still to come.
 fn proof(
     at_work: bool,
-    verified: Option<chrono::DateTime<chrono::Utc>>,
+    verified: Option<DateTime<Utc>>,
     unverified: Option<&str>,
 ) -> (String, Tone) {
     match (verified, unverified) {

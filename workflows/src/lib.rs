@@ -7,6 +7,7 @@
 //! ```
 //!
 //! - [`sources`] (pure) turns files into business events; [`policy`] (pure) turns facts into wanted access;
+//! - [`timeline`] (pure) is what is believed about a person, from all that was said about them;
 //! - [`intake`] makes events durable, decides their order and starts cases, in one transaction;
 //! - [`definitions`] are the workflows these cases run; [`actions`] are what their steps do;
 //! - [`directory`] is what is known, written by the intake and by the projection of finished steps;
@@ -23,6 +24,7 @@ pub mod schedules;
 pub mod scim;
 pub mod sources;
 pub mod systems;
+pub mod timeline;
 
 #[cfg(test)]
 mod testbed;

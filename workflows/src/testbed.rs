@@ -35,7 +35,8 @@ use engine::runner::{
 use engine::store::postgres::{PostgresOptions, PostgresStore};
 use engine::store::sqlite::SqliteStore;
 use engine::store::{
-    CaseFilter, CaseSummary, InboxRow, SHARDS_DEFAULT, Store, StoreError, Transaction, Work,
+    CaseFilter, CaseSummary, InboxRow, Projection, SHARDS_DEFAULT, Store, StoreError, Transaction,
+    Work,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -581,6 +582,8 @@ pub(crate) struct Company {
     pub intake: Intake,
     pub definitions: Arc<Definitions>,
     pub actions: Arc<IdentityActions>,
+    /// Makes the actions anew, with everything that a process keeps in memory about systems.
+    renew: Box<dyn Fn() -> Arc<IdentityActions> + Send + Sync>,
     pub ldap: Memory,
     pub scim: Memory,
     pub source: Source,
@@ -588,6 +591,37 @@ pub(crate) struct Company {
     /// The PostgreSQL server and the schema on it, if that is where the store is.
     postgres: Option<(String, String)>,
     twice: bool,
+    clock: Arc<dyn Clock>,
+}
+
+/// Time that jumps when told, and runs fast between two jumps.
+pub(crate) struct FastClock {
+    /// The moment shown at `since`.
+    base: Mutex<(Timestamp, tokio::time::Instant)>,
+    speed: u32,
+}
+
+impl FastClock {
+    pub fn new(base: Timestamp, speed: u32) -> Self {
+        Self {
+            base: Mutex::new((base, tokio::time::Instant::now())),
+            speed,
+        }
+    }
+
+    /// Moves on to a moment; it never goes back.
+    pub fn jump(&self, to: Timestamp) {
+        let now = self.now();
+        *self.base.lock().unwrap() = (to.max(now), tokio::time::Instant::now());
+    }
+}
+
+impl Clock for FastClock {
+    fn now(&self) -> Timestamp {
+        let (base, since) = *self.base.lock().unwrap();
+        let passed = since.elapsed() * self.speed;
+        base + chrono::TimeDelta::microseconds(passed.as_micros().try_into().unwrap())
+    }
 }
 
 pub(crate) fn schema(systems: &[&str]) -> Schema {
@@ -610,11 +644,26 @@ impl Company {
 
     /// With workflows and manual systems of its own.
     pub async fn with(workflows: &[(&str, &str)], manual: &[(&str, &str)], roles: &str) -> Self {
-        Self::build(workflows, manual, roles, None).await
+        Self::build(workflows, manual, roles, None, Arc::new(SystemClock)).await
+    }
+
+    /// As [`Company::new`] or [`Company::on_postgres`], in a time of its own.
+    pub async fn in_time(clock: Arc<dyn Clock>, on_postgres: bool) -> Self {
+        let postgres = if on_postgres {
+            Some(Self::own_schema().await)
+        } else {
+            None
+        };
+        Self::build(&[], &[], ROLES, postgres, clock).await
     }
 
     /// As [`Company::new`], with its store in a schema of its own on the server of the lab.
     pub async fn on_postgres() -> Self {
+        let postgres = Self::own_schema().await;
+        Self::build(&[], &[], ROLES, Some(postgres), Arc::new(SystemClock)).await
+    }
+
+    async fn own_schema() -> (String, String) {
         let url = std::env::var(STORE_URL).unwrap_or_else(|_| {
             panic!(
                 "`{STORE_URL}` is not set: run `tests/lab/postgres.sh start DIR`, then `. DIR/env`; \
@@ -623,7 +672,7 @@ impl Company {
         });
         let schema = format!("test_{}", Uuid::new_v4().simple());
         run_sql(&url, format!("CREATE SCHEMA {schema}")).await;
-        Self::build(&[], &[], ROLES, Some((url, schema))).await
+        (url, schema)
     }
 
     /// Removes what the test made outside of its folder.
@@ -638,6 +687,7 @@ impl Company {
         manual: &[(&str, &str)],
         roles: &str,
         postgres: Option<(String, String)>,
+        clock: Arc<dyn Clock>,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (store, directory) = match &postgres {
@@ -667,6 +717,7 @@ impl Company {
         let policy =
             PolicySet::load(&[("roles.yaml".to_owned(), roles.to_owned())], &schema).unwrap();
         let (ldap, scim) = (Memory::with_sessions(), Memory::default());
+        let policy = Arc::new(policy);
         let limits = Limits {
             breaker: BreakerLimits {
                 open_first_ms: 50,
@@ -675,36 +726,35 @@ impl Company {
             },
             ..Limits::default()
         };
-        let system = |name: &str, memory: &Memory| {
-            let inner = Arc::new(memory.clone());
-            System::new(
-                name,
-                "memory",
-                inner,
-                limits.clone(),
-                None,
-                InitialPassword::None,
-            )
-        };
-        let mut systems = vec![system("ldap", &ldap), system("scim", &scim)];
-        for (name, text) in manual {
+        let by_hand = manual.iter().map(|(name, text)| {
             let config: SystemConfig = yaml::parse("manual.yaml", text).unwrap();
             let inner = connectors::registry::build(name, "manual", config.settings).unwrap();
-            systems.push(System::new(
-                name,
-                "manual",
-                inner,
-                limits.clone(),
-                None,
-                InitialPassword::None,
-            ));
-        }
-        let actions = Arc::new(IdentityActions::new(
-            directory.clone(),
-            Arc::new(Systems::new(systems)),
-            Arc::new(policy),
-            Arc::new(SystemClock),
-        ));
+            ((*name).to_owned(), "manual", inner)
+        });
+        let memory = |name: &str, memory: &Memory| {
+            let inner: Arc<dyn Connector> = Arc::new(memory.clone());
+            (name.to_owned(), "memory", inner)
+        };
+        let inner: Vec<_> = [memory("ldap", &ldap), memory("scim", &scim)]
+            .into_iter()
+            .chain(by_hand)
+            .collect();
+        let renew = {
+            let (directory, clock) = (directory.clone(), Arc::clone(&clock));
+            Box::new(move || {
+                let system = |(name, kind, inner): &(String, &'static str, Arc<dyn Connector>)| {
+                    let (inner, limits) = (Arc::clone(inner), limits.clone());
+                    System::new(name, kind, inner, limits, None, InitialPassword::None)
+                };
+                Arc::new(IdentityActions::new(
+                    directory.clone(),
+                    Arc::new(Systems::new(inner.iter().map(system).collect::<Vec<_>>())),
+                    Arc::clone(&policy),
+                    Arc::clone(&clock),
+                ))
+            })
+        };
+        let actions = renew();
         let definitions = Arc::new(Definitions::new());
         let own: Vec<_> = workflows
             .iter()
@@ -719,12 +769,14 @@ impl Company {
             directory,
             definitions,
             actions,
+            renew,
             ldap,
             scim,
             source: Source::load("hr.yaml", HR).unwrap(),
             _folder: folder,
             postgres,
             twice: false,
+            clock,
         }
     }
 
@@ -760,18 +812,34 @@ impl Company {
         } else {
             Arc::clone(&self.actions) as Arc<dyn Actions>
         };
+        self.start(actions, Arc::new(DirectoryProjection), 3_000)
+            .await
+    }
+
+    /// A node as in a process of its own, that remembers nothing of systems, with leases of `lease_ms` and `projection` in
+    /// place of the directory's own.
+    pub async fn node_anew(&self, projection: Arc<dyn Projection>, lease_ms: u32) -> NodeHandle {
+        self.start((self.renew)(), projection, lease_ms).await
+    }
+
+    async fn start(
+        &self,
+        actions: Arc<dyn Actions>,
+        projection: Arc<dyn Projection>,
+        lease_ms: u32,
+    ) -> NodeHandle {
         let config = NodeConfig {
             name: "test".to_owned(),
-            lease_ms: 3_000,
+            lease_ms,
             ..NodeConfig::default()
         };
         Node::start(
             config,
             Arc::clone(&self.store),
             actions,
-            Arc::new(DirectoryProjection),
+            projection,
             Arc::clone(&self.definitions),
-            Arc::new(SystemClock),
+            Arc::clone(&self.clock),
         )
         .await
         .unwrap()

@@ -76,9 +76,9 @@ async fn a_wrong_event_is_refused_with_its_place() {
             "{problem}"
         );
     }
-    // Nobody is made by an event that presumes somebody.
+    // A demand that somebody's access ends makes nobody.
     let mut event = hire("1", "E1");
-    event["type"] = json!("transfer");
+    event["type"] = json!("access.revoke_now");
     admin.event(&event).await.problem(422, "invalid");
     let none = admin.get("/v1/identities").await.expect(200);
     assert_eq!(none["items"], json!([]));

@@ -275,14 +275,14 @@ async fn what_is_signed_is_still_checked() {
         .await
         .problem(422, "invalid");
     // Refused the first time because nobody knew the person: the same request is taken once somebody does.
-    let mut transfer = hired("2", "E1");
-    transfer["type"] = json!("transfer");
-    let transfer = Signed::new(SINGLE, &transfer);
-    transfer.send(&server).await.problem(422, "invalid");
+    let mut revoke = hired("2", "E1");
+    revoke["type"] = json!("access.revoke_now");
+    let revoke = Signed::new(SINGLE, &revoke);
+    revoke.send(&server).await.problem(422, "invalid");
     Signed::new(SINGLE, &hired("1", "E1"))
         .send(&server)
         .await
         .expect(202);
-    let taken = transfer.send(&server).await.expect(202);
+    let taken = revoke.send(&server).await.expect(202);
     assert_eq!(taken["events"][0]["new"], true);
 }

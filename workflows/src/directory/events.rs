@@ -61,7 +61,7 @@ pub(crate) async fn put_events(
     execute_all(transaction, &PUT, rows).await.map(|_| ())
 }
 
-/// Moves waiting events on; gives how many there were. One that waits no more stays as it is.
+/// Moves events on that have not started; gives how many there were. One that has stays as it is.
 pub(crate) async fn mark(
     transaction: &mut Transaction<'_>,
     rows: &[EventRow],
@@ -107,11 +107,8 @@ impl super::Directory {
 
 const OF_SUBJECTS: Sql = Sql {
     table: "business_event",
-    // Without the attributes, except for events that wait: for deciding about order it is enough that they were there.
     postgres: "
-        SELECT (to_jsonb(e) || jsonb_build_object('data', CASE
-            WHEN e.status <> 'waiting' AND e.data ? 'attributes' THEN '{\"attributes\": {}}'::jsonb
-            ELSE e.data END))::text
+        SELECT to_jsonb(e)::text
         FROM business_event AS e
         JOIN jsonb_to_recordset($1::jsonb) AS wanted(shard_id int, key text)
           ON e.shard_id = wanted.shard_id AND e.subject = wanted.key
@@ -120,9 +117,7 @@ const OF_SUBJECTS: Sql = Sql {
         SELECT json_object('shard_id', e.shard_id, 'event_id', e.event_id, 'subject', e.subject, 'source', e.source,
             'event_type', e.event_type, 'version', e.version, 'occurred_at', e.occurred_at,
             'effective_at', e.effective_at, 'zone', e.zone, 'received_at', e.received_at, 'supersedes', e.supersedes,
-            'status', e.status, 'data', json(CASE
-                WHEN e.status <> 'waiting' AND json_type(e.data, '$.attributes') IS NOT NULL THEN '{\"attributes\": {}}'
-                ELSE e.data END),
+            'status', e.status, 'data', json(e.data),
             'cases', json(e.cases), 'initiator', e.initiator)
         FROM json_each(?1) AS wanted
         JOIN business_event AS e ON e.shard_id = wanted.value ->> 'shard_id' AND e.subject = wanted.value ->> 'key'
@@ -190,12 +185,12 @@ const MARK: Sql = Sql {
     postgres: "
         UPDATE business_event AS e SET status = now.status, cases = now.cases
         FROM jsonb_to_recordset($1::jsonb) AS now(shard_id int, event_id text, status text, cases jsonb)
-        WHERE e.shard_id = now.shard_id AND e.event_id = now.event_id AND e.status = 'waiting'",
+        WHERE e.shard_id = now.shard_id AND e.event_id = now.event_id AND e.status IN ('waiting', 'superseded')",
     sqlite: "
         UPDATE business_event SET status = changed.value ->> 'status', cases = changed.value -> 'cases'
         FROM json_each(?1) AS changed
         WHERE business_event.shard_id = changed.value ->> 'shard_id'
-          AND business_event.event_id = changed.value ->> 'event_id' AND business_event.status = 'waiting'",
+          AND business_event.event_id = changed.value ->> 'event_id' AND business_event.status IN ('waiting', 'superseded')",
 };
 
 const WAITING: Sql = Sql {

@@ -6,6 +6,7 @@
 //!
 //! Reading is for people (command line, API) and for planning; it never takes part in a transition.
 
+mod beliefs;
 mod database;
 mod events;
 mod heard;
@@ -37,6 +38,7 @@ pub(crate) use snapshots::{
     Position, RecordRow, decide as decide_snapshot, mark_gone, move_on, put_records, put_snapshot,
 };
 
+pub use beliefs::{Believed, BelievedSpell, KnownEvent};
 pub use heard::{HEARD_EVERY_S, HeardRow};
 pub use identities::{
     EVENTS_SHOWN_MAX, Holdings, IdentityDetail, IdentityFilter, PAGE_ROWS_MAX, SEARCH_BYTES_MAX,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::database::{stored_time, stored_time_option};
+use crate::sources::{BusinessEvent, Key};
 
 /// Where a person stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -198,6 +199,25 @@ pub struct EventRow {
     /// The cases it started.
     pub cases: Vec<String>,
     pub initiator: String,
+}
+
+impl EventRow {
+    /// The event itself.
+    #[must_use]
+    pub fn event(&self) -> BusinessEvent {
+        BusinessEvent {
+            id: self.event_id.clone(),
+            source: self.source.clone(),
+            event_type: self.event_type,
+            subject: Key::new(&self.subject),
+            occurred_at: self.occurred_at,
+            effective_at: self.effective_at,
+            zone: self.zone.clone(),
+            version: self.version,
+            supersedes: self.supersedes.clone(),
+            data: self.data.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

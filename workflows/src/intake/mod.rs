@@ -14,13 +14,14 @@
 mod clock;
 mod heard;
 mod named;
-mod order;
 mod person;
 mod pushed;
 mod report;
 mod settle;
 mod take;
 
+#[cfg(test)]
+mod scenarios;
 #[cfg(test)]
 mod tests;
 

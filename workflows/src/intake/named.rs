@@ -245,7 +245,7 @@ mod tests {
             (1, 1)
         );
         // What is refused because nobody knows the person keeps no identifier.
-        let stranger = event("e2", EventType::Transfer, "X3", 1, 0);
+        let stranger = event("e2", EventType::AccessRevokeNow, "X3", 1, 0);
         let refused = company.intake.event(&stranger, &actor("api"), now()).await;
         assert!(matches!(refused, Err(IntakeError::UnknownSubject(_))));
         let other = event("e2", EventType::Transfer, "X1", 2, 0);

@@ -13,13 +13,13 @@ use engine::store::{InboxRow, StoreError, Transaction};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::order::{Known, rule};
-use super::person::{self, Statement};
+use super::person;
 use crate::directory::{
-    EventRow, EventStatus, IdentityRow, events_in, for_update, introduce, mark, put_events,
-    put_identities,
+    EventRow, EventStatus, IdentityRow, IdentityStatus, events_in, for_update, introduce, mark,
+    put_events, put_identities,
 };
-use crate::sources::{BusinessEvent, Key, said};
+use crate::sources::{BusinessEvent, EventType};
+use crate::timeline::{Belief, Class, Timeline, class};
 
 /// Makes case and message identifiers out of what caused them: the same cause is the same case.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_0f2e_9a37_4f0b_8d55_3c9e_71b2_44aa);
@@ -52,15 +52,19 @@ pub(super) struct Origin<'a> {
 struct Person {
     shard_id: i32,
     before: Option<IdentityRow>,
-    identity: Option<IdentityRow>,
-    known: Vec<Known>,
-    statements: Vec<Statement>,
-    /// Events that were waiting.
-    waiting: BTreeMap<String, EventRow>,
+    /// What was said before now.
+    known: Vec<EventRow>,
     fresh: Vec<EventRow>,
-    /// Events that are effective now, in the order in which they count.
-    due: Vec<BusinessEvent>,
+}
+
+/// What follows for one person.
+#[derive(Default)]
+struct Outcome {
+    identity: Option<IdentityRow>,
+    /// Known events whose status changed.
     marked: Vec<EventRow>,
+    fresh: Vec<EventRow>,
+    starts: Vec<StartCase>,
 }
 
 /// Takes `events` in, and starts what has become effective for `subjects`, whether new or waiting.
@@ -77,22 +81,18 @@ pub(super) async fn settle(
         .collect();
     for identity in for_update(transaction, &keys).await? {
         if let Some(person) = people.get_mut(&identity.identity_key) {
-            person.before = Some(identity.clone());
-            person.identity = Some(identity);
+            person.before = Some(identity);
         }
     }
     for row in events_in(transaction, &keys).await? {
         if let Some(person) = people.get_mut(&row.subject) {
-            person.knows(row);
+            person.known.push(row);
         }
     }
     let mut settled = Settled::default();
-    for person in people.values_mut() {
-        person.start_waiting(origin);
-    }
     for event in events {
         if let Some(person) = people.get_mut(event.subject.as_str())
-            && !person.take(event, origin)
+            && !person.hear(event, origin)
         {
             settled.unknown.push(event.subject.as_str().to_owned());
         }
@@ -105,41 +105,26 @@ pub(super) async fn settle(
     let (mut introduced, mut identities) = (Vec::new(), Vec::new());
     let (mut fresh, mut marked) = (Vec::new(), Vec::new());
     for person in people.into_values() {
-        let starts = person.starts(origin);
-        let cases: Vec<String> = starts.iter().map(|start| start.case.to_string()).collect();
-        for (event, is_fresh) in person
-            .fresh
-            .into_iter()
-            .map(|event| (event, true))
-            .chain(person.marked.into_iter().map(|event| (event, false)))
-        {
-            let mut event = event;
-            if event.status == EventStatus::Started {
-                if cases.is_empty() {
-                    event.status = EventStatus::Recorded;
-                }
-                event.cases.clone_from(&cases);
-            }
-            if is_fresh {
-                *settled.events.entry(event.status).or_default() += 1;
-                fresh.push(event);
-            } else {
-                marked.push(event);
-            }
+        let (shard_id, before) = (person.shard_id, person.before.clone());
+        let outcome = person.settle(origin);
+        for event in &outcome.fresh {
+            *settled.events.entry(event.status).or_default() += 1;
         }
-        if person.before.is_none() {
-            introduced.extend(person.identity);
-        } else if person.identity != person.before {
-            identities.extend(person.identity);
+        fresh.extend(outcome.fresh);
+        marked.extend(outcome.marked);
+        if before.is_none() {
+            introduced.extend(outcome.identity);
+        } else if outcome.identity != before {
+            identities.extend(outcome.identity);
         }
-        for start in starts {
+        for start in outcome.starts {
             traced.extend(taken_in(&start));
             settled
                 .cases
                 .entry(start.workflow.clone())
                 .or_default()
                 .push(start.case);
-            inbox.push(message(start, person.shard_id, origin)?);
+            inbox.push(message(start, shard_id, origin)?);
         }
     }
     if !introduce(transaction, &introduced).await? {
@@ -179,74 +164,21 @@ impl Person {
         Self {
             shard_id,
             before: None,
-            identity: None,
             known: Vec::new(),
-            statements: Vec::new(),
-            waiting: BTreeMap::new(),
             fresh: Vec::new(),
-            due: Vec::new(),
-            marked: Vec::new(),
         }
     }
 
-    fn knows(&mut self, row: EventRow) {
-        self.known.push(Known {
-            id: row.event_id.clone(),
-            event_type: row.event_type,
-            version: row.version,
-            status: row.status,
-        });
-        self.statements.push(Statement {
-            event_id: row.event_id.clone(),
-            version: row.version,
-            effective_at: row.effective_at,
-            holds: matches!(row.status, EventStatus::Started | EventStatus::Recorded),
-            said: said(row.event_type, &row.data),
-        });
-        if row.status == EventStatus::Waiting {
-            self.waiting.insert(row.event_id.clone(), row);
-        }
-    }
-
-    /// Starts what waited and is effective by now, soonest first.
-    fn start_waiting(&mut self, origin: &Origin<'_>) {
-        let mut due: Vec<EventRow> = self
-            .waiting
-            .values()
-            .filter(|row| row.effective_at <= origin.now)
-            .cloned()
-            .collect();
-        due.sort_by(|a, b| {
-            (a.effective_at, a.version, &a.event_id).cmp(&(b.effective_at, b.version, &b.event_id))
-        });
-        for mut row in due {
-            let event = event_of(&row);
-            self.identity = person::after(
-                self.identity.as_ref(),
-                &event,
-                true,
-                &self.statements,
-                self.shard_id,
-                origin.now,
-            )
-            .or_else(|| self.identity.take());
-            for statement in &mut self.statements {
-                statement.holds |= statement.event_id == row.event_id;
-            }
-            self.waiting.remove(&row.event_id);
-            self.set_status(&row.event_id, EventStatus::Started);
-            row.status = EventStatus::Started;
-            self.marked.push(row);
-            self.due.push(event);
-        }
-    }
-
-    /// Takes a new event in; false when it is about somebody nobody has introduced.
-    fn take(&mut self, event: &BusinessEvent, origin: &Origin<'_>) -> bool {
-        let known = |id: &str| self.known.iter().any(|known| known.id == id);
+    /// Takes a new event in. What is said about somebody of whom nothing is known yet is kept, except a demand that all
+    /// access of theirs ends: whoever makes it has to learn that it does nothing.
+    fn hear(&mut self, event: &BusinessEvent, origin: &Origin<'_>) -> bool {
+        let known = |id: &str| {
+            let mut rows = self.known.iter().chain(&self.fresh);
+            rows.any(|row| row.event_id == id)
+        };
         let again = known(&event.id).then(|| {
             // What is said of the same day in the same words has the same identifier.
-            let numbers = 2..=self.known.len() + 2;
+            let numbers = 2..=self.known.len() + self.fresh.len() + 2;
             let mut ids = numbers.map(|number| format!("{}.{number}", event.id));
             let id = ids
                 .find(|id| !known(id))
@@ -261,76 +193,185 @@ impl Person {
             Some(again) => again,
             None => event,
         };
-        let ruling = rule(
-            event.event_type,
-            event.version,
-            event.effective_at,
-            event.supersedes.as_deref(),
-            &self.known,
-            origin.now,
-        );
-        for id in &ruling.supersedes {
-            self.set_status(id, EventStatus::Superseded);
-            if let Some(mut row) = self.waiting.remove(id) {
-                row.status = EventStatus::Superseded;
-                self.marked.push(row);
-            }
-            // Of the same batch: it was to be written as waiting.
-            for row in self.fresh.iter_mut().filter(|row| row.event_id == *id) {
-                row.status = EventStatus::Superseded;
-            }
+        let nobody = self.before.is_none() && self.fresh.is_empty();
+        if nobody && event.event_type == EventType::AccessRevokeNow {
+            return false;
         }
-        if ruling.status != EventStatus::Superseded {
-            let started = ruling.status == EventStatus::Started;
-            match person::after(
-                self.identity.as_ref(),
-                event,
-                started,
-                &self.statements,
-                self.shard_id,
-                origin.now,
-            ) {
-                Some(identity) => self.identity = Some(identity),
-                None => return false,
-            }
-            if started {
-                self.due.push(event.clone());
-            }
-        }
-        let holds = ruling.status == EventStatus::Started;
-        self.statements.push(Statement::of(event, holds));
-        self.known.push(Known {
-            id: event.id.clone(),
-            event_type: event.event_type,
-            version: event.version,
-            status: ruling.status,
-        });
+        let status = EventStatus::Recorded;
         self.fresh
-            .push(row_of(event, self.shard_id, ruling.status, origin));
+            .push(row_of(event, self.shard_id, status, origin));
         true
     }
 
-    fn set_status(&mut self, id: &str, status: EventStatus) {
-        for known in self.known.iter_mut().filter(|known| known.id == id) {
-            known.status = status;
+    /// Compares what was believed with what is believed now.
+    fn settle(self, origin: &Origin<'_>) -> Outcome {
+        // What has started is not undone because somebody's clock is behind.
+        let begun = self
+            .known
+            .iter()
+            .filter(|row| matches!(row.status, EventStatus::Started | EventStatus::Recorded));
+        let begun = begun.map(|row| row.effective_at).max();
+        let now = begun.map_or(origin.now, |begun| begun.max(origin.now));
+        let rows = self.known.iter().chain(&self.fresh);
+        let events: Vec<(Timestamp, BusinessEvent)> =
+            rows.map(|row| (row.received_at, row.event())).collect();
+        let said = || events.iter().map(|(came, event)| (*came, event));
+        let was = Timeline::of(said().take(self.known.len())).at(now);
+        let timeline = Timeline::of(said());
+        let is = timeline.at(now);
+        let Some(before) = self.before.clone().or_else(|| {
+            let (_, first) = events.first()?;
+            Some(person::introduced(first, self.shard_id, now))
+        }) else {
+            return Outcome::default();
+        };
+        let mut identity = person::after(&before, &is, now);
+        if let Some(newest) = self.fresh.iter().max_by_key(|row| row.version)
+            && newest.version >= is.version
+        {
+            identity.source.clone_from(&newest.source);
+        }
+        let status = |row: &EventRow| {
+            if timeline.superseded_by(&row.event_id).is_some() {
+                EventStatus::Superseded
+            } else if row.effective_at > now {
+                EventStatus::Waiting
+            } else {
+                EventStatus::Started
+            }
+        };
+        let is_open =
+            |row: &EventRow| matches!(row.status, EventStatus::Waiting | EventStatus::Superseded);
+        let mut marked: Vec<EventRow> = Vec::new();
+        for mut row in self.known.iter().filter(|row| is_open(row)).cloned() {
+            let status = status(&row);
+            if row.status != status {
+                row.status = status;
+                marked.push(row);
+            }
+        }
+        let mut fresh = self.fresh;
+        for row in &mut fresh {
+            row.status = status(row);
+        }
+        let due = marked.iter().chain(&fresh);
+        let mut due: Vec<BusinessEvent> = due
+            .filter(|row| row.status == EventStatus::Started)
+            .map(EventRow::event)
+            .collect();
+        due.sort_by(|a, b| {
+            (a.effective_at, a.version, &a.id).cmp(&(b.effective_at, b.version, &b.id))
+        });
+        let news: Vec<BusinessEvent> = fresh.iter().map(EventRow::event).collect();
+        let change = Change {
+            was: &was,
+            is: &is,
+            before: &before,
+            key: &before.identity_key,
+            generation: identity.generation,
+            due: &due,
+            news: &news,
+        };
+        let starts = change.starts(origin);
+        // From here on nothing is given, and whoever is said to be back begins another life, however far the case that
+        // ends this one has come.
+        let here = matches!(
+            identity.status,
+            IdentityStatus::Expected | IdentityStatus::Active
+        );
+        if here
+            && !is.is_employed()
+            && let Some(end) = starts.first()
+        {
+            identity.status = IdentityStatus::Leaving;
+            identity.status_case = Some(end.case.to_string());
+            identity.changed_at = now;
+        }
+        for row in marked.iter_mut().chain(&mut fresh) {
+            let names = |start: &&StartCase| has_event(start, &row.event_id);
+            let cases: Vec<String> = starts
+                .iter()
+                .filter(names)
+                .map(|start| start.case.to_string())
+                .collect();
+            if row.status == EventStatus::Started && cases.is_empty() {
+                row.status = EventStatus::Recorded;
+            }
+            row.cases = cases;
+        }
+        Outcome {
+            identity: Some(identity),
+            marked,
+            fresh,
+            starts,
         }
     }
+}
 
-    /// One case for each workflow that reacts to what is effective now, without those that another of them
-    /// would end at once.
+/// Whether an event is among those that a case was started with.
+fn has_event(start: &StartCase, id: &str) -> bool {
+    let events = start.input.get("events").and_then(Value::as_array);
+    let mut events = events.into_iter().flatten();
+    events.any(|event| event.get("id").and_then(Value::as_str) == Some(id))
+}
+
+/// A workflow, and the events it reacts to.
+struct Reaction<'a> {
+    definition: Arc<Definition>,
+    events: Vec<&'a BusinessEvent>,
+    /// The type of event that would say what these change together, when none of them does.
+    as_if: &'static str,
+}
+
+impl Reaction<'_> {
+    fn to(definition: Arc<Definition>, as_if: &'static str) -> Self {
+        Self {
+            definition,
+            events: Vec::new(),
+            as_if,
+        }
+    }
+}
+
+/// What changed about one person.
+struct Change<'a> {
+    was: &'a Belief,
+    is: &'a Belief,
+    before: &'a IdentityRow,
+    key: &'a str,
+    generation: u32,
+    /// Events that have become effective, in the order in which they did.
+    due: &'a [BusinessEvent],
+    /// Events that nobody knew.
+    news: &'a [BusinessEvent],
+}
+
+impl Change<'_> {
+    /// One case for each workflow that reacts, without those that another of them would end at once.
     fn starts(&self, origin: &Origin<'_>) -> Vec<StartCase> {
-        let Some(identity) = &self.identity else {
-            return Vec::new();
-        };
-        let mut by_workflow: BTreeMap<String, (Arc<Definition>, Vec<&BusinessEvent>)> =
-            BTreeMap::new();
-        for event in &self.due {
+        let mut by_workflow: BTreeMap<String, Reaction<'_>> = BTreeMap::new();
+        for event in self.due.iter().filter(|event| self.holds(event)) {
             for definition in origin.definitions.started_by(event.event_type.as_str()) {
                 by_workflow
                     .entry(definition.name.clone())
-                    .or_insert_with(|| (definition, Vec::new()))
-                    .1
+                    .or_insert_with(|| Reaction::to(definition, ""))
+                    .events
                     .push(event);
+            }
+        }
+        // What was said may change what holds now without being about now itself: an end that was moved after it
+        // had come, a cancellation that was withdrawn.
+        if let Some(as_if) = self.turn() {
+            let reacting = origin.definitions.started_by(as_if.as_str());
+            let covered = reacting
+                .iter()
+                .any(|definition| by_workflow.contains_key(&definition.name));
+            if !covered && !self.news.is_empty() {
+                for definition in reacting {
+                    let mut reaction = Reaction::to(definition, as_if.as_str());
+                    reaction.events.extend(self.news);
+                    by_workflow.insert(reaction.definition.name.clone(), reaction);
+                }
             }
         }
         let ends = |new: &Definition, other: &Definition| {
@@ -339,30 +380,70 @@ impl Person {
         };
         let ended: BTreeSet<String> = by_workflow
             .values()
-            .filter(|(other, _)| by_workflow.values().any(|(new, _)| ends(new, other)))
-            .map(|(other, _)| other.name.clone())
+            .map(|reaction| &reaction.definition)
+            .filter(|other| {
+                let mut all = by_workflow.values();
+                all.any(|new| ends(&new.definition, other))
+            })
+            .map(|other| other.name.clone())
             .collect();
         by_workflow
             .into_values()
-            .filter(|(definition, _)| !ended.contains(&definition.name))
-            .filter_map(|(definition, events)| {
-                let first = events.first()?;
-                let ids: Vec<&str> = events.iter().map(|event| event.id.as_str()).collect();
-                let cause = format!("{}\n{}", definition.name, ids.join("\n"));
-                Some(StartCase {
-                    case: CaseId(Uuid::new_v5(&NAMESPACE, cause.as_bytes())),
-                    workflow: definition.name.clone(),
-                    subject: Subject(identity.identity_key.clone()),
-                    generation: identity.generation,
-                    input: json!({
-                        "event": told(first),
-                        "events": events.iter().map(|event| told(event)).collect::<Vec<_>>(),
-                    }),
-                    initiator: origin.initiator.clone(),
-                    effective_at: events.iter().map(|event| event.effective_at).min(),
-                })
-            })
+            .filter(|reaction| !ended.contains(&reaction.definition.name))
+            .filter_map(|reaction| self.start(&reaction, origin))
             .collect()
+    }
+
+    /// Whether an event that is effective says what holds now.
+    fn holds(&self, event: &BusinessEvent) -> bool {
+        match class(event.event_type) {
+            Class::Begins | Class::Cancels | Class::Other => self.is.is_employed(),
+            Class::Rescinded | Class::PlannedEnd | Class::Terminated | Class::Revoked => {
+                !self.is.is_employed()
+            }
+        }
+    }
+
+    /// The type of event that says in which way somebody's standing changed.
+    fn turn(&self) -> Option<EventType> {
+        let had_left = matches!(
+            self.before.status,
+            IdentityStatus::Leaving | IdentityStatus::Departed
+        );
+        match (self.was.is_employed() && !had_left, self.is.is_employed()) {
+            (false, true) => Some(EventType::TerminationCancelled),
+            (true, false) => Some(EventType::TerminationEffective),
+            (true, true)
+                if self.was.attributes != self.is.attributes
+                    || self.was.on_leave != self.is.on_leave =>
+            {
+                Some(EventType::Transfer)
+            }
+            _ => None,
+        }
+    }
+
+    fn start(&self, reaction: &Reaction<'_>, origin: &Origin<'_>) -> Option<StartCase> {
+        let (definition, events) = (&reaction.definition, &reaction.events);
+        let first = events.first()?;
+        let mut cause = vec![definition.name.as_str()];
+        // The same event may be the cause of another case when its own time comes.
+        cause.extend(Some(reaction.as_if).filter(|as_if| !as_if.is_empty()));
+        cause.extend(events.iter().map(|event| event.id.as_str()));
+        let cause = cause.join("\n");
+        let effective_at = events.iter().map(|event| event.effective_at).min();
+        Some(StartCase {
+            case: CaseId::caused(&NAMESPACE, first.occurred_at, &cause),
+            workflow: definition.name.clone(),
+            subject: Subject(self.key.to_owned()),
+            generation: self.generation,
+            input: json!({
+                "event": told(first),
+                "events": events.iter().map(|event| told(event)).collect::<Vec<_>>(),
+            }),
+            initiator: origin.initiator.clone(),
+            effective_at: effective_at.map(|effective_at| effective_at.min(origin.now)),
+        })
     }
 }
 
@@ -418,20 +499,5 @@ fn row_of(
         data: event.data.clone(),
         cases: Vec::new(),
         initiator: origin.initiator.0.clone(),
-    }
-}
-
-fn event_of(row: &EventRow) -> BusinessEvent {
-    BusinessEvent {
-        id: row.event_id.clone(),
-        source: row.source.clone(),
-        event_type: row.event_type,
-        subject: Key::new(&row.subject),
-        occurred_at: row.occurred_at,
-        effective_at: row.effective_at,
-        zone: row.zone.clone(),
-        version: row.version,
-        supersedes: row.supersedes.clone(),
-        data: row.data.clone(),
     }
 }

@@ -262,7 +262,7 @@ async fn an_event_is_taken_in_once(company: &Company) {
         .await
         .unwrap();
     assert!(!second.new && second.cases.is_empty());
-    let stranger = event("e2", EventType::Transfer, "X2", 1, 0);
+    let stranger = event("e2", EventType::AccessRevokeNow, "X2", 1, 0);
     let error = company
         .intake
         .event(&stranger, &actor("api"), now())

@@ -48,6 +48,9 @@ pub struct EventData {
     /// Who it is from now on.
     #[schemars(with = "Option<Party>")]
     pub to: Option<Value>,
+    /// Which contract it is about, for somebody who has several: each begins and ends by itself, and somebody is there as
+    /// long as one of them runs.
+    pub contract: Option<String>,
     /// The project's name.
     pub project: Option<String>,
     /// The last day of work, in `zone`.
@@ -122,19 +125,19 @@ fn fields(event_type: EventType) -> Fields {
         EventType::TerminationScheduled
         | EventType::TerminationCorrected
         | EventType::ContractExpired => (
-            &["last_day", "previous_last_day"],
+            &["contract", "last_day", "previous_last_day"],
             &[],
             &["effective_at", "last_day"],
         ),
         EventType::TerminationCancelled | EventType::ContractExtended => {
-            (&["last_day", "previous_last_day"], &[], &[])
+            (&["contract", "last_day", "previous_last_day"], &[], &[])
         }
-        EventType::TerminationEffective | EventType::HireRescinded => (&["last_day"], &[], &[]),
+        EventType::TerminationEffective | EventType::HireRescinded => {
+            (&["contract", "last_day"], &[], &[])
+        }
+        EventType::Hire | EventType::Rehire | EventType::ContractStart => (&["contract"], &[], &[]),
         EventType::OwnerChanged | EventType::IdentityMerged => (&["from", "to"], &[], &[]),
-        EventType::Hire
-        | EventType::Rehire
-        | EventType::ContractStart
-        | EventType::LeaveStart
+        EventType::LeaveStart
         | EventType::LeaveEnd
         | EventType::AccessRevokeNow
         | EventType::ServiceRegistered

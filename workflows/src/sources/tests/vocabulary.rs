@@ -79,7 +79,9 @@ fn data_that_belongs_to_another_type_or_says_nothing_is_told() {
     check(
         "hire",
         json!({"last_day": "2026-03-31"}),
-        &["/last_day: does not belong to `hire`; its data has `attributes`, `effective_at`,"],
+        &[
+            "/last_day: does not belong to `hire`; its data has `attributes`, `contract`, `effective_at`,",
+        ],
     );
     check(
         "transfer",

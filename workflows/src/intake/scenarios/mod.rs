@@ -1,0 +1,459 @@
+//! What is said about people, in every order, against the access that follows: in virtual time, with real cases on both
+//! databases.
+//!
+//! Each scenario is lived by many people at once. To the first everything is told when it is said. To the others it
+//! is told late, in another order, and some of it again. On every day on which somebody knows all that was said by
+//! then, they must hold what the table says.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use engine::core::Timestamp;
+use engine::core::case::CaseState;
+use engine::runner::NodeHandle;
+use engine::store::{CaseFilter, Outcome, OutcomeKind, Projection, StoreError, Transaction};
+use serde_json::json;
+use tokio::sync::Notify;
+
+use self::table::{Row, TABLE};
+use super::IntakeError;
+use crate::directory::DirectoryProjection;
+use crate::sources::{BusinessEvent, EventType, Key};
+use crate::testbed::{Company, FastClock, actor};
+
+/// People who live each scenario; the first in order.
+const PEOPLE: usize = 51;
+/// Days between two looks.
+const STEP: i64 = 10;
+const LAST_DAY: i64 = 100;
+/// How long something is on its way at most.
+const LATE_STEPS_MAX: u64 = 4;
+/// How long a node that dies sooner or later may live.
+const LIFE_MAX: Duration = Duration::from_secs(20);
+/// How fast time goes between two days.
+const SPEED: u32 = 60;
+
+fn day(number: i64) -> Timestamp {
+    let first: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    first + TimeDelta::days(number)
+}
+
+/// A moment within a day, after what is effective on it.
+fn moment(number: i64) -> Timestamp {
+    day(number) + TimeDelta::minutes(1)
+}
+
+/// Somebody who lives a scenario.
+struct Person {
+    key: String,
+    row: &'static Row,
+    /// By the day on which they are told; the day they were said beside.
+    told: Vec<(i64, i64, BusinessEvent)>,
+}
+
+fn parse(key: &str, number: usize, text: &str) -> (i64, BusinessEvent) {
+    let words: Vec<&str> = text.split(' ').collect();
+    let (said, effective): (i64, i64) = (words[0].parse().unwrap(), words[2].parse().unwrap());
+    let mut data = json!({});
+    let mut supersedes = None;
+    for word in &words[3..] {
+        match word.split_once('=') {
+            Some(("to", department)) => {
+                data["changes"] = json!({ "department": { "to": department } });
+            }
+            Some(("contract", contract)) => data["contract"] = json!(contract),
+            Some(("replaces", number)) => supersedes = Some(format!("{key}-{number}")),
+            None => {
+                data["attributes"] = json!({ "name": key, "department": word });
+            }
+            Some(_) => panic!("{text}"),
+        }
+    }
+    let version = i64::try_from(number).unwrap() + 1;
+    let event = BusinessEvent {
+        id: format!("{key}-{version}"),
+        source: "hr".to_owned(),
+        event_type: EventType::parse(words[1]).unwrap_or_else(|| panic!("{text}")),
+        subject: Key::new(key),
+        occurred_at: day(said),
+        effective_at: day(effective),
+        zone: "UTC".to_owned(),
+        version,
+        supersedes,
+        data,
+    };
+    (said, event)
+}
+
+/// A sequence of numbers that looks random and is the same every time.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+fn people(each: usize) -> Vec<Person> {
+    let mut people = Vec::new();
+    for (scenario, row) in TABLE.iter().enumerate() {
+        for number in 0..each {
+            let key = format!("s{scenario}p{number}");
+            let mut draw = Draw((scenario * 1_000 + number) as u64);
+            let mut told = Vec::new();
+            for (place, text) in row.1.iter().enumerate() {
+                let (said, event) = parse(&key, place, text);
+                let late = |draw: &mut Draw| {
+                    let steps = if number == 0 {
+                        0
+                    } else {
+                        draw.below(LATE_STEPS_MAX)
+                    };
+                    said + i64::try_from(steps).unwrap() * STEP
+                };
+                told.push((late(&mut draw), said, event.clone()));
+                if number > 0 && draw.below(3) == 0 {
+                    told.push((late(&mut draw) + STEP, said, event));
+                }
+            }
+            for place in (1..told.len()).rev() {
+                let other = if number == 0 {
+                    place
+                } else {
+                    draw.below(place as u64 + 1) as usize
+                };
+                told.swap(place, other);
+            }
+            told.sort_by_key(|(on, ..)| *on);
+            people.push(Person { key, row, told });
+        }
+    }
+    people
+}
+
+impl Person {
+    /// Whether they know everything that was said by then.
+    fn knows_all(&self, today: i64) -> bool {
+        let said: BTreeSet<&str> = self
+            .told
+            .iter()
+            .filter(|(_, said, _)| *said <= today)
+            .map(|(.., event)| event.id.as_str())
+            .collect();
+        let told = self.told.iter().filter(|(on, ..)| *on <= today);
+        let told: BTreeSet<&str> = told.map(|(.., event)| event.id.as_str()).collect();
+        said.is_subset(&told)
+    }
+
+    fn expected(&self, today: i64) -> &'static str {
+        let due = self.row.2.iter().rev().find(|(from, _)| *from <= today);
+        due.map_or("none", |(_, access)| access)
+    }
+
+    /// Whether the table says anything of today: between two of its days what holds may change.
+    fn is_asked(&self, today: i64) -> bool {
+        today == LAST_DAY || self.row.2.iter().any(|(on, _)| *on == today)
+    }
+}
+
+/// What people hold on the directory, in the words of the table.
+fn access(company: &Company) -> BTreeMap<String, String> {
+    let mut held = BTreeMap::new();
+    for line in company.ldap.shown() {
+        let (name, rest) = line.split_once(": ").unwrap();
+        let mut words = rest.split(' ');
+        let is_open = words.next() == Some("on");
+        let groups: Vec<&str> = words.collect();
+        let groups = match groups.as_slice() {
+            [] if !is_open => "off",
+            ["sellers", "staff"] => "sales",
+            ["engineers", "staff"] => "eng",
+            ["staff"] => "staff",
+            _ => rest,
+        };
+        let away = if is_open || groups == "off" {
+            ""
+        } else {
+            "away:"
+        };
+        held.insert(name.to_owned(), format!("{away}{groups}"));
+    }
+    let open: BTreeSet<String> = company
+        .scim
+        .shown()
+        .iter()
+        .filter_map(|line| Some(line.split_once(": on")?.0.to_owned()))
+        .collect();
+    for (name, held) in &held {
+        let is_open = !held.starts_with("away:") && held != "off";
+        assert_eq!(
+            open.contains(name),
+            is_open,
+            "{name}: the second system, beside {held}"
+        );
+    }
+    held
+}
+
+/// Whoever is told late may never have had what is closed behind others.
+fn same(held: &str, expected: &str, in_order: bool) -> bool {
+    let is_closed =
+        |access: &str| access == "none" || access == "off" || access.starts_with("away:");
+    held == expected || (!in_order && is_closed(held) && is_closed(expected))
+}
+
+/// Tells people what they are to be told by today; gives what was refused because nobody knew them yet.
+async fn tell(company: &Company, people: &mut [Person], today: i64, now: Timestamp) {
+    for person in people {
+        for index in 0..person.told.len() {
+            let (on, _, event) = &person.told[index];
+            if *on != today {
+                continue;
+            }
+            match company.intake.event(event, &actor("hr"), now).await {
+                Ok(_) => {}
+                // Whoever demands that access ends is told that nobody is there, and tries again.
+                Err(IntakeError::UnknownSubject(_)) => person.told[index].0 = today + STEP,
+                Err(error) => panic!("{}: {error}", event.id),
+            }
+        }
+    }
+}
+
+/// Waits until nothing is open any more.
+async fn settled(company: &Company, node: &NodeHandle) {
+    let open = CaseFilter {
+        open_only: true,
+        ..CaseFilter::default()
+    };
+    for _ in 0..2_000 {
+        assert!(node.idle().await);
+        if company.store.list(&open, None, 1).await.unwrap().is_empty() {
+            return;
+        }
+        // sleeps: a case waits for its time, which goes fast
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{}", company.failures().await);
+}
+
+fn check(company: &Company, people: &[Person], today: i64) -> u64 {
+    let held = access(company);
+    let mut wrong = Vec::new();
+    let mut looks = 0;
+    for person in people {
+        if !person.is_asked(today) || !person.knows_all(today) {
+            continue;
+        }
+        looks += 1;
+        let held = held.get(&person.key).map_or("none", String::as_str);
+        let expected = person.expected(today);
+        if !same(held, expected, person.key.ends_with("p0")) {
+            wrong.push(format!(
+                "{} ({}): day {today}: {held}, not {expected}; told {:?}",
+                person.key,
+                person.row.0,
+                person
+                    .told
+                    .iter()
+                    .map(|(on, _, event)| (on, &event.id))
+                    .collect::<Vec<_>>()
+            ));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {looks}: {:#?}",
+        wrong.len(),
+        &wrong[..wrong.len().min(10)]
+    );
+    looks
+}
+
+async fn all_orders_end_the_same(on_postgres: bool) {
+    let clock = Arc::new(FastClock::new(moment(0), SPEED));
+    let company = Company::in_time(clock.clone(), on_postgres).await;
+    let mut people = people(PEOPLE);
+    let node = company.node().await;
+    let mut looks = 0;
+    for today in (0..=LAST_DAY).step_by(usize::try_from(STEP).unwrap()) {
+        clock.jump(moment(today));
+        company.intake.start_due(moment(today)).await.unwrap();
+        tell(&company, &mut people, today, moment(today)).await;
+        node.nudge();
+        settled(&company, &node).await;
+        looks += check(&company, &people, today);
+    }
+    assert!(looks > TABLE.len() as u64 * PEOPLE as u64, "{looks}");
+    // Everything came to an end, and nothing failed.
+    for (workflow, state, cases) in company.store.counts().await.unwrap() {
+        let is_good = matches!(
+            state,
+            CaseState::Succeeded
+                | CaseState::Unverified
+                | CaseState::Superseded
+                | CaseState::Merged
+                | CaseState::Preempted
+        );
+        assert!(
+            is_good || cases == 0,
+            "{cases} of {workflow} ended {state:?}"
+        );
+    }
+    node.drain(Duration::from_secs(10)).await.unwrap();
+    if on_postgres {
+        company.remove().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_orders_end_the_same_on_sqlite() {
+    all_orders_end_the_same(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_orders_end_the_same_on_postgres() {
+    all_orders_end_the_same(true).await;
+}
+
+/// Says when its second batch is about to be written: the first is durable then.
+struct Telling {
+    batches: AtomicU32,
+    second: Notify,
+}
+
+#[async_trait]
+impl Projection for Telling {
+    fn wants(&self, _: &OutcomeKind) -> bool {
+        true
+    }
+
+    async fn project(
+        &self,
+        transaction: &mut Transaction<'_>,
+        outcomes: &[Outcome],
+    ) -> Result<(), StoreError> {
+        if self.batches.fetch_add(1, Ordering::SeqCst) == 1 {
+            self.second.notify_one();
+            // The node dies here.
+            std::future::pending::<()>().await;
+        }
+        DirectoryProjection.project(transaction, outcomes).await
+    }
+}
+
+/// A node that dies with its second batch in flight, again and again, until nothing is left to do.
+async fn settled_through_crashes(company: &Company) -> u32 {
+    let open = CaseFilter {
+        open_only: true,
+        ..CaseFilter::default()
+    };
+    for crashes in 0..1_000 {
+        let telling = Arc::new(Telling {
+            batches: AtomicU32::new(0),
+            second: Notify::new(),
+        });
+        let node = company.node_anew(telling.clone(), 1_000).await;
+        let done = async {
+            loop {
+                assert!(node.idle().await);
+                if company.store.list(&open, None, 1).await.unwrap().is_empty() {
+                    return;
+                }
+                // sleeps: a case waits for its time, which goes fast
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = telling.second.notified() => {}
+            () = done => return crashes,
+            // sleeps: no life of a node may last for ever
+            () = tokio::time::sleep(LIFE_MAX) => {}
+        }
+        drop(node);
+    }
+    panic!("{}", company.failures().await);
+}
+
+async fn crashes_change_nothing(on_postgres: bool) {
+    let clock = Arc::new(FastClock::new(moment(0), SPEED));
+    let company = Company::in_time(clock.clone(), on_postgres).await;
+    let mut people = people(1);
+    let mut crashes = 0;
+    for today in (0..=LAST_DAY).step_by(usize::try_from(STEP).unwrap()) {
+        clock.jump(moment(today));
+        company.intake.start_due(moment(today)).await.unwrap();
+        tell(&company, &mut people, today, moment(today)).await;
+        crashes += settled_through_crashes(&company).await;
+        check(&company, &people, today);
+    }
+    assert!(crashes > 20, "{crashes}");
+    if on_postgres {
+        company.remove().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crashes_change_nothing_on_sqlite() {
+    crashes_change_nothing(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crashes_change_nothing_on_postgres() {
+    crashes_change_nothing(true).await;
+}
+
+/// The page that people read is the table that is tested.
+#[test]
+fn the_page_is_the_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/scenarios.md");
+    let page = std::fs::read_to_string(&path).unwrap_or_default();
+    let begin = "<!-- the table, written by the tests -->\n";
+    let (head, _) = page
+        .split_once(begin)
+        .expect("the page has a place for the table");
+    let mut text =
+        format!("{head}{begin}\n| | what happens | what is said | access |\n|--:|---|---|---|\n");
+    for (number, (name, said, access)) in TABLE.iter().enumerate() {
+        let said: Vec<String> = said.iter().map(|event| format!("`{event}`")).collect();
+        let access: Vec<String> = access
+            .iter()
+            .map(|(day, access)| format!("{day}: {access}"))
+            .collect();
+        let number = number + 1;
+        writeln!(
+            text,
+            "| {number} | {name} | {} | {} |",
+            said.join(", "),
+            access.join(", ")
+        )
+        .unwrap();
+    }
+    if page != text {
+        if std::env::var_os("TENURE_WRITE_PAGES").is_some() {
+            std::fs::write(&path, text).unwrap();
+        } else {
+            panic!("docs/scenarios.md is not up to date: run this test with TENURE_WRITE_PAGES=1");
+        }
+    }
+}
