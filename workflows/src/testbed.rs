@@ -583,11 +583,11 @@ pub(crate) struct Company {
     pub definitions: Arc<Definitions>,
     pub actions: Arc<IdentityActions>,
     /// Makes the actions anew, with everything that a process keeps in memory about systems.
-    renew: Box<dyn Fn() -> Arc<IdentityActions> + Send + Sync>,
+    renew: Box<dyn Fn(Directory) -> Arc<IdentityActions> + Send + Sync>,
     pub ldap: Memory,
     pub scim: Memory,
     pub source: Source,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     /// The PostgreSQL server and the schema on it, if that is where the store is.
     postgres: Option<(String, String)>,
     twice: bool,
@@ -690,27 +690,7 @@ impl Company {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, directory) = match &postgres {
-            None => {
-                let store = SqliteStore::open(&folder.path().join("t.sqlite"))
-                    .await
-                    .unwrap();
-                let store = Arc::new(store);
-                migrate(&*store).await;
-                let directory = Directory::on_sqlite(Arc::clone(&store)).await.unwrap();
-                (store as Arc<dyn Store>, directory)
-            }
-            Some((url, schema)) => {
-                let url = format!("{url}?options=-csearch_path%3D{schema}");
-                let store = PostgresStore::connect(&url, PostgresOptions::default())
-                    .await
-                    .unwrap();
-                let store = Arc::new(store);
-                migrate(&*store).await;
-                let directory = Directory::on_postgres(Arc::clone(&store)).await.unwrap();
-                (store as Arc<dyn Store>, directory)
-            }
-        };
+        let (store, directory) = Self::open(&folder, postgres.as_ref()).await;
         let mut names = vec!["ldap", "scim"];
         names.extend(manual.iter().map(|(name, _)| *name));
         let schema = schema(&names);
@@ -740,21 +720,21 @@ impl Company {
             .chain(by_hand)
             .collect();
         let renew = {
-            let (directory, clock) = (directory.clone(), Arc::clone(&clock));
-            Box::new(move || {
+            let clock = Arc::clone(&clock);
+            Box::new(move |directory: Directory| {
                 let system = |(name, kind, inner): &(String, &'static str, Arc<dyn Connector>)| {
                     let (inner, limits) = (Arc::clone(inner), limits.clone());
                     System::new(name, kind, inner, limits, None, InitialPassword::None)
                 };
                 Arc::new(IdentityActions::new(
-                    directory.clone(),
+                    directory,
                     Arc::new(Systems::new(inner.iter().map(system).collect::<Vec<_>>())),
                     Arc::clone(&policy),
                     Arc::clone(&clock),
                 ))
             })
         };
-        let actions = renew();
+        let actions = renew(directory.clone());
         let definitions = Arc::new(Definitions::new());
         let own: Vec<_> = workflows
             .iter()
@@ -773,10 +753,38 @@ impl Company {
             ldap,
             scim,
             source: Source::load("hr.yaml", HR).unwrap(),
-            _folder: folder,
+            folder,
             postgres,
             twice: false,
             clock,
+        }
+    }
+
+    /// The database, as a process that comes to it opens it.
+    async fn open(
+        folder: &tempfile::TempDir,
+        postgres: Option<&(String, String)>,
+    ) -> (Arc<dyn Store>, Directory) {
+        match postgres {
+            None => {
+                let store = SqliteStore::open(&folder.path().join("t.sqlite"))
+                    .await
+                    .unwrap();
+                let store = Arc::new(store);
+                migrate(&*store).await;
+                let directory = Directory::on_sqlite(Arc::clone(&store)).await.unwrap();
+                (store, directory)
+            }
+            Some((url, schema)) => {
+                let url = format!("{url}?options=-csearch_path%3D{schema}");
+                let store = PostgresStore::connect(&url, PostgresOptions::default())
+                    .await
+                    .unwrap();
+                let store = Arc::new(store);
+                migrate(&*store).await;
+                let directory = Directory::on_postgres(Arc::clone(&store)).await.unwrap();
+                (store, directory)
+            }
         }
     }
 
@@ -812,18 +820,22 @@ impl Company {
         } else {
             Arc::clone(&self.actions) as Arc<dyn Actions>
         };
-        self.start(actions, Arc::new(DirectoryProjection), 3_000)
+        let store = Arc::clone(&self.store);
+        self.start(store, actions, Arc::new(DirectoryProjection), 3_000)
             .await
     }
 
-    /// A node as in a process of its own, that remembers nothing of systems, with leases of `lease_ms` and `projection` in
-    /// place of the directory's own.
+    /// A node as in a process of its own, with its own connections and no memory of systems, with leases of `lease_ms` and
+    /// `projection` in place of the directory's own.
     pub async fn node_anew(&self, projection: Arc<dyn Projection>, lease_ms: u32) -> NodeHandle {
-        self.start((self.renew)(), projection, lease_ms).await
+        let (store, directory) = Self::open(&self.folder, self.postgres.as_ref()).await;
+        self.start(store, (self.renew)(directory), projection, lease_ms)
+            .await
     }
 
     async fn start(
         &self,
+        store: Arc<dyn Store>,
         actions: Arc<dyn Actions>,
         projection: Arc<dyn Projection>,
         lease_ms: u32,
@@ -835,7 +847,7 @@ impl Company {
         };
         Node::start(
             config,
-            Arc::clone(&self.store),
+            store,
             actions,
             projection,
             Arc::clone(&self.definitions),

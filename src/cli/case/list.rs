@@ -329,8 +329,8 @@ mod tests {
         assert_eq!(
             anstream::adapter::strip_str(&text).to_string(),
             "◷ crm is away for 2 min; next look in 20 s: connection refused\n\n\
-             CASE      WORKFLOW  SUBJECT  STATE   DONE  STARTED    REMARK\n\
-             01234567  leaver    E\u{fffd}1      parked     2  5 min ago  1 parked"
+             CASE          WORKFLOW  SUBJECT  STATE   DONE  STARTED    REMARK\n\
+             0123456789ab  leaver    E\u{fffd}1      parked     2  5 min ago  1 parked"
         );
     }
 

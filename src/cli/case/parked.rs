@@ -256,7 +256,7 @@ mod tests {
         for expected in [
             "past the case's deadline, to act: role:security",
             "by the directory",
-            "tenure case retry 6f2c1a9e --step disable --instance 2",
+            "tenure case retry 6f2c1a9e-0000 --step disable --instance 2",
         ] {
             assert!(whole.contains(expected), "{whole}");
         }

@@ -48,6 +48,8 @@ pub struct Tables {
     pub evidence: BTreeMap<(ShardId, CaseId, u64), EvidenceRow>,
     pub timers: BTreeSet<TimerRow>,
     pub inbox: BTreeMap<(ShardId, Uuid), InboxRow>,
+    /// Until when a node holds all of its shards.
+    pub node_leases: BTreeMap<String, Timestamp>,
     pub replies: BTreeMap<(ShardId, Uuid), ReplyRow>,
     pub definitions: BTreeMap<DefinitionHash, Version>,
     pub generations: BTreeMap<(ShardId, Subject), u32>,
@@ -186,12 +188,22 @@ impl Store for Database {
         let _writer = self.writer.lock().await;
         let (now, until) = (self.clock.now(), self.until(wanted.lease_ms));
         let mut leases = Vec::new();
-        for row in self.tables().shards.values_mut() {
+        let mut tables = self.tables();
+        let Tables {
+            shards,
+            node_leases,
+            ..
+        } = &mut *tables;
+        // Whose time is over loses its lease for good before a shard of it is taken.
+        node_leases.retain(|owner, until| owner == wanted.node || *until > now);
+        node_leases.insert(wanted.node.to_owned(), until);
+        for row in shards.values_mut() {
             let free = match &row.owner {
                 None => true,
                 Some(owner) => {
                     wanted.replaces.contains(owner)
-                        || row.lease_until.is_none_or(|until| until <= now)
+                        || (!node_leases.contains_key(owner)
+                            && row.lease_until.is_none_or(|until| until <= now))
                 }
             };
             let room = leases.len() < usize::try_from(wanted.shards_max).unwrap();
@@ -220,15 +232,25 @@ impl Store for Database {
         let _writer = self.writer.lock().await;
         let until = self.until(lease_ms);
         let mut tables = self.tables();
-        let mut gone = Vec::new();
-        for lease in leases {
-            if lost(&tables, &[*lease], Some(node)).is_some() {
-                gone.push(lease.shard);
-            } else if let Some(row) = tables.shards.get_mut(&lease.shard) {
-                row.lease_until = Some(until);
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(lease) = tables.node_leases.get_mut(node) else {
+            return Ok(leases.iter().map(|lease| lease.shard).collect());
+        };
+        *lease = until;
+        // What it has without knowing would be held by that lease for ever.
+        for row in tables.shards.values_mut() {
+            let knows = |lease: &ShardLease| lease.shard == row.shard && lease.epoch == row.epoch;
+            if row.owner.as_deref() == Some(node) && !leases.iter().any(knows) {
+                row.owner = None;
+                row.lease_until = None;
             }
         }
-        Ok(gone)
+        let lost = leases
+            .iter()
+            .filter(|lease| lost(&tables, &[**lease], Some(node)).is_some());
+        Ok(lost.map(|lease| lease.shard).collect())
     }
 
     async fn release(&self, node: &str, leases: &[ShardLease]) -> Result<(), StoreError> {
@@ -247,13 +269,20 @@ impl Store for Database {
 
     async fn shards(&self) -> Result<Vec<ShardRow>, StoreError> {
         let now = self.clock.now();
-        let told = |row: &ShardRow| ShardRow {
-            lease_left_ms: row
-                .lease_until
-                .map(|until| (until - now).num_milliseconds()),
-            ..row.clone()
+        let tables = self.tables();
+        let told = |row: &ShardRow| {
+            let of_node = row
+                .owner
+                .as_ref()
+                .and_then(|owner| tables.node_leases.get(owner));
+            let lease_until = row.lease_until.max(of_node.copied());
+            ShardRow {
+                lease_until,
+                lease_left_ms: lease_until.map(|until| (until - now).num_milliseconds()),
+                ..row.clone()
+            }
         };
-        Ok(self.tables().shards.values().map(told).collect())
+        Ok(tables.shards.values().map(told).collect())
     }
 
     async fn beat(&self, beat: &Heartbeat) -> Result<(), StoreError> {
@@ -292,7 +321,9 @@ impl Store for Database {
 
     async fn forget_node(&self, owner: &str) -> Result<(), StoreError> {
         let _writer = self.writer.lock().await;
-        self.tables().nodes.remove(owner);
+        let mut tables = self.tables();
+        tables.node_leases.remove(owner);
+        tables.nodes.remove(owner);
         Ok(())
     }
 
