@@ -10,6 +10,7 @@
 
 mod company;
 mod otlp;
+mod program;
 mod schema;
 mod scim;
 mod tidy;

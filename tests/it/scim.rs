@@ -1,18 +1,17 @@
 //! SCIM on the program as it is shipped: the suite of others, and being killed while it writes. On both databases.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::Client;
 use serde_json::{Value, json};
-use sqlx::{Connection as _, PgConnection};
 
-const STORE_URL: &str = "TENURE_LAB_POSTGRES_STORE_URL";
+use crate::program::Installation;
+
 const PYTHON: &str = "TENURE_LAB_SCIM_PYTHON";
 /// Writers at once while the program is killed, and how often it is.
 const WRITERS: usize = 4;
@@ -20,132 +19,26 @@ const KILLS: usize = 3;
 /// How many writes are acknowledged before each kill.
 const WRITES_BEFORE_KILL: usize = 40;
 
-/// The program with a source that is pushed.
-struct Installation {
-    folder: tempfile::TempDir,
-    store: String,
-    /// The schema to be dropped in the end, and where.
-    schema: Option<(String, String)>,
-    token: String,
-}
-
-struct Node {
-    process: Child,
-    address: String,
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Installation {
-    async fn on_sqlite() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = format!("sqlite:{}", folder.path().join("t.db").display());
-        Self::new(folder, store, None)
-    }
-
-    async fn on_postgres() -> Self {
-        let base = std::env::var(STORE_URL).unwrap_or_else(|_| {
-            panic!(
-                "`{STORE_URL}` is not set: run `tests/lab/postgres.sh start DIR`, then `. DIR/env`"
-            )
-        });
-        let schema = format!("scim_{}", uuid::Uuid::new_v4().simple());
-        execute(&base, &format!("CREATE SCHEMA {schema}")).await;
-        let store = format!("{base}?options=-csearch_path%3D{schema}");
-        Self::new(tempfile::tempdir().unwrap(), store, Some((base, schema)))
-    }
-
-    fn new(folder: tempfile::TempDir, store: String, schema: Option<(String, String)>) -> Self {
-        let mut installation = Self {
-            folder,
-            store,
-            schema,
-            token: String::new(),
-        };
-        let write = |name: &str, text: &str| {
-            let path = installation.config().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
-        write("tenure.yaml", "store: { url: 'env:TENURE_IT_STORE' }\n");
-        write(
-            "sources/idp.yaml",
-            "name: idp\nkind: scim\ntokens: [idp]\ntime_zone: UTC\nkey: id\n\
-             columns:\n  name: displayName\n  department: department\n  groups: { column: groups.display, type: list }\n",
-        );
-        write(
-            "systems/badges.yaml",
-            "name: badges\nkind: manual\nsettings:\n  assignee: role:facilities\n  due: 1d\n  where: room 1.07\n  \
-             operations: [create_account, disable_account]\naccount: { name: identity.key }\n",
-        );
-        write(
-            "policy/roles.yaml",
-            "roles:\n  - { name: everybody, when: \"true\", accounts: [badges] }\n",
-        );
-        let made = installation.call(&["token", "create", "idp", "--role", "provision"]);
-        installation.token = made["token"].as_str().unwrap().to_owned();
-        installation
-    }
-
-    fn config(&self) -> PathBuf {
-        self.folder.path().join("tenure")
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tenure"));
-        command
-            .arg("--config")
-            .arg(self.config())
-            .arg("--json")
-            .args(words)
-            .env("TENURE_IT_STORE", &self.store)
-            .env_remove("TENURE_STORE");
-        command
-    }
-
-    fn call(&self, words: &[&str]) -> Value {
-        let done = self.command(words).output().unwrap();
-        let told = String::from_utf8_lossy(&done.stderr).into_owned();
-        assert!(done.status.success(), "{words:?}: {told}");
-        serde_json::from_slice(&done.stdout).unwrap()
-    }
-
-    fn serve(&self) -> Node {
-        let mut process = self
-            .command(&["serve", "--listen", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let ready: Value = serde_json::from_str(&line).expect("the node is ready");
-        Node {
-            process,
-            address: ready["listening"].as_str().unwrap().to_owned(),
-        }
-    }
-
-    async fn drop(self) {
-        if let Some((base, schema)) = &self.schema {
-            execute(base, &format!("DROP SCHEMA {schema} CASCADE")).await;
-        }
-    }
-}
-
-async fn execute(url: &str, sql: &str) {
-    let mut connection = PgConnection::connect(url).await.unwrap();
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
-        .execute(&mut connection)
-        .await
-        .unwrap();
+/// The program with a source that is pushed, and the token it is pushed with.
+fn configured(installation: &Installation) -> String {
+    let write = |name: &str, text: &str| installation.write(name, text);
+    write("tenure.yaml", "store: { url: 'env:TENURE_IT_STORE' }\n");
+    write(
+        "sources/idp.yaml",
+        "name: idp\nkind: scim\ntokens: [idp]\ntime_zone: UTC\nkey: id\n\
+         columns:\n  name: displayName\n  department: department\n  groups: { column: groups.display, type: list }\n",
+    );
+    write(
+        "systems/badges.yaml",
+        "name: badges\nkind: manual\nsettings:\n  assignee: role:facilities\n  due: 1d\n  where: room 1.07\n  \
+         operations: [create_account, disable_account]\naccount: { name: identity.key }\n",
+    );
+    write(
+        "policy/roles.yaml",
+        "roles:\n  - { name: everybody, when: \"true\", accounts: [badges] }\n",
+    );
+    let made = installation.call(&["token", "create", "idp", "--role", "provision"]);
+    made["token"].as_str().unwrap().to_owned()
 }
 
 /// Every check of scim2-tester passes. `TENURE_SCIM_REPORT` names a folder that keeps the reports.
@@ -153,12 +46,13 @@ async fn the_suite_of_others_passes(name: &str, installation: Installation) {
     let python = std::env::var(PYTHON).unwrap_or_else(|_| {
         panic!("`{PYTHON}` is not set: run `tests/lab/scim.sh start DIR`, then `. DIR/env`")
     });
+    let token = configured(&installation);
     let node = installation.serve();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/scim_check.py");
     let done = Command::new(python)
         .arg(script)
         .arg(format!("{}/scim/v2", node.address))
-        .env("TENURE_SCIM_TOKEN", &installation.token)
+        .env("TENURE_SCIM_TOKEN", &token)
         .output()
         .unwrap();
     let report = String::from_utf8_lossy(&done.stdout).into_owned();
@@ -177,7 +71,7 @@ async fn the_suite_of_others_passes(name: &str, installation: Installation) {
 
 #[tokio::test]
 async fn the_suite_of_others_passes_on_sqlite() {
-    the_suite_of_others_passes("sqlite", Installation::on_sqlite().await).await;
+    the_suite_of_others_passes("sqlite", Installation::on_sqlite()).await;
 }
 
 #[tokio::test]
@@ -257,6 +151,7 @@ async fn write(
 /// Nothing that was acknowledged is lost when the program is killed in the middle of writes.
 async fn nothing_acknowledged_is_lost(installation: Installation) {
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let token = configured(&installation);
     let mut all = Acknowledged::default();
     for _ in 0..KILLS {
         let mut node = installation.serve();
@@ -272,7 +167,7 @@ async fn nothing_acknowledged_is_lost(installation: Installation) {
                 tokio::spawn(write(
                     client,
                     base.clone(),
-                    installation.token.clone(),
+                    token.clone(),
                     writer,
                     Arc::clone(&done),
                 ))
@@ -294,12 +189,7 @@ async fn nothing_acknowledged_is_lost(installation: Installation) {
     let client = Client::builder().no_proxy().build().unwrap();
     let get = async |path: &str| {
         let url = format!("{}/scim/v2{path}", node.address);
-        let answer = client
-            .get(url)
-            .bearer_auth(&installation.token)
-            .send()
-            .await
-            .unwrap();
+        let answer = client.get(url).bearer_auth(&token).send().await.unwrap();
         (
             answer.status().as_u16(),
             answer.json::<Value>().await.unwrap(),
@@ -333,7 +223,7 @@ async fn nothing_acknowledged_is_lost(installation: Installation) {
 
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_on_sqlite() {
-    nothing_acknowledged_is_lost(Installation::on_sqlite().await).await;
+    nothing_acknowledged_is_lost(Installation::on_sqlite()).await;
 }
 
 #[tokio::test]

@@ -2,70 +2,41 @@
 //! came in, and one finishes what the other left when it is killed.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::Instant;
 
-const STORE_URL: &str = "TENURE_LAB_POSTGRES_STORE_URL";
+use crate::program::{Installation, Node};
+
 const SYSTEMS: [&str; 3] = ["alpha", "beta", "gamma"];
 const PEOPLE: usize = 30;
 const SHARDS: i64 = 256;
 /// What waits for a condition gives up after this.
 const LIMIT: Duration = Duration::from_secs(50);
 
-struct Installation {
-    folder: tempfile::TempDir,
-    url: String,
-    schema: String,
-    base: String,
-}
+struct Company(Installation);
 
-struct Node {
-    process: Child,
-    address: String,
-}
+impl Deref for Company {
+    type Target = Installation;
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+    fn deref(&self) -> &Installation {
+        &self.0
     }
 }
 
-impl Installation {
+impl Company {
     async fn new() -> Self {
-        let base = std::env::var(STORE_URL).unwrap_or_else(|_| {
-            panic!(
-                "`{STORE_URL}` is not set: run `tests/lab/postgres.sh start DIR`, then `. DIR/env`"
-            )
-        });
-        let schema = format!("it_{}", uuid::Uuid::new_v4().simple());
-        let mut connection = PgConnection::connect(&base).await.unwrap();
-        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE SCHEMA {schema}")))
-            .execute(&mut connection)
-            .await
-            .unwrap();
-        let installation = Self {
-            folder: tempfile::tempdir().unwrap(),
-            url: format!("{base}?options=-csearch_path%3D{schema}"),
-            schema,
-            base,
-        };
-        installation.configure();
-        installation
+        let company = Self(Installation::on_postgres().await);
+        company.configure();
+        company
     }
 
     fn configure(&self) {
-        let write = |name: &str, text: &str| {
-            let path = self.config().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
+        let write = |name: &str, text: &str| self.write(name, text);
         write(
             "tenure.yaml",
             "store: { url: 'env:TENURE_IT_STORE' }\nnode: { lease: 2s }\n",
@@ -101,49 +72,8 @@ impl Installation {
         write("people.csv", &format!("id,name,department\n{people}"));
     }
 
-    fn config(&self) -> PathBuf {
-        self.folder.path().join("tenure")
-    }
-
     fn effects_file(&self, system: &str) -> PathBuf {
-        self.folder.path().join(format!("{system}.effects"))
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tenure"));
-        command
-            .arg("--config")
-            .arg(self.config())
-            .arg("--json")
-            .args(words)
-            .env("TENURE_IT_STORE", &self.url)
-            .env_remove("TENURE_STORE");
-        command
-    }
-
-    fn call(&self, words: &[&str]) -> Value {
-        let done = self.command(words).output().unwrap();
-        let told = String::from_utf8_lossy(&done.stderr).into_owned();
-        assert!(done.status.success(), "{words:?}: {told}");
-        serde_json::from_slice(&done.stdout).unwrap()
-    }
-
-    fn serve(&self) -> Node {
-        let mut process = self
-            .command(&["serve", "--listen", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let ready: Value = serde_json::from_str(&line).expect("the node is ready");
-        Node {
-            process,
-            address: ready["listening"].as_str().unwrap().to_owned(),
-        }
+        self.folder().join(format!("{system}.effects"))
     }
 
     /// Shards by owner, as `tenure nodes` tells.
@@ -161,7 +91,7 @@ impl Installation {
     }
 
     async fn number(&self, sql: &str) -> i64 {
-        let mut connection = PgConnection::connect(&self.url).await.unwrap();
+        let mut connection = PgConnection::connect(&self.store).await.unwrap();
         sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned()))
             .fetch_one(&mut connection)
             .await
@@ -181,15 +111,6 @@ impl Installation {
         }
         effects
     }
-
-    async fn drop(self) {
-        let mut connection = PgConnection::connect(&self.base).await.unwrap();
-        let drop = format!("DROP SCHEMA {} CASCADE", self.schema);
-        sqlx::raw_sql(sqlx::AssertSqlSafe(drop))
-            .execute(&mut connection)
-            .await
-            .unwrap();
-    }
 }
 
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
@@ -206,7 +127,7 @@ const SUCCEEDED: &str = "SELECT count(*) FROM case_state WHERE state = 'succeede
 #[tokio::test]
 async fn two_nodes_share_the_work_and_one_finishes_what_the_other_left() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let installation = Installation::new().await;
+    let installation = Company::new().await;
     let mut first = installation.serve();
     let second = installation.serve();
     let half = SHARDS / 2;
@@ -240,11 +161,11 @@ async fn two_nodes_share_the_work_and_one_finishes_what_the_other_left() {
 
     what_comes_in_at_one_node_acts_at_the_other(&installation, &second).await;
     drop(second);
-    installation.drop().await;
+    installation.0.drop().await;
 }
 
 /// What comes in at one node acts at once on the other that owns the shard.
-async fn what_comes_in_at_one_node_acts_at_the_other(installation: &Installation, owner: &Node) {
+async fn what_comes_in_at_one_node_acts_at_the_other(installation: &Company, owner: &Node) {
     let other = installation.serve();
     until("both have their share again", async || {
         installation.shares().into_values().collect::<Vec<_>>() == [SHARDS / 2, SHARDS / 2]
@@ -273,7 +194,7 @@ async fn what_comes_in_at_one_node_acts_at_the_other(installation: &Installation
     assert_eq!(states, ["dead", "alive", "alive"]);
     assert_eq!(nodes["unowned"], json!(0));
     let mut took = Vec::new();
-    let mut connection = PgConnection::connect(&installation.url).await.unwrap();
+    let mut connection = PgConnection::connect(&installation.store).await.unwrap();
     for number in 0..24 {
         // Half of these are on the other node's shards.
         let subject = format!("N{number}");
