@@ -149,12 +149,7 @@ fn taken_in(start: &StartCase) -> Option<tracing::Span> {
     if span.is_disabled() {
         return None;
     }
-    let events = start.input.get("events").and_then(Value::as_array);
-    let ids: Vec<&str> = events
-        .into_iter()
-        .flatten()
-        .filter_map(|event| event.get("id").and_then(Value::as_str))
-        .collect();
+    let ids: Vec<&str> = causes(start).collect();
     span.record("events", ids.join(","));
     Some(span)
 }
@@ -254,20 +249,24 @@ impl Person {
         for row in &mut fresh {
             row.status = status(row);
         }
-        let due = marked.iter().chain(&fresh);
-        let mut due: Vec<BusinessEvent> = due
+        let started: BTreeSet<&str> = marked
+            .iter()
+            .chain(&fresh)
             .filter(|row| row.status == EventStatus::Started)
-            .map(EventRow::event)
+            .map(|row| row.event_id.as_str())
+            .collect();
+        let all = events.iter().map(|(_, event)| event);
+        let news: Vec<&BusinessEvent> = all.clone().skip(self.known.len()).collect();
+        let mut due: Vec<&BusinessEvent> = all
+            .filter(|event| started.contains(event.id.as_str()))
             .collect();
         due.sort_by(|a, b| {
             (a.effective_at, a.version, &a.id).cmp(&(b.effective_at, b.version, &b.id))
         });
-        let news: Vec<BusinessEvent> = fresh.iter().map(EventRow::event).collect();
         let change = Change {
             was: &was,
             is: &is,
             before: &before,
-            key: &before.identity_key,
             generation: identity.generation,
             due: &due,
             news: &news,
@@ -288,7 +287,7 @@ impl Person {
             identity.changed_at = now;
         }
         for row in marked.iter_mut().chain(&mut fresh) {
-            let names = |start: &&StartCase| has_event(start, &row.event_id);
+            let names = |start: &&StartCase| causes(start).any(|id| id == row.event_id);
             let cases: Vec<String> = starts
                 .iter()
                 .filter(names)
@@ -308,11 +307,11 @@ impl Person {
     }
 }
 
-/// Whether an event is among those that a case was started with.
-fn has_event(start: &StartCase, id: &str) -> bool {
+/// The events that a case is started with, by identifier.
+fn causes(start: &StartCase) -> impl Iterator<Item = &str> {
     let events = start.input.get("events").and_then(Value::as_array);
-    let mut events = events.into_iter().flatten();
-    events.any(|event| event.get("id").and_then(Value::as_str) == Some(id))
+    let events = events.into_iter().flatten();
+    events.filter_map(|event| event.get("id").and_then(Value::as_str))
 }
 
 /// A workflow, and the events it reacts to.
@@ -338,12 +337,11 @@ struct Change<'a> {
     was: &'a Belief,
     is: &'a Belief,
     before: &'a IdentityRow,
-    key: &'a str,
     generation: u32,
     /// Events that have become effective, in the order in which they did.
-    due: &'a [BusinessEvent],
+    due: &'a [&'a BusinessEvent],
     /// Events that nobody knew.
-    news: &'a [BusinessEvent],
+    news: &'a [&'a BusinessEvent],
 }
 
 impl Change<'_> {
@@ -435,7 +433,7 @@ impl Change<'_> {
         Some(StartCase {
             case: CaseId::caused(&NAMESPACE, first.occurred_at, &cause),
             workflow: definition.name.clone(),
-            subject: Subject(self.key.to_owned()),
+            subject: Subject(self.before.identity_key.clone()),
             generation: self.generation,
             input: json!({
                 "event": told(first),

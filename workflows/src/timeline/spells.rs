@@ -44,17 +44,20 @@ pub(super) struct Spells<'a> {
 impl<'a> Spells<'a> {
     /// Takes the next statement in, in the order in which they were made.
     pub fn hear(&mut self, place: usize, event: &'a BusinessEvent) {
+        let said = (event.effective_at, place);
         match class(event.event_type) {
-            Class::Begins | Class::Cancels => self.lifted.push((event.effective_at, place)),
-            Class::Revoked => self.revoked.push((event.effective_at, place)),
-            _ => {}
-        }
-        match class(event.event_type) {
-            Class::Begins => self.begins(event),
+            Class::Begins => {
+                self.lifted.push(said);
+                self.begins(event);
+            }
+            Class::Cancels => {
+                self.lifted.push(said);
+                self.cancels(event);
+            }
             Class::Rescinded => self.rescinded(event),
-            Class::Cancels => self.cancels(event),
             Class::PlannedEnd | Class::Terminated => self.ends(event),
-            Class::Revoked | Class::Other => {}
+            Class::Revoked => self.revoked.push(said),
+            Class::Other => {}
         }
     }
 
