@@ -3,12 +3,13 @@
 use super::source::{Finding, Source, words};
 use super::{finds, holds};
 
-const PURE: [&str; 5] = [
+const PURE: [&str; 6] = [
     "engine/src/core/",
     "engine/src/evidence/",
     "workflows/src/policy/",
     "workflows/src/scim/",
     "workflows/src/sources/",
+    "workflows/src/timeline/",
 ];
 
 /// A word and what it would bring in.
