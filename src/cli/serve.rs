@@ -1,6 +1,7 @@
 //! `tenure serve`: a node and the API, until told to stop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use engine::runner::SystemClock;
@@ -13,6 +14,9 @@ use super::{Context, Exit};
 use crate::api::{self, events::door::Doors};
 use crate::shell::{Running, database, queries};
 use crate::telemetry::{self, Look, Metrics};
+
+/// How long the states that the last metrics show may take to be read.
+const LAST_LOOK_LIMIT: Duration = Duration::from_secs(1);
 
 /// Run a node and the API until told to stop
 #[derive(Debug, clap::Args)]
@@ -78,7 +82,7 @@ pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<Exit> {
     let place = place.unwrap_or_else(|| "no API".to_owned());
     let api = match listener {
         Some((listener, doors)) => {
-            let router = api::router(parts(&running, doors, telemetry.metrics, look));
+            let router = api::router(parts(&running, doors, telemetry.metrics, look.clone()));
             Some(tokio::spawn(api::server::serve(
                 listener,
                 router,
@@ -104,6 +108,8 @@ pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<Exit> {
     let limit = configuration.settings.node.drain.std();
     let drained = async {
         api_stop.cancel();
+        // The last metrics leave when the database is closed already; a look is kept for a while.
+        let _ = tokio::time::timeout(LAST_LOOK_LIMIT, look.now()).await;
         if let Some(api) = api {
             let _ = tokio::time::timeout(limit, api).await;
         }
