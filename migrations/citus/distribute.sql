@@ -47,5 +47,8 @@ SELECT create_distributed_table('source_record', 'shard_id', colocate_with => 's
 SELECT create_distributed_table('business_event', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('system_state', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('access_lag', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('notice', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('notice_delivery', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('notice_change', 'shard_id', colocate_with => 'shard');
 
 COMMIT;

@@ -22,6 +22,7 @@ mod input;
 mod metrics;
 mod moves;
 mod nodes;
+mod notices;
 mod parked;
 pub mod problem;
 mod schedules;
@@ -201,6 +202,9 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(schedules::run))
         .routes(routes!(schedules::backfill))
         .routes(routes!(schedules::command))
+        .routes(routes!(notices::list))
+        .routes(routes!(notices::get))
+        .routes(routes!(notices::retry))
         .routes(routes!(systems::list))
         .routes(routes!(nodes::list))
         .routes(routes!(token_list::list, token_list::create))

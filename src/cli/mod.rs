@@ -13,6 +13,7 @@ mod import;
 mod init;
 mod migrate;
 mod nodes;
+mod notice;
 mod output;
 mod policy;
 mod schedule;
@@ -114,6 +115,7 @@ enum Command {
     Explain(explain::Explain),
     Workflow(workflow::WorkflowCommand),
     Schedule(schedule::ScheduleCommand),
+    Notice(notice::NoticeCommand),
     Policy(policy::PolicyCommand),
     Connector(connector::ConnectorCommand),
     Token(token::TokenCommand),
@@ -268,6 +270,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Explain(command) => explain::run(&context, command).await,
         Command::Workflow(command) => workflow::run(&context, command).await,
         Command::Schedule(command) => schedule::run(&context, command).await,
+        Command::Notice(command) => notice::run(&context, command).await,
         Command::Policy(command) => policy::run(&context, &command),
         Command::Connector(command) => connector::run(&context, command).await,
         Command::Token(command) => token::run(&context, command).await,
@@ -354,6 +357,13 @@ mod tests {
             "workflow graph 3f0c --dot",
             "workflow show leaver --steps",
             "workflow diff 3f0c leaver",
+            "notice list --state parked --state sent --name case.parked --subject E1 --case 0199 --limit 5",
+            "notice list --attention",
+            "notice show 5b1f",
+            "notice retry 5b1f --reason r",
+            "notice test --to a@b.org",
+            "notice test --webhook",
+            "notice schema",
             "policy check",
             "connector test crm --fixture f.json",
             "token create a --role read --role operate --days 3",
@@ -377,6 +387,7 @@ mod tests {
                 panic!("{line}: {error}");
             }
         }
+        assert!(Cli::try_parse_from(["tenure", "notice", "test"]).is_err());
         assert!(Cli::try_parse_from(["tenure", "import"]).is_err());
         assert!(Cli::try_parse_from(["tenure", "import", "people.csv"]).is_err());
     }

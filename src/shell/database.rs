@@ -19,6 +19,7 @@ use uuid::Uuid;
 use workflows::actions::FACT_ROOTS;
 use workflows::config::{Settings, StoreAddress};
 use workflows::directory::{self, Directory};
+use workflows::notices;
 
 use super::case_view::{self, Earlier, Surroundings};
 
@@ -33,7 +34,13 @@ const MIGRATE_PAUSE: Duration = Duration::from_millis(300);
 /// Every schema step of the program, oldest first.
 #[must_use]
 pub fn migrations() -> Vec<Migration> {
-    [MIGRATIONS, directory::MIGRATIONS, crate::api::MIGRATIONS].concat()
+    [
+        MIGRATIONS,
+        directory::MIGRATIONS,
+        notices::MIGRATIONS,
+        crate::api::MIGRATIONS,
+    ]
+    .concat()
 }
 
 /// Where the store is: `--store` if given, else what the settings say.

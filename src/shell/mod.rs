@@ -6,6 +6,7 @@ pub mod database;
 pub mod moving;
 pub mod node;
 pub mod node_view;
+pub mod notices;
 pub mod parked;
 pub mod queries;
 pub mod reading;

@@ -2,7 +2,7 @@
 //!
 //! Beside the engine's own loop small ones run: one starts what waited for its time, one for each system tells the
 //! directory whether it takes calls and looks after it while it does not, one for each source that is a database asks it,
-//! one takes back what nodes said about systems that ended since, one forgets what is over. At the start older versions of workflows are looked for that open cases still run.
+//! some tell people what they have to know ([`super::notices`]), one takes back what nodes said about systems that ended since, one forgets what is over. At the start older versions of workflows are looked for that open cases still run.
 //!
 //! All of it is the same on every node of a database. What waited for its time is started in a transaction that locks
 //! the people concerned and finds nothing left to start when another node was first; what is said about systems is
@@ -26,12 +26,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use workflows::actions::{FACT_ROOTS, IdentityActions};
 use workflows::config::Configuration;
-use workflows::directory::{DirectoryProjection, SystemState, SystemStateRow};
+use workflows::directory::{SystemState, SystemStateRow};
 use workflows::intake::Intake;
+use workflows::notices::NoticeProjection;
 use workflows::systems::System;
 
-use super::{Database, now};
-use crate::telemetry::{ObservedActions, ObservedStore, Telemetry};
+use super::{Database, notices, now};
+use crate::telemetry::{Metrics, ObservedActions, ObservedStore, Telemetry};
 
 /// The longest pause between two looks for what waited for its time: events from other processes come unannounced.
 const DUE_PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -105,7 +106,11 @@ impl Running {
             address,
             ..NodeConfig::default()
         };
-        let projection = Arc::new(DirectoryProjection);
+        let written = Arc::new(Notify::new());
+        let projection = Arc::new(NoticeProjection::new(
+            Arc::clone(&configuration.notices),
+            Arc::clone(&written),
+        ));
         let node = Node::start(
             config,
             Arc::clone(&store),
@@ -142,6 +147,7 @@ impl Running {
             running.node.nudge();
         }
         running.start_side_loops();
+        running.start_notices(written, &telemetry.metrics)?;
         running.side.spawn(housekeeping.run(running.stop.clone()));
         Ok(running)
     }
@@ -225,6 +231,39 @@ impl Running {
         let (stop, database) = (self.stop.clone(), self.database.clone());
         self.side.spawn(async move {
             let _ = stop.run_until_cancelled(keep_forgetting(&database)).await;
+        });
+    }
+}
+
+impl Running {
+    /// The loops that tell people; none when there is no way to.
+    fn start_notices(&self, written: Arc<Notify>, metrics: &Metrics) -> anyhow::Result<()> {
+        let Some(settings) = self.configuration.notices.settings() else {
+            return Ok(());
+        };
+        let shared = notices::Shared {
+            database: self.database.clone(),
+            configuration: Arc::clone(&self.configuration),
+            // Not the name for people, which several nodes may share.
+            owner: self.node.owner().to_owned(),
+            written,
+            metrics: metrics.clone(),
+        };
+        let routed = Arc::new(Notify::new());
+        for carrier in notices::carriers(settings)? {
+            let sending = notices::keep_sending(shared.clone(), carrier, Arc::clone(&routed));
+            self.spawn_side(sending);
+        }
+        self.spawn_side(notices::keep_routing(shared.clone(), routed));
+        self.spawn_side(notices::keep_forgetting(shared));
+        Ok(())
+    }
+
+    /// Runs beside the node until that stops.
+    fn spawn_side(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.side.spawn(async move {
+            let _ = stop.run_until_cancelled(work).await;
         });
     }
 }

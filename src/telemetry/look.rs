@@ -16,6 +16,7 @@ use sqlx::Row as _;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use workflows::config::Configuration;
+use workflows::notices::NoticeState;
 use workflows::systems::Systems;
 
 use super::{Scrape, SourceScrape};
@@ -53,6 +54,9 @@ SELECT count(*), min(step.changed_at)
   JOIN case_step AS step ON step.case_number = open.case_number
  WHERE state.parked > 0 AND step.state = 'parked'";
 
+const NOTICES: &str = "
+SELECT state, count(*), min(due_at) FROM notice WHERE state NOT IN ('sent', 'void') GROUP BY state";
+
 const HEARD: &str = "SELECT source, coalesce(heard_at, known_since) FROM source_heard";
 
 /// Where the states are read from. Cheap to clone.
@@ -81,6 +85,8 @@ struct Stored {
     parked_oldest: Option<Timestamp>,
     /// When each source was last heard, or since when it is expected.
     heard: BTreeMap<String, Timestamp>,
+    /// By state, how many notices and since when the oldest is due.
+    notices: Vec<(NoticeState, u64, Option<Timestamp>)>,
 }
 
 impl Look {
@@ -132,8 +138,17 @@ impl Look {
                 silent: silent_after.map(|after| since + after.delta() <= now),
             })
         });
+        let unfinished = NoticeState::ALL
+            .into_iter()
+            .filter(|state| !matches!(state, NoticeState::Sent | NoticeState::Void));
+        let notices = unfinished.map(|state| {
+            let found = stored.notices.iter().find(|(other, ..)| *other == state);
+            let (count, oldest) = found.map_or((0, None), |(_, count, oldest)| (*count, *oldest));
+            (state.as_str(), count, age_s(oldest))
+        });
         Ok(Scrape {
             at: now,
+            notices: notices.collect(),
             sources: sources.collect(),
             node: inner.node.borrow().clone(),
             held: held.collect(),
@@ -160,14 +175,15 @@ impl Look {
 }
 
 async fn read(database: &Database) -> Result<Stored, sqlx::Error> {
-    let (inbox, open, parked, heard) = match database.readers() {
+    let (inbox, open, parked, heard, notices) = match database.readers() {
         Readers::Postgres(pool) => {
             let pair = |row: sqlx::postgres::PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
             let open = sqlx::query_as(OPEN_POSTGRES).fetch_all(pool).await?;
             let inbox = sqlx::query(INBOX).fetch_one(pool).await.and_then(pair)?;
             let parked = sqlx::query(PARKED_POSTGRES).fetch_one(pool).await;
             let heard = sqlx::query_as(HEARD).fetch_all(pool).await?;
-            (inbox, open, parked.and_then(pair)?, heard)
+            let notices = sqlx::query_as(NOTICES).fetch_all(pool).await?;
+            (inbox, open, parked.and_then(pair)?, heard, notices)
         }
         Readers::Sqlite(pool) => {
             let pair = |row: sqlx::sqlite::SqliteRow| {
@@ -181,13 +197,18 @@ async fn read(database: &Database) -> Result<Stored, sqlx::Error> {
             let inbox = sqlx::query(INBOX).fetch_one(pool).await.and_then(pair)?;
             let parked = sqlx::query(PARKED_SQLITE).fetch_one(pool).await;
             let heard = sqlx::query_as(HEARD).fetch_all(pool).await?;
-            (inbox, open, parked.and_then(pair)?, heard)
+            let notices = sqlx::query_as(NOTICES).fetch_all(pool).await?;
+            (inbox, open, parked.and_then(pair)?, heard, notices)
         }
     };
     let (inbox, parked): ((i64, Option<Timestamp>), (i64, Option<Timestamp>)) = (inbox, parked);
     let count = |number: i64| u64::try_from(number).unwrap_or(0);
     let open: Vec<(String, i64)> = open;
     let heard: Vec<(String, Timestamp)> = heard;
+    let notices: Vec<(String, i64, Option<Timestamp>)> = notices;
+    let notices = notices.into_iter().filter_map(|(state, number, oldest)| {
+        Some((NoticeState::parse(&state)?, count(number), oldest))
+    });
     let state = |(name, number): (String, i64)| {
         let known = CaseState::ALL.iter().find(|state| state.as_str() == name);
         known.map(|state| (*state, count(number)))
@@ -199,5 +220,6 @@ async fn read(database: &Database) -> Result<Stored, sqlx::Error> {
         parked_steps: count(parked.0),
         parked_oldest: parked.1,
         heard: heard.into_iter().collect(),
+        notices: notices.collect(),
     })
 }

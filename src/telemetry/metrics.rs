@@ -70,6 +70,8 @@ pub struct Scrape {
     pub parked_steps: u64,
     pub parked_age_s: f64,
     pub sources: Vec<SourceScrape>,
+    /// For each state that is not the end: how many notices are in it, and for how long the oldest is overdue.
+    pub notices: Vec<(&'static str, u64, f64)>,
 }
 
 /// How a configured source is heard.
@@ -145,6 +147,10 @@ struct Inner {
     inbox_messages: Gauge<u64>,
     source_heard_age_seconds: Gauge<f64>,
     source_silent: Gauge<u64>,
+    notices_sent: Counter<u64>,
+    notices: Gauge<u64>,
+    notices_age_seconds: Gauge<f64>,
+    notices_held: Gauge<u64>,
     leases_lost: Counter<u64>,
     retention_removed: Counter<u64>,
     telemetry_dropped: Counter<u64>,
@@ -283,6 +289,23 @@ impl Metrics {
                 "tenure_source_silent",
                 "1 while nothing was heard of a source for longer than its `silent_after`",
             ),
+            notices_sent: counter(
+                "tenure_notice_messages",
+                "Messages of notices that were tried, by what came of them",
+            ),
+            notices: gauge(
+                "tenure_notices",
+                "Notices that are not at their end, by state",
+            ),
+            notices_age_seconds: meter
+                .f64_gauge("tenure_notice_oldest_age")
+                .with_description("For how long the oldest notice of a state is overdue")
+                .with_unit("s")
+                .build(),
+            notices_held: gauge(
+                "tenure_notices_held",
+                "1 while nothing can be sent by a way",
+            ),
             leases_lost: counter(
                 "tenure_leases_lost",
                 "Times this process was told that another owns its shard",
@@ -356,6 +379,21 @@ impl Metrics {
                 .schedule_lateness_seconds
                 .record(late.max(0.0), &[]);
         }
+    }
+
+    /// A message was tried by `way`; `notice` is the name of its template.
+    pub fn notice(&self, way: &'static str, notice: &str, result: &'static str) {
+        let labels = [
+            label("way", way),
+            label("notice", notice),
+            label("result", result),
+        ];
+        self.inner.notices_sent.add(1, &labels);
+    }
+
+    pub fn notices_away(&self, way: &'static str, away: bool) {
+        let labels = [label("way", way)];
+        self.inner.notices_held.record(u64::from(away), &labels);
     }
 
     pub fn leases_lost(&self, count: u64) {
@@ -454,6 +492,11 @@ impl Metrics {
             if let Some(silent) = source.silent {
                 inner.source_silent.record(u64::from(silent), &labels);
             }
+        }
+        for (state, count, age_s) in &scrape.notices {
+            let labels = [label("state", state)];
+            inner.notices.record(*count, &labels);
+            inner.notices_age_seconds.record(*age_s, &labels);
         }
         let mut queues = inner.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues.extend(scrape.node.queues.iter().map(|queue| queue.name.clone()));

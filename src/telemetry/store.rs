@@ -76,6 +76,10 @@ impl ObservedStore {
                     };
                     self.metrics.step(uses, ending);
                 }
+                OutcomeKind::Asked { .. }
+                | OutcomeKind::Overdue { .. }
+                | OutcomeKind::Parked { .. }
+                | OutcomeKind::DeadlinePassed { .. } => {}
             }
             if let Some((system, kind, seconds)) = lag(outcome) {
                 self.metrics.lag(system, kind, seconds);

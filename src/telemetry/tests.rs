@@ -58,6 +58,8 @@ pub(super) fn used() -> (Metrics, Scrape) {
     metrics.commit_failed();
     metrics.leases_lost(1);
     metrics.removed("cases", 500);
+    metrics.notice("email", "case.parked", "sent");
+    metrics.notices_away("email", true);
     metrics.telemetry_dropped("spans", "queue_full", 2);
     let queue = QueueStatus {
         name: "crm".to_owned(),
@@ -88,6 +90,7 @@ pub(super) fn used() -> (Metrics, Scrape) {
         open_cases: vec![(CaseState::Running, 7)],
         parked_steps: 1,
         parked_age_s: 90.0,
+        notices: vec![("parked", 2, 60.0)],
         sources: vec![
             SourceScrape {
                 name: "hr".to_owned(),
@@ -191,6 +194,7 @@ fn every_label_has_few_values() {
         ("source", &["hr", "vms"]),
         ("workflow", &["joiner", "leaver"]),
         ("action", &["account.disable"]),
+        ("notice", &["case.parked"]),
     ]);
     let states = CaseState::ALL.map(CaseState::as_str);
     let fixed: BTreeMap<&str, &[&str]> = BTreeMap::from([
@@ -212,7 +216,9 @@ fn every_label_has_few_values() {
         ("kind", &["grant", "removal"]),
         ("lane", &["revocation", "normal"]),
         ("ending", &["done", "undone", "unknown"]),
-        ("what", &["partitions", "rows", "cases"]),
+        ("what", &["partitions", "rows", "cases", "notices"]),
+        ("way", &["email", "webhook"]),
+        ("result", &["sent", "later", "refused", "parked"]),
         ("signal", &["spans", "metrics"]),
         ("reason", &["queue_full", "not_sent"]),
     ]);

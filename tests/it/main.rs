@@ -9,6 +9,7 @@
 )]
 
 mod company;
+mod notices;
 mod otlp;
 mod program;
 mod schema;

@@ -6,10 +6,13 @@
 //! systems/*.yaml   one target system a file
 //! policy/*.yaml    roles and account templates, split as you like
 //! workflows/*.yaml workflows of your own; one with the name of a built-in takes its place
+//! notices/*.yaml   what people are told, one notice a file; one with the name of a built-in lies over it
 //! schedules/*.yaml what starts cases by the clock, one schedule a file
 //! ```
 //!
 //! Loading reads everything, contacts nobody, and tells all that is wrong at once.
+//!
+//! Longer than 800 lines: a third are the mistakes that are told, beside what tells them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,6 +29,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::definitions;
+use crate::notices::{Notices, NotificationSettings};
 use crate::policy::{PolicySet, Problem, Problems, Schema, yaml};
 use crate::schedules;
 use crate::sources::{Source, shared_tokens};
@@ -50,6 +54,7 @@ pub struct Settings {
     pub api: ApiSettings,
     pub retention: RetentionSettings,
     pub telemetry: TelemetrySettings,
+    pub notifications: Option<NotificationSettings>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -245,6 +250,8 @@ pub struct Configuration {
     pub definitions: Vec<Definition>,
     /// By name.
     pub schedules: BTreeMap<String, Spec>,
+    /// What people are told.
+    pub notices: Arc<Notices>,
     /// What rules may name.
     pub schema: Schema,
     /// What is allowed and likely a slip.
@@ -261,13 +268,10 @@ impl Configuration {
         let settings = take(Self::load_settings(root), &mut problems).unwrap_or_default();
         let mut warnings = Vec::new();
         let mut read = |folder: &str| take(files(root, folder), &mut problems).unwrap_or_default();
-        let (source_files, system_files, policy_files, workflow_files, schedule_files) = (
-            read("sources"),
-            read("systems"),
-            read("policy"),
-            read("workflows"),
-            read("schedules"),
-        );
+        let (source_files, system_files, policy_files) =
+            (read("sources"), read("systems"), read("policy"));
+        let (workflow_files, schedule_files, notice_files) =
+            (read("workflows"), read("schedules"), read("notices"));
 
         let mut sources = BTreeMap::new();
         for (file, text) in &source_files {
@@ -310,9 +314,19 @@ impl Configuration {
         let systems = policy
             .as_ref()
             .and_then(|policy| take(Systems::build(&configs, &schema, policy), &mut problems));
-        match (policy, definitions, systems) {
-            (Some(policy), Some(definitions), Some(systems)) if problems.is_empty() => {
+        let told = settings.notifications.clone();
+        let notices = definitions.as_ref().and_then(|definitions| {
+            take(
+                Notices::load(told, &notice_files, &schema, definitions),
+                &mut problems,
+            )
+        });
+        match (policy, definitions, systems, notices) {
+            (Some(policy), Some(definitions), Some(systems), Some(notices))
+                if problems.is_empty() =>
+            {
                 warnings.extend(policy.warnings().iter().cloned());
+                warnings.extend(notices.warnings(SETTINGS_FILE, &definitions));
                 Ok(Self {
                     root: root.to_owned(),
                     settings,
@@ -321,6 +335,7 @@ impl Configuration {
                     policy: Arc::new(policy),
                     definitions,
                     schedules,
+                    notices: Arc::new(notices),
                     schema,
                     warnings,
                 })
@@ -378,6 +393,9 @@ impl Settings {
                     "write `http://HOST:4318` or `https://HOST:4318`",
                 ));
             }
+        }
+        if let Some(notifications) = &self.notifications {
+            notifications.check(SETTINGS_FILE)?;
         }
         self.store.kind().map(|_| ())
     }

@@ -12,6 +12,7 @@
 //! - [`definitions`] are the workflows these cases run; [`actions`] are what their steps do;
 //! - [`directory`] is what is known, written by the intake and by the projection of finished steps;
 //! - [`scim`] (pure) is the protocol by which identity providers push people;
+//! - [`notices`] tell people and programs what they have to know;
 //! - [`systems`] are the configured targets; [`config`] reads the configuration folder.
 
 pub mod actions;
@@ -19,6 +20,7 @@ pub mod config;
 pub mod definitions;
 pub mod directory;
 pub mod intake;
+pub mod notices;
 pub mod policy;
 pub mod schedules;
 pub mod scim;

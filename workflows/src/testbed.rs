@@ -562,6 +562,7 @@ async fn migrate(store: &dyn Store) {
     let migrations: Vec<_> = engine::store::MIGRATIONS
         .iter()
         .chain(directory::MIGRATIONS)
+        .chain(crate::notices::MIGRATIONS)
         .copied()
         .collect();
     store.migrate(&migrations, SHARDS_DEFAULT).await.unwrap();
@@ -655,6 +656,16 @@ impl Company {
             None
         };
         Self::build(&[], &[], ROLES, postgres, clock).await
+    }
+
+    /// As [`Company::new`] or [`Company::on_postgres`], with workflows of its own.
+    pub async fn with_workflows(workflows: &[(&str, &str)], on_postgres: bool) -> Self {
+        let postgres = if on_postgres {
+            Some(Self::own_schema().await)
+        } else {
+            None
+        };
+        Self::build(workflows, &[], ROLES, postgres, Arc::new(SystemClock)).await
     }
 
     /// As [`Company::new`], with its store in a schema of its own on the server of the lab.

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
 
 use crate::core::Timestamp;
-use crate::core::case::Case;
+use crate::core::case::{Ask, Case, Failure, InstanceState};
 use crate::core::decide::{Decision, Row};
 use crate::core::definition::Work;
 use crate::core::event::Event;
-use crate::core::id::{CaseId, ShardId, Subject};
+use crate::core::id::{CaseId, Place, ShardId, Subject};
 use crate::evidence::{Cause, leaf};
 use crate::store::{
     Batch, EvidenceRow, GenerationRow, HistoryRow, Outcome, OutcomeKind, Projection, RebuiltRow,
@@ -185,10 +185,10 @@ impl Pending {
             at: now,
             leaf: leaf(case, cause, &decision.events, now),
         });
-        let steps = decision
-            .events
-            .iter()
-            .filter_map(|event| step_outcome(case, event));
+        let steps = decision.events.iter().flat_map(|event| {
+            let told = step_outcome(case, event).or_else(|| attention(case, event));
+            told.into_iter().chain(planned_asks(case, event))
+        });
         let end = OutcomeKind::Closed { state: case.state };
         let outcomes = steps
             .chain(case.state.is_closed().then_some(end))
@@ -278,6 +278,7 @@ fn outcome(case: &Case, at: Timestamp, kind: OutcomeKind) -> Outcome {
         version: case.version,
         subject: case.subject.clone(),
         workflow: case.definition.name.clone(),
+        lane: case.definition.lane,
         generation: case.generation,
         at,
         effective_at: case.effective_at,
@@ -313,6 +314,78 @@ fn step_outcome(case: &Case, event: &Event) -> Option<OutcomeKind> {
     })
 }
 
+/// What calls for a person.
+fn attention(case: &Case, event: &Event) -> Option<OutcomeKind> {
+    let step = |index| case.step(index).map(|step| step.id.clone());
+    let parked = |index, instance, failure: &Failure| {
+        let of = case.step(index)?;
+        Some(OutcomeKind::Parked {
+            index,
+            instance,
+            step: of.id.clone(),
+            uses: of.work.uses().to_owned(),
+            failure: failure.clone(),
+        })
+    };
+    match event {
+        Event::Asked {
+            place, ask, due, ..
+        } if for_people(ask) => Some(OutcomeKind::Asked {
+            place: *place,
+            step: step(place.step)?,
+            ask: ask.clone(),
+            due: *due,
+        }),
+        Event::Overdue { place } => match &case.instance(*place)?.state {
+            InstanceState::Asking { ask, .. } if for_people(ask) => Some(OutcomeKind::Overdue {
+                place: *place,
+                step: step(place.step)?,
+                ask: ask.clone(),
+            }),
+            _ => None,
+        },
+        Event::Parked { place, failure, .. } => parked(place.step, Some(place.instance.0), failure),
+        Event::StepStuck { step, failure } => parked(*step, None, failure),
+        Event::DeadlinePassed { escalate_to } => Some(OutcomeKind::DeadlinePassed {
+            escalate_to: escalate_to.clone(),
+        }),
+        _ => None,
+    }
+}
+
+/// The questions of a step that has just been planned.
+fn planned_asks<'a>(case: &'a Case, event: &'a Event) -> impl Iterator<Item = OutcomeKind> + 'a {
+    let planned = match event {
+        Event::StepPlanned { step, instances } => case.step(*step).map(|of| {
+            let first = case.step_run(*step).map_or(0, |run| run.first);
+            (*step, of.id.as_str(), first, instances)
+        }),
+        _ => None,
+    };
+    planned
+        .into_iter()
+        .flat_map(|(step, id, first, instances)| {
+            (first..)
+                .zip(instances)
+                .filter_map(move |(number, planned)| {
+                    let ask = planned.ask.as_ref().filter(|ask| for_people(ask))?;
+                    Some(OutcomeKind::Asked {
+                        place: Place::new(step, number),
+                        step: id.to_owned(),
+                        ask: ask.clone(),
+                        due: planned.due,
+                    })
+                })
+        })
+}
+
+fn for_people(ask: &Ask) -> bool {
+    match ask {
+        Ask::Approval { .. } | Ask::Task { .. } => true,
+        Ask::Signal { .. } => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -321,10 +394,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::core::case::{Failure, FailureClass, NewCase, Verification};
+    use crate::core::case::{FailureClass, NewCase, Verification};
     use crate::core::decide::decide;
     use crate::core::definition::Definition;
-    use crate::core::id::{Actor, Place, StepIndex, Subject};
+    use crate::core::id::{Actor, StepIndex, Subject};
     use crate::core::input::{AttemptResult, Input};
     use crate::core::proof::Proof;
 

@@ -37,7 +37,7 @@ use uuid::Uuid;
 
 use crate::core::Timestamp;
 use crate::core::admission::OpenCase;
-use crate::core::case::{CaseState, Pause, Verification};
+use crate::core::case::{Ask, CaseState, Failure, Pause, Verification};
 use crate::core::definition::Lane;
 use crate::core::id::{Actor, CaseId, DefinitionHash, Epoch, Place, ShardId, StepIndex, Subject};
 use crate::core::input::TimerTarget;
@@ -438,6 +438,7 @@ pub struct Outcome {
     pub version: u64,
     pub subject: Subject,
     pub workflow: String,
+    pub lane: Lane,
     pub generation: u32,
     pub at: Timestamp,
     pub effective_at: Option<Timestamp>,
@@ -460,6 +461,31 @@ pub enum OutcomeKind {
     },
     Closed {
         state: CaseState,
+    },
+    /// A person is asked: for an approval, or to do something by hand. Signals are not told.
+    Asked {
+        place: Place,
+        step: String,
+        ask: Ask,
+        due: Option<Timestamp>,
+    },
+    /// Nobody answered in time, and the question stays open.
+    Overdue {
+        place: Place,
+        step: String,
+        ask: Ask,
+    },
+    /// Failed for good, or (`instance` is `None`) cannot be planned: a person has to decide.
+    Parked {
+        index: StepIndex,
+        instance: Option<u32>,
+        step: String,
+        uses: String,
+        failure: Failure,
+    },
+    /// The case is not finished at its deadline.
+    DeadlinePassed {
+        escalate_to: Option<String>,
     },
 }
 

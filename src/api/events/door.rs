@@ -12,21 +12,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::Context as _;
 use axum::http::HeaderMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use secrecy::{ExposeSecret as _, SecretSlice};
-use sha2::Sha256;
+use secrecy::ExposeSecret as _;
 use tokio::sync::Semaphore;
+use workflows::sources::signature::{SigningKey, VERSION_PREFIX, head};
 use workflows::sources::{SignatureConfig, Source};
 
-/// What every secret begins with, so that people and scanners know one when they see it.
-const PREFIX: &str = "whsec_";
-/// How long a key is, in bytes.
-const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 /// The longest `webhook-id`, in bytes.
 const ID_BYTES_MAX: usize = 200;
 /// The most signatures of one request.
@@ -61,7 +56,7 @@ impl Doors {
         Ok(Self {
             by_source,
             shut: Door {
-                keys: vec![nobody_knows.to_vec().into()],
+                keys: vec![SigningKey::of_bytes(nobody_knows.to_vec())],
                 window: TimeDelta::zero(),
                 shut: true,
             },
@@ -76,7 +71,7 @@ impl Doors {
 
 /// One source's.
 pub(super) struct Door {
-    keys: Vec<SecretSlice<u8>>,
+    keys: Vec<SigningKey>,
     window: TimeDelta,
     shut: bool,
 }
@@ -94,7 +89,8 @@ impl Door {
     fn open(config: &SignatureConfig) -> anyhow::Result<Self> {
         let keys = config.secrets.value.iter().map(|reference| {
             let place = String::from(reference.clone());
-            key(reference.resolve()?.expose_secret()).with_context(|| format!("`{place}`"))
+            SigningKey::read(reference.resolve()?.expose_secret())
+                .with_context(|| format!("`{place}`"))
         });
         Ok(Self {
             keys: keys.collect::<anyhow::Result<_>>()?,
@@ -149,13 +145,13 @@ impl Door {
         // Other versions are for other receivers.
         let signatures: Vec<Vec<u8>> = listed
             .iter()
-            .filter_map(|one| STANDARD.decode(one.strip_prefix("v1,")?).ok())
+            .filter_map(|one| STANDARD.decode(one.strip_prefix(VERSION_PREFIX)?).ok())
             .collect();
         if signatures.is_empty() {
             return Err("`webhook-signature` has no `v1,` with base64");
         }
         Ok(Claim {
-            head: format!("{id}.{timestamp}."),
+            head: head(id, timestamp),
             signatures,
             signed_at: Ok(signed_at),
         })
@@ -166,13 +162,8 @@ impl Door {
     pub fn admit(&self, claim: &Claim, body: &[u8]) -> Result<DateTime<Utc>, &'static str> {
         let mut good = false;
         for key in &self.keys {
-            let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.expose_secret()) else {
-                continue;
-            };
-            mac.update(claim.head.as_bytes());
-            mac.update(body);
             for signature in &claim.signatures {
-                good |= mac.clone().verify_slice(signature).is_ok();
+                good |= key.made(signature, &claim.head, body);
             }
         }
         match claim.signed_at {
@@ -181,23 +172,6 @@ impl Door {
             signed_at => signed_at,
         }
     }
-}
-
-/// The key that a secret holds.
-fn key(secret: &str) -> anyhow::Result<SecretSlice<u8>> {
-    let fix = "write `whsec_` and the base64 of 24 to 64 random bytes, as `openssl rand -base64 32` prints it";
-    let Some(Ok(bytes)) = secret
-        .strip_prefix(PREFIX)
-        .map(|text| STANDARD.decode(text))
-    else {
-        bail!("does not hold a secret of Standard Webhooks; {fix}");
-    };
-    ensure!(
-        KEY_BYTES.contains(&bytes.len()),
-        "holds a key of {} bytes; {fix}",
-        bytes.len()
-    );
-    Ok(bytes.into())
 }
 
 #[cfg(test)]
@@ -214,7 +188,10 @@ mod tests {
 
     fn door(secrets: &[&str]) -> Door {
         Door {
-            keys: secrets.iter().map(|secret| key(secret).unwrap()).collect(),
+            keys: secrets
+                .iter()
+                .map(|secret| SigningKey::read(secret).unwrap())
+                .collect(),
             window: TimeDelta::minutes(5),
             shut: false,
         }
@@ -273,6 +250,12 @@ mod tests {
     }
 
     #[test]
+    fn what_we_sign_is_what_the_standard_signs() {
+        let key = SigningKey::read(SECRET).unwrap();
+        assert_eq!(key.sign(&head(ID, TIME), BODY), SIGNATURE);
+    }
+
+    #[test]
     fn headers_that_say_nothing_clear_are_refused() {
         let one = door(&[SECRET]);
         let id = ("webhook-id", ID);
@@ -313,7 +296,7 @@ mod tests {
             ("whsec_???".to_owned(), false),
             ("whsec_".to_owned(), false),
         ] {
-            let read = key(&secret);
+            let read = SigningKey::read(&secret);
             assert_eq!(read.is_ok(), good, "{secret}");
             if let Err(error) = read {
                 assert!(!error.to_string().contains("MfKQ9"), "{error}");

@@ -12,6 +12,7 @@ mod behaviour;
 mod events;
 mod hostile;
 mod moves;
+mod notices;
 mod operations;
 mod rights;
 mod schedules;

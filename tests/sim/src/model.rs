@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine::core::Timestamp;
-use engine::core::case::{Case, CaseState, InstanceState, Mode, NewCase, StepState};
+use engine::core::case::{Ask, Case, CaseState, InstanceState, Mode, NewCase, StepState};
 use engine::core::definition::{Definition, OnFailure, Work};
 use engine::core::event::Event;
 use engine::core::id::{CaseId, DefinitionHash, Epoch, Place, ShardId, StepIndex, Subject};
@@ -332,7 +332,7 @@ impl Inner {
                 case.definition = Arc::clone(to);
             }
             case.apply(event, row.at);
-            if let Some(told) = told(case, event) {
+            for told in told(case, event).into_iter().chain(asked(case, event)) {
                 *expected.entry((case.id, told)).or_default() += 1;
             }
         }
@@ -420,8 +420,29 @@ fn told(case: &Case, event: &Event) -> Option<String> {
         Event::Done { place, .. } if action(place) => Some(format!("{place:?} done")),
         Event::Undone { place } if action(place) => Some(format!("{place:?} undone")),
         Event::Unknown { place, .. } if action(place) => Some(format!("{place:?} unknown")),
+        Event::Overdue { place } => Some(format!("{place:?} overdue")),
+        Event::Parked { place, .. } => Some(format!("{place:?} parked")),
+        Event::StepStuck { step, .. } => Some(format!("{step:?} stuck")),
+        Event::DeadlinePassed { .. } => Some("late".to_owned()),
         Event::Closed { state } => Some(state.as_str().to_owned()),
         _ => None,
+    }
+}
+
+/// The questions put to people, of which the layer above must be told, too.
+fn asked(case: &Case, event: &Event) -> Vec<String> {
+    let person = |ask: &Ask| !matches!(ask, Ask::Signal { .. });
+    match event {
+        Event::Asked { place, ask, .. } if person(ask) => vec![format!("{place:?} asked")],
+        Event::StepPlanned { step, instances } => {
+            let first = case.step_run(*step).map_or(0, |run| run.first);
+            let numbered = (first..).zip(instances);
+            numbered
+                .filter(|(_, planned)| planned.ask.as_ref().is_some_and(person))
+                .map(|(number, _)| format!("{:?} asked", Place::new(*step, number)))
+                .collect()
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -440,6 +461,15 @@ fn same_outcomes(
                 format!("{place:?} {ending}")
             }
             OutcomeKind::Closed { state } => state.as_str().to_owned(),
+            OutcomeKind::Asked { place, .. } => format!("{place:?} asked"),
+            OutcomeKind::Overdue { place, .. } => format!("{place:?} overdue"),
+            OutcomeKind::Parked {
+                index,
+                instance: Some(instance),
+                ..
+            } => format!("{:?} parked", Place::new(*index, *instance)),
+            OutcomeKind::Parked { index, .. } => format!("{index:?} stuck"),
+            OutcomeKind::DeadlinePassed { .. } => "late".to_owned(),
         };
         *expected.entry((outcome.case, told)).or_default() -= 1;
     }

@@ -7,6 +7,7 @@
 //! | `grant.add`, `grant.revoke` | one right on one system |
 //! | `sessions.revoke` | ends what is open on one system |
 //! | `identity.activate`, `identity.leave` | where the person stands |
+//! | `notify` | tells somebody |
 //! | `noop` | nothing, for measuring |
 //!
 //! Parameters come from `with:` and, for what that leaves out, from the `item` of `for_each:`. Every action on a
@@ -20,6 +21,7 @@ mod apply;
 mod context;
 mod grant_add;
 mod grant_revoke;
+mod notify;
 mod recent;
 mod sessions_revoke;
 
@@ -56,11 +58,12 @@ pub mod name {
     pub const SESSIONS_REVOKE: &str = "sessions.revoke";
     pub const IDENTITY_ACTIVATE: &str = "identity.activate";
     pub const IDENTITY_LEAVE: &str = "identity.leave";
+    pub const NOTIFY: &str = "notify";
     pub const NOOP: &str = "noop";
 }
 
 /// Every action, with a sentence for people.
-pub const ACTIONS: [(&str, &str); 12] = [
+pub const ACTIONS: [(&str, &str); 13] = [
     (
         name::ACCESS_PLAN,
         "compares what policy wants for the person with what they hold",
@@ -96,6 +99,7 @@ pub const ACTIONS: [(&str, &str); 12] = [
         name::IDENTITY_LEAVE,
         "the person is leaving: nothing may be given any more",
     ),
+    (name::NOTIFY, "tells `to`: by mail, by webhook, or both"),
     (name::NOOP, "does nothing, durably"),
 ];
 
@@ -176,6 +180,7 @@ impl IdentityActions {
             name::GRANT_ADD => grant_add::run(context).await,
             name::GRANT_REVOKE => grant_revoke::run(context).await,
             name::SESSIONS_REVOKE => sessions_revoke::run(context).await,
+            name::NOTIFY => notify::run(context.attempt),
             // The projection of the finished step changes the directory; nothing outside is touched.
             name::IDENTITY_ACTIVATE | name::IDENTITY_LEAVE | name::NOOP => {
                 Ok(not_needed(Value::Null))
@@ -260,22 +265,28 @@ impl Actions for IdentityActions {
     }
 
     fn at_once(&self, attempt: &Attempt) -> Option<AttemptResult> {
-        matches!(
-            attempt.uses.as_str(),
-            name::IDENTITY_ACTIVATE | name::IDENTITY_LEAVE | name::NOOP
-        )
-        .then(|| not_needed(Value::Null))
+        match attempt.uses.as_str() {
+            name::IDENTITY_ACTIVATE | name::IDENTITY_LEAVE | name::NOOP => {
+                Some(not_needed(Value::Null))
+            }
+            name::NOTIFY => Some(notify::run(attempt).unwrap_or_else(failed)),
+            _ => None,
+        }
     }
 
     async fn run(&self, attempt: &Attempt) -> AttemptResult {
         let context = Context::new(self, attempt);
         match self.dispatch(&context).await {
             Ok(result) => result,
-            Err(failure) => AttemptResult::Failed {
-                failure,
-                proof: Proof::default(),
-            },
+            Err(failure) => failed(failure),
         }
+    }
+}
+
+fn failed(failure: Failure) -> AttemptResult {
+    AttemptResult::Failed {
+        failure,
+        proof: Proof::default(),
     }
 }
 

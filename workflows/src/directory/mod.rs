@@ -7,7 +7,7 @@
 //! Reading is for people (command line, API) and for planning; it never takes part in a transition.
 
 mod beliefs;
-mod database;
+pub(crate) mod database;
 mod events;
 mod heard;
 mod identities;

@@ -196,7 +196,14 @@ pub struct DirectoryProjection;
 #[async_trait]
 impl Projection for DirectoryProjection {
     fn wants(&self, kind: &OutcomeKind) -> bool {
-        !matches!(kind, OutcomeKind::Step { uses, .. } if uses == name::NOOP)
+        match kind {
+            OutcomeKind::Step { uses, .. } => uses != name::NOOP && uses != name::NOTIFY,
+            OutcomeKind::Closed { .. } => true,
+            OutcomeKind::Asked { .. }
+            | OutcomeKind::Overdue { .. }
+            | OutcomeKind::Parked { .. }
+            | OutcomeKind::DeadlinePassed { .. } => false,
+        }
     }
 
     async fn project(
@@ -262,6 +269,10 @@ impl Changes {
                     }
                 }
             }
+            OutcomeKind::Asked { .. }
+            | OutcomeKind::Overdue { .. }
+            | OutcomeKind::Parked { .. }
+            | OutcomeKind::DeadlinePassed { .. } => {}
         }
     }
 

@@ -239,6 +239,12 @@ pub struct Template {
 }
 
 impl Template {
+    /// As it is written, its expressions among it.
+    #[must_use]
+    pub fn written(&self) -> &Value {
+        &self.value
+    }
+
     #[must_use]
     pub fn is_constant(&self) -> bool {
         self.expressions.is_empty()

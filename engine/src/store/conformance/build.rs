@@ -122,6 +122,7 @@ impl Numbered {
             version,
             subject: self.subject(),
             workflow: "joiner".to_owned(),
+            lane: Lane::Normal,
             generation: 3,
             at: at(12),
             effective_at: None,

@@ -1,0 +1,439 @@
+//! From a notice to messages: who is meant now, and where they read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use engine::core::case::InstanceState;
+use engine::core::duration::Span;
+use engine::core::id::{CaseId, ShardId};
+use engine::store::StoreError;
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Notices;
+use super::cause::{delivery_id, silent};
+use super::outbox::{Outbox, Routed};
+use super::recipient::{Address, Recipient};
+use super::rows::{DeliveryRow, DeliveryState, NoticeRow, NoticeState, Way};
+use super::settings::NotificationSettings;
+use crate::directory::{IdentityRow, IdentityStatus};
+
+/// The most notices of one look.
+const NOTICES_MAX: u32 = 500;
+/// The most addresses of one notice.
+const TARGETS_MAX: usize = 50;
+
+/// Makes messages of notices whose time has come.
+pub struct Router {
+    outbox: Outbox,
+    notices: Arc<Notices>,
+    /// How long each source may be silent.
+    sources: Vec<(String, Span)>,
+    /// Silences that were told already.
+    told: Mutex<BTreeSet<(String, DateTime<Utc>)>>,
+}
+
+/// What a look did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Looked {
+    /// Notices that became something.
+    pub routed: usize,
+    /// When to look again at the latest.
+    pub next: Option<DateTime<Utc>>,
+}
+
+/// Somebody who reads.
+#[derive(Debug, Clone, PartialEq)]
+struct Target {
+    address: Address,
+    name: Option<String>,
+    zone: Tz,
+    instead_of: Option<String>,
+}
+
+/// People by key, read once a look.
+type People = BTreeMap<String, Option<IdentityRow>>;
+
+impl Router {
+    #[must_use]
+    pub fn new(outbox: Outbox, notices: Arc<Notices>, sources: Vec<(String, Span)>) -> Self {
+        Self {
+            outbox,
+            notices,
+            sources,
+            told: Mutex::new(BTreeSet::new()),
+        }
+    }
+
+    /// Looks at the notices of these shards.
+    ///
+    /// # Errors
+    /// When the database does not answer; what was done until then stays done.
+    pub async fn look(&self, shards: &[i32], now: DateTime<Utc>) -> Result<Looked, StoreError> {
+        let Some(settings) = self.notices.settings() else {
+            return Ok(Looked::default());
+        };
+        let silent_next = self.sources(shards, now).await?;
+        let due = self.outbox.due_notices(shards, now, NOTICES_MAX).await?;
+        let mut people = People::new();
+        let mut routed = Vec::with_capacity(due.len());
+        for notice in &due {
+            routed.push(self.route(notice, settings, &mut people, now).await?);
+        }
+        if !routed.is_empty() {
+            self.outbox.routed(&routed).await?;
+        }
+        let next = if due.len() < NOTICES_MAX as usize {
+            self.outbox.next_notice(shards).await?
+        } else {
+            Some(now)
+        };
+        Ok(Looked {
+            routed: routed.len(),
+            next: next.into_iter().chain(silent_next).min(),
+        })
+    }
+
+    /// Notes the sources that have become silent; gives when the next one would.
+    async fn sources(
+        &self,
+        shards: &[i32],
+        now: DateTime<Utc>,
+    ) -> Result<Option<DateTime<Utc>>, StoreError> {
+        if self.sources.is_empty() {
+            return Ok(None);
+        }
+        let heard = self.outbox.directory().heard().await?;
+        let mut next = None;
+        for row in heard.iter().filter(|row| shards.contains(&row.shard_id)) {
+            let Some((_, after)) = self.sources.iter().find(|(name, _)| *name == row.source) else {
+                continue;
+            };
+            let (since, from) = (row.expected_since(), row.silent_from(*after));
+            if from > now {
+                next = next.into_iter().chain([from]).min();
+                continue;
+            }
+            let silence = (row.source.clone(), since);
+            let known = |told: &BTreeSet<_>| told.contains(&silence);
+            if known(&self.told.lock().unwrap_or_else(PoisonError::into_inner)) {
+                continue;
+            }
+            let after = after.to_string();
+            let notices = silent(row.shard_id, &row.source, since, &after, &self.notices, now);
+            self.outbox.put(&notices).await?;
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            told.retain(|(source, _)| *source != row.source);
+            told.insert(silence);
+        }
+        Ok(next)
+    }
+
+    async fn route(
+        &self,
+        notice: &NoticeRow,
+        settings: &NotificationSettings,
+        people: &mut People,
+        now: DateTime<Utc>,
+    ) -> Result<Routed, StoreError> {
+        let mut routed = Routed {
+            shard_id: notice.shard_id,
+            notice_id: notice.notice_id.clone(),
+            state: NoticeState::Sending,
+            reason: None,
+            at: now,
+            deliveries: Vec::new(),
+        };
+        if !self.holds(notice).await? {
+            routed.state = NoticeState::Void;
+            routed.reason = Some("the question is not open any more".to_owned());
+            return Ok(routed);
+        }
+        let mut nobody = None;
+        if settings.email.is_some() {
+            let (targets, reason) = self.targets(notice, settings, people).await?;
+            nobody = targets.is_empty().then(|| reason.clone()).flatten();
+            routed.reason = reason;
+            let mails = targets
+                .into_iter()
+                .map(|target| self.mail(notice, settings, target, now));
+            routed.deliveries.extend(mails);
+        }
+        let hooked = settings.webhook.as_ref().is_some_and(|webhook| {
+            let wanted = webhook.notices.as_ref();
+            wanted.is_none_or(|wanted| wanted.contains(&notice.name))
+        });
+        if hooked {
+            routed.deliveries.push(hook(notice, now));
+        }
+        if let Some(why) = nobody {
+            // What a program is told does not make up for a person who is not; a person has to see it.
+            routed.state = NoticeState::Undeliverable;
+            routed.reason = Some(why);
+        } else if routed.deliveries.is_empty() {
+            routed.state = NoticeState::Void;
+            routed.reason = Some("there is no mail, and the webhook does not take it".to_owned());
+        }
+        Ok(routed)
+    }
+
+    /// Whether what it is about is still so.
+    async fn holds(&self, notice: &NoticeRow) -> Result<bool, StoreError> {
+        #[derive(Deserialize)]
+        struct Body {
+            state: InstanceState,
+        }
+        let Some(until) = notice.open_until else {
+            return Ok(true);
+        };
+        let case = notice.case_id.as_deref();
+        let place = notice.place.as_deref().and_then(|p| p.split_once('/'));
+        let (Some(case), Some((step, instance))) =
+            (case.and_then(|case| Uuid::parse_str(case).ok()), place)
+        else {
+            return Ok(false);
+        };
+        let (step, instance) = (step.parse::<u16>().ok(), instance.parse::<u32>().ok());
+        let store = self.outbox.directory().store();
+        let stored = store.load(ShardId(notice.shard_id), CaseId(case)).await?;
+        let row = stored.as_ref().and_then(|stored| {
+            let mut rows = stored.steps.iter();
+            rows.find(|row| {
+                Some(row.step) == step && row.instance.is_some() && row.instance == instance
+            })
+        });
+        let body = row.and_then(|row| serde_json::from_str::<Body>(&row.body).ok());
+        Ok(body.is_some_and(
+            |body| matches!(body.state, InstanceState::Asking { due, .. } if due == Some(until)),
+        ))
+    }
+
+    /// Who reads it; and, when that is not as it is written, why.
+    async fn targets(
+        &self,
+        notice: &NoticeRow,
+        settings: &NotificationSettings,
+        people: &mut People,
+    ) -> Result<(Vec<Target>, Option<String>), StoreError> {
+        let (targets, missing) = self
+            .resolve(
+                &Recipient::asked(&notice.recipient),
+                notice.subject.as_deref(),
+                settings,
+                people,
+            )
+            .await?;
+        if !targets.is_empty() {
+            return Ok((targets, missing));
+        }
+        let why = missing.unwrap_or_else(|| format!("nobody stands behind `{}`", notice.recipient));
+        let mut instead = Vec::new();
+        for recipient in &settings.fallback {
+            let (found, _) = self.resolve(recipient, None, settings, people).await?;
+            instead.extend(found.into_iter().map(|target| Target {
+                instead_of: Some(why.clone()),
+                ..target
+            }));
+        }
+        let reason = if instead.is_empty() {
+            format!("{why}; there is no `notifications.fallback` either")
+        } else {
+            format!("{why}; the fallback is told instead")
+        };
+        Ok((instead, Some(reason)))
+    }
+
+    /// The addresses, and what is missing.
+    async fn resolve(
+        &self,
+        recipient: &Recipient,
+        subject: Option<&str>,
+        settings: &NotificationSettings,
+        people: &mut People,
+    ) -> Result<(Vec<Target>, Option<String>), StoreError> {
+        let missing = |why: String| Ok((Vec::new(), Some(why)));
+        let members = match recipient {
+            Recipient::Role(role) => match settings.roles.get(role) {
+                Some(members) if !members.is_empty() => members.clone(),
+                _ => return missing(format!("nobody stands behind role `{role}`")),
+            },
+            Recipient::Attribute(name) => {
+                let Some(subject) = subject else {
+                    return missing(format!("it is about nobody who has `{name}`"));
+                };
+                let person = self.person(subject, people).await?;
+                let held = person.and_then(|person| person.attributes.get(name));
+                match held.map(named).filter(|named| !named.is_empty()) {
+                    Some(named) => named,
+                    None => return missing(format!("no `{name}` is known of `{subject}`")),
+                }
+            }
+            Recipient::Subject => match subject {
+                Some(subject) => vec![Recipient::Person(subject.to_owned())],
+                None => return missing("it is about nobody".to_owned()),
+            },
+            one @ (Recipient::Person(_) | Recipient::Address(_)) => vec![one.clone()],
+        };
+        let default = settings
+            .quiet_hours
+            .as_ref()
+            .map_or(Tz::UTC, |hours| hours.zone);
+        let (mut targets, mut lacking) = (Vec::new(), None);
+        for member in members.iter().take(TARGETS_MAX) {
+            let key = match member {
+                Recipient::Address(address) => {
+                    targets.push(Target {
+                        address: address.clone(),
+                        name: None,
+                        zone: default,
+                        instead_of: None,
+                    });
+                    continue;
+                }
+                Recipient::Person(key) => key,
+                Recipient::Subject | Recipient::Attribute(_) | Recipient::Role(_) => continue,
+            };
+            // Whoever it is about is told where they were told before, even while they leave.
+            let is_subject = Some(key.as_str()) == subject;
+            match reached(self.person(key, people).await?, key, settings, is_subject) {
+                Ok((address, person)) => targets.push(Target {
+                    address,
+                    name: Some(person.display_name.clone()).filter(|name| !name.is_empty()),
+                    zone: zone_of(person, settings).unwrap_or(default),
+                    instead_of: None,
+                }),
+                Err(why) => lacking = Some(why),
+            }
+        }
+        let mut seen = BTreeSet::new();
+        targets.retain(|target| seen.insert(target.address.clone()));
+        Ok((targets, lacking))
+    }
+
+    async fn person<'p>(
+        &self,
+        key: &str,
+        people: &'p mut People,
+    ) -> Result<Option<&'p IdentityRow>, StoreError> {
+        if !people.contains_key(key) {
+            let found = self.outbox.directory().holdings(key).await?;
+            people.insert(key.to_owned(), found.map(|holdings| holdings.identity));
+        }
+        Ok(people.get(key).and_then(Option::as_ref))
+    }
+
+    fn mail(
+        &self,
+        notice: &NoticeRow,
+        settings: &NotificationSettings,
+        target: Target,
+        now: DateTime<Utc>,
+    ) -> DeliveryRow {
+        let manner = self.notices.templates().manner(&notice.name);
+        let mut ready = now;
+        let mut digest = false;
+        if !notice.urgent {
+            if let Some(window) = manner.and_then(|manner| manner.digest) {
+                ready = ready.max(notice.created_at + window.delta());
+                digest = true;
+            }
+            if let Some(hours) = &settings.quiet_hours {
+                let over = hours.over(ready, target.zone);
+                // Whatever gathered in a night is one message in the morning.
+                digest |= over > ready;
+                ready = over;
+            }
+        }
+        let address = target.address.as_str();
+        DeliveryRow {
+            shard_id: self.outbox.directory().shard(address),
+            delivery_id: delivery_id(&notice.notice_id, Way::Email.as_str(), address),
+            channel: Way::Email,
+            address: address.to_owned(),
+            person_name: target.name,
+            zone: target.zone.name().to_owned(),
+            instead_of: target.instead_of,
+            digest,
+            ready_at: ready,
+            due_at: ready,
+            ..hook(notice, now)
+        }
+    }
+}
+
+/// The message to the program that is told.
+fn hook(notice: &NoticeRow, now: DateTime<Utc>) -> DeliveryRow {
+    DeliveryRow {
+        shard_id: notice.shard_id,
+        delivery_id: delivery_id(&notice.notice_id, Way::Webhook.as_str(), ""),
+        notice_shard: notice.shard_id,
+        notice_id: notice.notice_id.clone(),
+        channel: Way::Webhook,
+        address: String::new(),
+        person_name: None,
+        zone: Tz::UTC.name().to_owned(),
+        instead_of: None,
+        digest: false,
+        ready_at: now,
+        due_at: now,
+        state: DeliveryState::Waiting,
+        message_id: None,
+        attempts: 0,
+        claimed_by: None,
+        answer: None,
+        sent_at: None,
+        changed_at: now,
+    }
+}
+
+/// Whom an attribute names: by key, or by address.
+fn named(held: &Value) -> Vec<Recipient> {
+    let one = |text: &str| match Address::parse(text) {
+        Ok(address) => Recipient::Address(address),
+        Err(_) => Recipient::Person(text.to_owned()),
+    };
+    match held {
+        Value::String(text) if !text.is_empty() => vec![one(text)],
+        Value::Array(several) => several
+            .iter()
+            .filter_map(Value::as_str)
+            .filter(|text| !text.is_empty())
+            .map(one)
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Where somebody is reached; else why not.
+fn reached<'p>(
+    person: Option<&'p IdentityRow>,
+    key: &str,
+    settings: &NotificationSettings,
+    is_subject: bool,
+) -> Result<(Address, &'p IdentityRow), String> {
+    let person = person.ok_or_else(|| format!("nobody is known as `{key}`"))?;
+    let left = matches!(
+        person.status,
+        IdentityStatus::Leaving | IdentityStatus::Departed
+    );
+    if left && !is_subject {
+        return Err(format!("`{key}` has left"));
+    }
+    let attribute = &settings.email_attribute;
+    let held = person.attributes.get(attribute).and_then(Value::as_str);
+    let text = held
+        .filter(|text| !text.is_empty())
+        .ok_or_else(|| format!("`{key}` has no `{attribute}`"))?;
+    let address = Address::parse(text)
+        .map_err(|_| format!("`{attribute}` of `{key}` is no address for mail"))?;
+    Ok((address, person))
+}
+
+/// The zone in which somebody lives, if that is known.
+pub(super) fn zone_of(person: &IdentityRow, settings: &NotificationSettings) -> Option<Tz> {
+    let held = person.attributes.get(&settings.zone_attribute)?.as_str()?;
+    held.parse().ok()
+}
