@@ -36,6 +36,9 @@ pub struct PostParameters {
     /// The manifest beside the file, as JSON.
     #[serde(default)]
     manifest: Option<String>,
+    /// Only say what would be done, to whom, and whether a person would have to decide.
+    #[serde(default)]
+    preview: bool,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -146,8 +149,26 @@ pub(super) async fn post(
     let snapshot = read
         .await
         .map_err(|error| ApiError::Internal(error.into()))?;
-    let snapshot = snapshot
-        .map_err(|problems| ApiError::from(workflows::intake::IntakeError::Refused(problems)))?;
+    let snapshot = match snapshot {
+        Ok(snapshot) => snapshot,
+        Err(problems) => {
+            let reason = problems.list.first().map(ToString::to_string);
+            if !parameters.preview {
+                let now = api.clock.now();
+                api.intake
+                    .refused(source.name(), now, &reason.unwrap_or_default())
+                    .await;
+            }
+            return Err(workflows::intake::IntakeError::Refused(problems).into());
+        }
+    };
+    if parameters.preview {
+        let report = api
+            .intake
+            .preview(&source, &snapshot, &actor, api.clock.now())
+            .await?;
+        return Ok((StatusCode::OK, Json(report)));
+    }
     let report = api
         .intake
         .import_snapshot(&source, &snapshot, &actor, api.clock.now())
@@ -156,7 +177,9 @@ pub(super) async fn post(
     api.event_nudge.notify_one();
     let status = match report.status {
         ImportStatus::WaitingForApproval { .. } => StatusCode::ACCEPTED,
-        ImportStatus::Applied | ImportStatus::Unchanged => StatusCode::OK,
+        ImportStatus::Applied | ImportStatus::Unchanged | ImportStatus::Previewed { .. } => {
+            StatusCode::OK
+        }
     };
     Ok((status, Json(report)))
 }

@@ -24,6 +24,7 @@ mod moves;
 mod nodes;
 mod notices;
 mod parked;
+mod policies;
 pub mod problem;
 mod schedules;
 mod schemas;
@@ -59,6 +60,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 use workflows::intake::Intake;
+use workflows::policies::Policies;
 use workflows::policy::PolicySet;
 use workflows::sources::Source;
 use workflows::systems::Systems;
@@ -94,6 +96,8 @@ pub struct Parts {
     pub doors: Doors,
     pub systems: Arc<Systems>,
     pub policy: Arc<PolicySet>,
+    /// The versions of the policy.
+    pub policies: Policies,
     pub clock: Arc<dyn Clock>,
     /// Tells the node that the inbox has something new.
     pub nudge: Arc<Notify>,
@@ -205,6 +209,9 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(notices::list))
         .routes(routes!(notices::get))
         .routes(routes!(notices::retry))
+        .routes(routes!(policies::list))
+        .routes(routes!(policies::approve))
+        .routes(routes!(policies::reject))
         .routes(routes!(systems::list))
         .routes(routes!(nodes::list))
         .routes(routes!(token_list::list, token_list::create))

@@ -311,6 +311,7 @@ impl From<IntakeError> for ApiError {
             }
             IntakeError::Decided { .. }
             | IntakeError::MovedOn { .. }
+            | IntakeError::PlanChanged { .. }
             | IntakeError::OtherEvent { .. } => Self::Conflict(error.to_string()),
             IntakeError::Store(error) => error.into(),
             IntakeError::StoredForm(_) => Self::Internal(error.into()),

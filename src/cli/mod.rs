@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod bench;
+mod blast;
 mod case;
 mod check;
 mod connector;
@@ -271,7 +272,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Workflow(command) => workflow::run(&context, command).await,
         Command::Schedule(command) => schedule::run(&context, command).await,
         Command::Notice(command) => notice::run(&context, command).await,
-        Command::Policy(command) => policy::run(&context, &command),
+        Command::Policy(command) => policy::run(&context, command).await,
         Command::Connector(command) => connector::run(&context, command).await,
         Command::Token(command) => token::run(&context, command).await,
         Command::Nodes(command) => nodes::run(&context, command).await,
@@ -365,6 +366,12 @@ mod tests {
             "notice test --webhook",
             "notice schema",
             "policy check",
+            "policy diff --json",
+            "policy list",
+            "policy approve dif_1 --note x",
+            "policy reject dif_1 --note x",
+            "import preview people.csv --source hr --as-of 2026-03-01 --json",
+            "import people.csv --source hr --approve dif_1",
             "connector test crm --fixture f.json",
             "token create a --role read --role operate --days 3",
             "token list",

@@ -160,6 +160,7 @@ fn parts(running: &Running, doors: Doors, metrics: Metrics, look: Look) -> api::
         doors,
         systems: Arc::clone(&configuration.systems),
         policy: Arc::clone(&configuration.policy),
+        policies: running.policies.clone(),
         clock: Arc::new(SystemClock),
         nudge,
         event_nudge,

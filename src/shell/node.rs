@@ -14,10 +14,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use connectors::layer::Availability;
 use engine::core::definition::Definition;
-use engine::core::id::DefinitionHash;
+use engine::core::id::{Actor, DefinitionHash};
 use engine::runner::{
-    Clock, Definitions, Housekeeping, Node, NodeConfig, NodeHandle, NodeStatus, SystemClock,
-    owner_is_dead,
+    Actions, Clock, Definitions, Housekeeping, Node, NodeConfig, NodeHandle, NodeStatus,
+    SystemClock, owner_is_dead,
 };
 use engine::store::{CaseCursor, CaseFilter, PAGE_ROWS_MAX, Store};
 use tokio::sync::{Notify, watch};
@@ -27,8 +27,9 @@ use tokio_util::task::TaskTracker;
 use workflows::actions::{FACT_ROOTS, IdentityActions};
 use workflows::config::Configuration;
 use workflows::directory::{SystemState, SystemStateRow};
-use workflows::intake::Intake;
+use workflows::intake::{Intake, PolicyCell};
 use workflows::notices::NoticeProjection;
+use workflows::policies::{Policies, Proposed};
 use workflows::systems::System;
 
 use super::{Database, notices, now};
@@ -40,6 +41,8 @@ const DUE_PAUSE_MAX: Duration = Duration::from_secs(30);
 const FAILED_PAUSE: Duration = Duration::from_secs(2);
 /// How often it is looked for what ended nodes have left behind.
 const FORGET_PAUSE: Duration = Duration::from_secs(30);
+/// Between two looks whether the policy of the folder was approved.
+const POLICY_PAUSE: Duration = Duration::from_secs(2);
 /// How long the loops beside the node may take to end.
 const SIDE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -49,6 +52,10 @@ pub struct Running {
     pub configuration: Arc<Configuration>,
     pub definitions: Arc<Definitions>,
     pub intake: Intake,
+    pub policies: Policies,
+    /// The policy that decides here.
+    pub policy: PolicyCell,
+    actions: Arc<IdentityActions>,
     node: NodeHandle,
     due: Arc<Notify>,
     stop: CancellationToken,
@@ -84,14 +91,21 @@ impl Running {
         }
         keep_older_versions(&database, &definitions).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let actions = IdentityActions::new(
+        let policies = Policies::new(database.directory.clone(), configuration.schema.clone());
+        let node_name = Actor(format!("node:{}", configuration.settings.node.name));
+        let in_force = policies
+            .propose(&Proposed::of(&configuration), &node_name, now())
+            .await
+            .context("cannot tell which policy is in force")?;
+        let policy = PolicyCell::new(Arc::clone(&in_force));
+        let identity_actions = Arc::new(IdentityActions::new(
             database.directory.clone(),
             Arc::clone(&configuration.systems),
-            Arc::clone(&configuration.policy),
+            in_force,
             Arc::clone(&clock),
-        );
+        ));
         let actions = Arc::new(ObservedActions::new(
-            Arc::new(actions),
+            Arc::clone(&identity_actions) as Arc<dyn Actions>,
             telemetry.metrics.clone(),
         ));
         let store: Arc<dyn Store> = Arc::new(ObservedStore::new(
@@ -128,7 +142,11 @@ impl Running {
             node.owner(),
         );
         let running = Self {
-            intake: Intake::new(database.directory.clone(), Arc::clone(&definitions)),
+            intake: Intake::new(database.directory.clone(), Arc::clone(&definitions))
+                .guarded(policy.clone(), configuration.sources.values()),
+            policies,
+            policy,
+            actions: identity_actions,
             database,
             configuration,
             definitions,
@@ -192,6 +210,33 @@ impl Running {
         Ok(drained?)
     }
 
+    /// Takes the policy of the folder into use as soon as it is in force.
+    fn following(&self) -> impl Future<Output = ()> + use<> {
+        let (database, actions) = (self.database.clone(), Arc::clone(&self.actions));
+        let (cell, own) = (self.policy.clone(), Arc::clone(&self.configuration.policy));
+        async move {
+            loop {
+                tokio::time::sleep(POLICY_PAUSE).await;
+                let used = cell.get();
+                if used.is_some_and(|used| used.hash() == own.hash()) {
+                    continue;
+                }
+                match database.directory.policy_in_force().await {
+                    Ok(Some(row)) if row.policy_hash == own.hash() => {
+                        tracing::info!(
+                            policy = own.hash(),
+                            "the policy of the folder is in force now"
+                        );
+                        cell.set(Arc::clone(&own));
+                        actions.set_policy(Arc::clone(&own));
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(%error, "cannot tell which policy is in force"),
+                }
+            }
+        }
+    }
+
     fn start_side_loops(&self) {
         let (stop, intake) = (self.stop.clone(), self.intake.clone());
         let (due, node) = (Arc::clone(&self.due), self.node.nudger());
@@ -228,6 +273,10 @@ impl Running {
                 let _ = stop.run_until_cancelled(asking).await;
             });
         }
+        let (stop, following) = (self.stop.clone(), self.following());
+        self.side.spawn(async move {
+            let _ = stop.run_until_cancelled(following).await;
+        });
         let (stop, database) = (self.stop.clone(), self.database.clone());
         self.side.spawn(async move {
             let _ = stop.run_until_cancelled(keep_forgetting(&database)).await;

@@ -79,6 +79,9 @@ pub async fn keep_asking(
                     every
                 }
                 Err(error) => {
+                    intake
+                        .refused(source.name(), now(), &error.to_string())
+                        .await;
                     // Without the mistakes in rows, which name people: `tenure source ask` shows them.
                     tracing::warn!(source = source.name(), error = %error, "a source could not be asked");
                     every.min(FAILED_PAUSE_MAX)
@@ -121,6 +124,7 @@ fn tell(report: &ImportReport) {
             removed = report.removed,
             "a source was asked"
         ),
+        ImportStatus::Previewed { .. } => {}
         ImportStatus::WaitingForApproval { .. } => tracing::warn!(
             source,
             difference = report.difference_id,

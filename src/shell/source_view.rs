@@ -7,7 +7,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use engine::store::StoreError;
 use serde::Serialize;
 use utoipa::ToSchema;
-use workflows::directory::{Directory, HeardRow, SnapshotRow};
+use workflows::directory::{Directory, DoubtRow, HeardRow, SnapshotRow};
 use workflows::sources::Source;
 
 /// How many files of a source its detail shows.
@@ -22,6 +22,8 @@ pub enum Voice {
     NeverHeard,
     /// For longer than its `silent_after`.
     Silent,
+    /// What it delivered last is not believed.
+    Doubted,
 }
 
 impl Voice {
@@ -31,6 +33,7 @@ impl Voice {
             Self::Heard => "heard",
             Self::NeverHeard => "never_heard",
             Self::Silent => "silent",
+            Self::Doubted => "doubted",
         }
     }
 }
@@ -57,6 +60,9 @@ pub struct SourceView {
     pub known_since: Option<DateTime<Utc>>,
     /// The day of the last file that was applied.
     pub as_of: Option<NaiveDate>,
+    /// Why it is not believed, and what to do; null when it is.
+    pub doubt: Option<String>,
+    pub doubted_since: Option<DateTime<Utc>>,
 }
 
 /// One source with its last files.
@@ -82,9 +88,12 @@ pub async fn sources(
 ) -> Result<Vec<SourceView>, StoreError> {
     let heard = directory.heard().await?;
     let positions = directory.source_days().await?;
+    let doubts = directory.doubts().await?;
     let views = configured.values().map(|source| {
         let row = heard.iter().find(|row| row.source == source.name());
-        view(source, row, positions.get(source.name()).copied(), now)
+        let doubt = doubts.iter().find(|row| row.source == source.name());
+        let as_of = positions.get(source.name()).copied();
+        view(source, (row, doubt), as_of, now)
     });
     Ok(views.collect())
 }
@@ -101,9 +110,11 @@ pub async fn detail(
     let heard = directory.heard().await?;
     let row = heard.iter().find(|row| row.source == source.name());
     let as_of = directory.source_days().await?.get(source.name()).copied();
+    let doubts = directory.doubts().await?;
+    let doubt = doubts.iter().find(|row| row.source == source.name());
     let name = Some(source.name());
     Ok(SourceDetail {
-        source: view(source, row, as_of, now),
+        source: view(source, (row, doubt), as_of, now),
         time_zone: source.zone().name().to_owned(),
         files: directory.snapshots(name, false, FILES_SHOWN).await?,
     })
@@ -111,7 +122,7 @@ pub async fn detail(
 
 fn view(
     source: &Source,
-    row: Option<&HeardRow>,
+    (row, doubt): (Option<&HeardRow>, Option<&DoubtRow>),
     as_of: Option<NaiveDate>,
     now: DateTime<Utc>,
 ) -> SourceView {
@@ -122,6 +133,7 @@ fn view(
     SourceView {
         name: source.name().to_owned(),
         state: match heard_at {
+            _ if doubt.is_some() => Voice::Doubted,
             _ if silent_from.is_some_and(|from| from <= now) => Voice::Silent,
             Some(_) => Voice::Heard,
             None => Voice::NeverHeard,
@@ -138,5 +150,7 @@ fn view(
         silent_from,
         known_since: row.map(|row| row.known_since),
         as_of,
+        doubt: doubt.map(|row| row.reason.clone()),
+        doubted_since: doubt.map(|row| row.since),
     }
 }

@@ -3,7 +3,7 @@
 //! The database is asked at most once in [`FRESH`], however many scrape. Numbers that come from it are those of the whole
 //! installation, whichever node tells them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +57,11 @@ SELECT count(*), min(step.changed_at)
 const NOTICES: &str = "
 SELECT state, count(*), min(due_at) FROM notice WHERE state NOT IN ('sent', 'void') GROUP BY state";
 
+/// Files that wait for a person; and whether a source is believed.
+const WAITING: &str =
+    "SELECT source, count(*) FROM source_snapshot WHERE status = 'waiting' GROUP BY source";
+const DOUBTED: &str = "SELECT source, 1 FROM source_doubt";
+const POLICIES: &str = "SELECT 'policy', count(*) FROM policy_version WHERE status = 'waiting'";
 const HEARD: &str = "SELECT source, coalesce(heard_at, known_since) FROM source_heard";
 
 /// Where the states are read from. Cheap to clone.
@@ -87,6 +92,10 @@ struct Stored {
     heard: BTreeMap<String, Timestamp>,
     /// By state, how many notices and since when the oldest is due.
     notices: Vec<(NoticeState, u64, Option<Timestamp>)>,
+    /// How many differences of each source wait for a person; `policy` stands for the policy itself.
+    waiting: BTreeMap<String, u64>,
+    /// Sources that are not believed.
+    doubted: BTreeSet<String>,
 }
 
 impl Look {
@@ -136,6 +145,7 @@ impl Look {
                 name: name.clone(),
                 heard_age_s: age_s(Some(since)),
                 silent: silent_after.map(|after| since + after.delta() <= now),
+                doubted: stored.doubted.contains(name),
             })
         });
         let unfinished = NoticeState::ALL
@@ -157,6 +167,7 @@ impl Look {
             open_cases: stored.open_cases,
             parked_steps: stored.parked_steps,
             parked_age_s: age_s(stored.parked_oldest),
+            guard_waiting: stored.waiting,
         })
     }
 
@@ -175,32 +186,49 @@ impl Look {
 }
 
 async fn read(database: &Database) -> Result<Stored, sqlx::Error> {
-    let (inbox, open, parked, heard, notices) = match database.readers() {
-        Readers::Postgres(pool) => {
-            let pair = |row: sqlx::postgres::PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
-            let open = sqlx::query_as(OPEN_POSTGRES).fetch_all(pool).await?;
-            let inbox = sqlx::query(INBOX).fetch_one(pool).await.and_then(pair)?;
-            let parked = sqlx::query(PARKED_POSTGRES).fetch_one(pool).await;
-            let heard = sqlx::query_as(HEARD).fetch_all(pool).await?;
-            let notices = sqlx::query_as(NOTICES).fetch_all(pool).await?;
-            (inbox, open, parked.and_then(pair)?, heard, notices)
-        }
-        Readers::Sqlite(pool) => {
-            let pair = |row: sqlx::sqlite::SqliteRow| {
-                let micros: Option<i64> = row.try_get(1)?;
-                Ok((
-                    row.try_get(0)?,
-                    micros.and_then(Timestamp::from_timestamp_micros),
-                ))
-            };
-            let open = sqlx::query_as(OPEN_SQLITE).fetch_all(pool).await?;
-            let inbox = sqlx::query(INBOX).fetch_one(pool).await.and_then(pair)?;
-            let parked = sqlx::query(PARKED_SQLITE).fetch_one(pool).await;
-            let heard = sqlx::query_as(HEARD).fetch_all(pool).await?;
-            let notices = sqlx::query_as(NOTICES).fetch_all(pool).await?;
-            (inbox, open, parked.and_then(pair)?, heard, notices)
-        }
-    };
+    let (inbox, open, parked, heard, notices, mut waiting, doubted, policies) =
+        match database.readers() {
+            Readers::Postgres(pool) => {
+                let pair = |row: sqlx::postgres::PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
+                let open = sqlx::query_as(OPEN_POSTGRES).fetch_all(pool).await?;
+                let inbox = sqlx::query(INBOX).fetch_one(pool).await.and_then(pair)?;
+                let parked = sqlx::query(PARKED_POSTGRES).fetch_one(pool).await;
+                let heard = sqlx::query_as(HEARD).fetch_all(pool).await?;
+                let notices = sqlx::query_as(NOTICES).fetch_all(pool).await?;
+                let waiting = sqlx::query_as(WAITING).fetch_all(pool).await?;
+                let doubted = sqlx::query_as(DOUBTED).fetch_all(pool).await?;
+                let policies = sqlx::query_as(POLICIES).fetch_all(pool).await?;
+                let parked = parked.and_then(pair)?;
+                (
+                    inbox, open, parked, heard, notices, waiting, doubted, policies,
+                )
+            }
+            Readers::Sqlite(pool) => {
+                let pair = |row: sqlx::sqlite::SqliteRow| {
+                    let micros: Option<i64> = row.try_get(1)?;
+                    Ok((
+                        row.try_get(0)?,
+                        micros.and_then(Timestamp::from_timestamp_micros),
+                    ))
+                };
+                let open = sqlx::query_as(OPEN_SQLITE).fetch_all(pool).await?;
+                let inbox = sqlx::query(INBOX).fetch_one(pool).await.and_then(pair)?;
+                let parked = sqlx::query(PARKED_SQLITE).fetch_one(pool).await;
+                let heard = sqlx::query_as(HEARD).fetch_all(pool).await?;
+                let notices = sqlx::query_as(NOTICES).fetch_all(pool).await?;
+                let waiting = sqlx::query_as(WAITING).fetch_all(pool).await?;
+                let doubted = sqlx::query_as(DOUBTED).fetch_all(pool).await?;
+                let policies = sqlx::query_as(POLICIES).fetch_all(pool).await?;
+                let parked = parked.and_then(pair)?;
+                (
+                    inbox, open, parked, heard, notices, waiting, doubted, policies,
+                )
+            }
+        };
+    let policies: Vec<(String, i64)> = policies;
+    waiting.extend(policies);
+    let waiting: Vec<(String, i64)> = waiting;
+    let doubted: Vec<(String, i32)> = doubted;
     let (inbox, parked): ((i64, Option<Timestamp>), (i64, Option<Timestamp>)) = (inbox, parked);
     let count = |number: i64| u64::try_from(number).unwrap_or(0);
     let open: Vec<(String, i64)> = open;
@@ -221,5 +249,10 @@ async fn read(database: &Database) -> Result<Stored, sqlx::Error> {
         parked_oldest: parked.1,
         heard: heard.into_iter().collect(),
         notices: notices.collect(),
+        waiting: waiting
+            .into_iter()
+            .map(|(source, number)| (source, count(number)))
+            .collect(),
+        doubted: doubted.into_iter().map(|(source, _)| source).collect(),
     })
 }

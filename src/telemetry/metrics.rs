@@ -3,7 +3,7 @@
 //! Every label has few values, which configuration or code decides: systems, workflows, states, actions. Nothing
 //! that a feed or a caller writes becomes a label.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use opentelemetry_sdk::metrics::{
     InstrumentKind, ManualReader, MeterProviderBuilder, Pipeline, SdkMeterProvider, Temporality,
 };
 use workflows::directory::LagKind;
+use workflows::policy::guard::POLICY;
 
 /// Upper bounds of access lag, in seconds: from one second to a month.
 const LAG_BOUNDS_S: [f64; 14] = [
@@ -72,6 +73,8 @@ pub struct Scrape {
     pub sources: Vec<SourceScrape>,
     /// For each state that is not the end: how many notices are in it, and for how long the oldest is overdue.
     pub notices: Vec<(&'static str, u64, f64)>,
+    /// How many differences of each source wait for a person; `policy` stands for the policy itself.
+    pub guard_waiting: BTreeMap<String, u64>,
 }
 
 /// How a configured source is heard.
@@ -82,6 +85,8 @@ pub struct SourceScrape {
     pub heard_age_s: f64,
     /// Whether that is too long; `None` when nobody watches.
     pub silent: Option<bool>,
+    /// Whether what it delivered last is not believed.
+    pub doubted: bool,
 }
 
 /// A reader that two hold: the provider it belongs to, and whoever collects from it.
@@ -151,6 +156,8 @@ struct Inner {
     notices: Gauge<u64>,
     notices_age_seconds: Gauge<f64>,
     notices_held: Gauge<u64>,
+    source_doubted: Gauge<u64>,
+    guard_waiting: Gauge<u64>,
     leases_lost: Counter<u64>,
     retention_removed: Counter<u64>,
     telemetry_dropped: Counter<u64>,
@@ -305,6 +312,14 @@ impl Metrics {
             notices_held: gauge(
                 "tenure_notices_held",
                 "1 while nothing can be sent by a way",
+            ),
+            source_doubted: gauge(
+                "tenure_source_doubted",
+                "1 while what a source delivered last is not believed",
+            ),
+            guard_waiting: gauge(
+                "tenure_guard_waiting",
+                "Differences that the guard stopped and that wait for a person",
             ),
             leases_lost: counter(
                 "tenure_leases_lost",
@@ -492,12 +507,21 @@ impl Metrics {
             if let Some(silent) = source.silent {
                 inner.source_silent.record(u64::from(silent), &labels);
             }
+            inner
+                .source_doubted
+                .record(u64::from(source.doubted), &labels);
+            let waiting = scrape.guard_waiting.get(&source.name).copied();
+            inner.guard_waiting.record(waiting.unwrap_or(0), &labels);
         }
         for (state, count, age_s) in &scrape.notices {
             let labels = [label("state", state)];
             inner.notices.record(*count, &labels);
             inner.notices_age_seconds.record(*age_s, &labels);
         }
+        let waiting = scrape.guard_waiting.get(POLICY).copied().unwrap_or(0);
+        inner
+            .guard_waiting
+            .record(waiting, &[label("source", POLICY)]);
         let mut queues = inner.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues.extend(scrape.node.queues.iter().map(|queue| queue.name.clone()));
         for name in queues.iter() {

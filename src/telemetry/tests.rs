@@ -96,13 +96,16 @@ pub(super) fn used() -> (Metrics, Scrape) {
                 name: "hr".to_owned(),
                 heard_age_s: 93_600.5,
                 silent: Some(true),
+                doubted: true,
             },
             SourceScrape {
                 name: "vms".to_owned(),
                 heard_age_s: 2.0,
                 silent: None,
+                doubted: false,
             },
         ],
+        guard_waiting: BTreeMap::from([("hr".to_owned(), 1)]),
     };
     (metrics, scrape)
 }
@@ -191,7 +194,7 @@ fn every_label_has_few_values() {
     let configured: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("system", ["crm"].as_slice()),
         ("queue", &["crm"]),
-        ("source", &["hr", "vms"]),
+        ("source", &["hr", "vms", "policy"]),
         ("workflow", &["joiner", "leaver"]),
         ("action", &["account.disable"]),
         ("notice", &["case.parked"]),

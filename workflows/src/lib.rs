@@ -21,6 +21,7 @@ pub mod definitions;
 pub mod directory;
 pub mod intake;
 pub mod notices;
+pub mod policies;
 pub mod policy;
 pub mod schedules;
 pub mod scim;

@@ -44,7 +44,7 @@ use uuid::Uuid;
 use crate::actions::IdentityActions;
 use crate::definitions;
 use crate::directory::{self, Directory, DirectoryProjection};
-use crate::intake::{ImportReport, Intake, IntakeError};
+use crate::intake::{ImportReport, Intake, IntakeError, PolicyCell};
 use crate::policy::{PolicySet, Schema, yaml};
 use crate::sources::{SnapshotInput, Source};
 use crate::systems::{InitialPassword, System, SystemConfig, Systems};
@@ -578,6 +578,8 @@ async fn run_sql(url: &str, sql: String) {
 }
 
 pub(crate) struct Company {
+    /// What the guard measures by.
+    pub policy: PolicyCell,
     pub store: Arc<dyn Store>,
     pub directory: Directory,
     pub intake: Intake,
@@ -630,6 +632,12 @@ pub(crate) fn schema(systems: &[&str]) -> Schema {
     Schema::new(systems.iter().copied()).with_source(&source.declarations())
 }
 
+/// A policy on the two systems of the company.
+pub(crate) fn policy(text: &str) -> Arc<PolicySet> {
+    let files = [("roles.yaml".to_owned(), text.to_owned())];
+    Arc::new(PolicySet::load(&files, &schema(&["ldap", "scim"])).unwrap())
+}
+
 impl Company {
     /// Two systems, `ldap` and `scim`, of which the first can end sessions.
     pub async fn new() -> Self {
@@ -648,14 +656,20 @@ impl Company {
         Self::build(workflows, manual, roles, None, Arc::new(SystemClock)).await
     }
 
-    /// As [`Company::new`] or [`Company::on_postgres`], in a time of its own.
+    /// As [`Company::new`] or [`Company::on_postgres`], in a time of its own. Without the guard: what many people go through
+    /// in a short time is what it is there to stop.
     pub async fn in_time(clock: Arc<dyn Clock>, on_postgres: bool) -> Self {
         let postgres = if on_postgres {
             Some(Self::own_schema().await)
         } else {
             None
         };
-        Self::build(&[], &[], ROLES, postgres, clock).await
+        let company = Self::build(&[], &[], ROLES, postgres, clock).await;
+        let (directory, definitions) = (&company.directory, &company.definitions);
+        Self {
+            intake: Intake::new(directory.clone(), Arc::clone(definitions)),
+            ..company
+        }
     }
 
     /// As [`Company::new`] or [`Company::on_postgres`], with workflows of its own.
@@ -709,6 +723,7 @@ impl Company {
             PolicySet::load(&[("roles.yaml".to_owned(), roles.to_owned())], &schema).unwrap();
         let (ldap, scim) = (Memory::with_sessions(), Memory::default());
         let policy = Arc::new(policy);
+        let policy_cell = PolicyCell::new(Arc::clone(&policy));
         let limits = Limits {
             breaker: BreakerLimits {
                 open_first_ms: 50,
@@ -754,8 +769,12 @@ impl Company {
         for definition in definitions::load(&own).unwrap() {
             definitions.add(definition);
         }
+        let source = Arc::new(Source::load("hr.yaml", HR).unwrap());
+        let intake = Intake::new(directory.clone(), Arc::clone(&definitions))
+            .guarded(policy_cell.clone(), [&source].into_iter());
         Self {
-            intake: Intake::new(directory.clone(), Arc::clone(&definitions)),
+            policy: policy_cell,
+            intake,
             store,
             directory,
             definitions,

@@ -158,6 +158,7 @@ impl Server {
             doors: Doors::open(&configuration.sources).unwrap(),
             systems: Arc::clone(&configuration.systems),
             policy: Arc::clone(&configuration.policy),
+            policies: running.policies.clone(),
             clock: Arc::new(SystemClock),
             nudge,
             event_nudge,

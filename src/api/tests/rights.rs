@@ -60,7 +60,7 @@ fn body(path: &str) -> (&'static str, String) {
                 .to_string(),
         ),
         "signal" => (json, json!({"name": "b"}).to_string()),
-        "reject" => (json, json!({"note": "b"}).to_string()),
+        "reject" | "approve" => (json, json!({"note": "b"}).to_string()),
         "0" => (json, json!({"approve": true}).to_string()),
         "tokens" => (
             json,

@@ -114,7 +114,12 @@ async fn heard_or_silent(server: &Server) {
         .import("2026-02-01", "id,name\nE2,\"Bob\n")
         .await
         .problem(422, "invalid");
-    assert_eq!(told(&admin, "hr").await["state"], "never_heard");
+    let hr = told(&admin, "hr").await;
+    assert_eq!(
+        (&hr["state"], &hr["heard_at"]),
+        (&json!("doubted"), &json!(null))
+    );
+    assert!(hr["doubt"].is_string(), "{hr}");
     admin
         .import("2026-01-01", "id,name,department\nE2,Bob,Sales\n")
         .await

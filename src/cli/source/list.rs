@@ -13,7 +13,9 @@ use crate::shell::source_view::{self, SourceView};
 HEARD is the last time something good came from a source, NEWS the last time it said something new. SILENT is when it
 counts as silent if nothing more comes; empty when its file has no `silent_after`. FILE OF is the day of the last file.
 
-Exit code 1 says that a source is silent.
+A source that is `doubted` delivered something that is not believed; `source show` says why, and how to go on.
+
+Exit code 1 says that a source is silent or doubted.
 
 Examples:
   tenure source list
@@ -26,9 +28,10 @@ pub(super) async fn run(context: &Context, _: List) -> anyhow::Result<Exit> {
     let views = source_view::sources(&database.directory, &configuration.sources, now()).await?;
     context.output.result(&views, |views| table(views))?;
     database.close().await;
-    let silent = views
-        .iter()
-        .any(|view| view.state == source_view::Voice::Silent);
+    let silent = views.iter().any(|view| {
+        use source_view::Voice::{Doubted, Silent};
+        matches!(view.state, Silent | Doubted)
+    });
     Ok(if silent { Exit::Bad } else { Exit::Good })
 }
 

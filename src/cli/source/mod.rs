@@ -81,5 +81,6 @@ fn voice(state: Voice) -> (String, Tone) {
         Voice::Heard => ("heard".to_owned(), Tone::Good),
         Voice::NeverHeard => ("never heard".to_owned(), Tone::Warn),
         Voice::Silent => ("silent".to_owned(), Tone::Bad),
+        Voice::Doubted => ("doubted".to_owned(), Tone::Bad),
     }
 }

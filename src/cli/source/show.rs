@@ -73,6 +73,15 @@ fn page(detail: &SourceDetail) -> String {
             .to_owned(),
     };
     let _ = writeln!(text, "  {watched}");
+    if let Some(doubt) = &view.doubt {
+        let sign = paint(Tone::Bad.sign(), Tone::Bad);
+        let _ = writeln!(
+            text,
+            "{sign} not believed since {}: {}",
+            at(view.doubted_since),
+            plain(doubt)
+        );
+    }
     if detail.files.is_empty() {
         let _ = write!(text, "\nno files");
     } else {

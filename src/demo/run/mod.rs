@@ -262,7 +262,9 @@ impl Story<'_> {
     fn applied(&mut self, what: &str, report: &ImportReport) -> anyhow::Result<()> {
         match &report.status {
             ImportStatus::Applied => Ok(()),
-            ImportStatus::Unchanged => bail!("the export of {what} changed nothing"),
+            ImportStatus::Unchanged | ImportStatus::Previewed { .. } => {
+                bail!("the export of {what} changed nothing")
+            }
             ImportStatus::WaitingForApproval { reasons, .. } => {
                 bail!(
                     "the export of {what} was stopped by the guard: {}",

@@ -22,6 +22,7 @@ mod context;
 mod grant_add;
 mod grant_revoke;
 mod notify;
+mod protected;
 mod recent;
 mod sessions_revoke;
 
@@ -38,6 +39,8 @@ use engine::core::input::AttemptResult;
 use engine::core::proof::Proof;
 use engine::runner::{Actions, Attempt, Availability, Clock, Resource};
 use serde_json::{Map, Value, json};
+
+pub use self::protected::APPROVED_BY;
 
 use self::context::{Context, database, not_needed, permanent};
 use self::recent::Recent;
@@ -170,6 +173,7 @@ impl IdentityActions {
     }
 
     async fn dispatch(&self, context: &Context<'_>) -> Result<AttemptResult, Failure> {
+        protected::check(context).await?;
         match context.attempt.uses.as_str() {
             name::ACCESS_PLAN => access_plan::run(context).await,
             name::ACCOUNT_CREATE => account_create::run(context).await,

@@ -9,9 +9,11 @@
 mod beliefs;
 pub(crate) mod database;
 mod events;
+pub(crate) mod guard;
 mod heard;
 mod identities;
 mod lag;
+mod policies;
 mod projection;
 pub mod resources;
 mod rows;
@@ -39,12 +41,14 @@ pub(crate) use snapshots::{
 };
 
 pub use beliefs::{Believed, BelievedSpell, KnownEvent};
+pub use guard::DoubtRow;
 pub use heard::{HEARD_EVERY_S, HeardRow};
 pub use identities::{
     EVENTS_SHOWN_MAX, Holdings, IdentityDetail, IdentityFilter, PAGE_ROWS_MAX, SEARCH_BYTES_MAX,
     facts_of,
 };
 pub use lag::LagSummary;
+pub use policies::{PolicyRow, PolicyStatus};
 pub use projection::{DirectoryProjection, LagKind};
 pub use rows::{
     AccountRow, AccountStatus, EventRow, EventStatus, GrantReason, GrantRow, GrantStatus,
@@ -78,6 +82,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "scim",
         postgres: include_str!("../../../migrations/postgres/0013_scim.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0013_scim.sql"),
+    },
+    Migration {
+        version: 15,
+        name: "guard",
+        postgres: include_str!("../../../migrations/postgres/0015_guard.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0015_guard.sql"),
     },
 ];
 

@@ -231,6 +231,8 @@ pub enum EventStatus {
     Superseded,
     /// No workflow reacts to it.
     Recorded,
+    /// The guard holds it back until a person approves it. Never stored with an event: it is none yet.
+    Held,
 }
 
 /// Whether a system takes calls, as one process sees it.

@@ -11,7 +11,7 @@ use super::Directory;
 use super::database::{Sql, execute, execute_all};
 use super::resources::{HELD_PREFIX, HeldRow, held_of};
 use super::rows::SnapshotRow;
-use crate::sources::{Difference, Key, Record, Records};
+use crate::sources::{Change, Difference, Key, Record, Records};
 
 /// Where a source stands: its last applied snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,13 +110,22 @@ impl Directory {
     /// What the guard holds back of pushes, in the form of a file that waits.
     async fn held(&self, row: &SnapshotRow) -> Result<PendingSnapshot, StoreError> {
         let held = held_of(self, row.shard_id, &row.source).await?;
+        let said = self.held_events(&row.source).await?;
+        let said = said.into_iter().map(|held| Change {
+            kind: crate::timeline::kind(held.event.event_type),
+            event: held.event,
+        });
         let gone = |held: &&HeldRow| held.record.is_none();
         Ok(PendingSnapshot {
             difference: Difference {
                 id: row.difference_id.clone(),
                 source: row.source.clone(),
                 as_of: row.as_of,
-                changes: held.iter().flat_map(|held| held.changes.clone()).collect(),
+                changes: held
+                    .iter()
+                    .flat_map(|held| held.changes.clone())
+                    .chain(said)
+                    .collect(),
                 missing: Vec::new(),
             },
             records: held.iter().filter_map(|held| held.record.clone()).collect(),

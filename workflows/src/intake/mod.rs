@@ -12,6 +12,7 @@
 //! workflow that another of them would end at once.
 
 mod clock;
+mod guard;
 mod heard;
 mod named;
 mod person;
@@ -20,6 +21,8 @@ mod report;
 mod settle;
 mod take;
 
+#[cfg(test)]
+mod guarding;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
@@ -36,18 +39,23 @@ use engine::runner::Definitions;
 use engine::store::{InboxRow, StoreError, Transaction, Work};
 use uuid::Uuid;
 
+use self::guard::Judged;
 use self::settle::{INTRODUCED, Settled};
 use self::take::Take;
+use crate::directory::guard::{believe, forget_tallies};
 use crate::directory::{
     Directory, PendingSnapshot, Position, RecordRow, SnapshotRow, SnapshotStatus, decide_snapshot,
     mark_gone, move_on, put_records, put_snapshot, waiting_due,
 };
+use crate::policy::guard::LimitRule;
 use crate::policy::{Problem, Problems};
+use crate::sources::doubt::{Earlier, doubts};
 use crate::sources::{
     BusinessEvent, Key, Records, Snapshot, SnapshotInput, Source, Summary, Verdict, assess, diff,
     read_snapshot,
 };
 
+pub use self::guard::{PolicyCell, protected};
 pub use self::pushed::{
     Action, Outcome, Push, PushError, RESOURCE_BYTES_MAX, RESOURCE_NAME_BYTES_MAX, is_held,
 };
@@ -69,6 +77,10 @@ pub struct Intake {
     directory: Directory,
     definitions: Arc<Definitions>,
     written: heard::Written,
+    /// What the guard measures accounts and rights by. Without one it counts people alone.
+    policy: PolicyCell,
+    /// How much each configured source may change at once.
+    limits: Arc<BTreeMap<String, Vec<LimitRule>>>,
 }
 
 impl Intake {
@@ -78,6 +90,23 @@ impl Intake {
             directory,
             definitions,
             written: heard::Written::default(),
+            policy: PolicyCell::default(),
+            limits: Arc::default(),
+        }
+    }
+
+    /// Lets the guard measure what would become of accounts and rights under the policy in force.
+    #[must_use]
+    pub fn guarded<'a>(
+        self,
+        policy: PolicyCell,
+        sources: impl Iterator<Item = &'a Arc<Source>>,
+    ) -> Self {
+        let limits = sources.map(|source| (source.name().to_owned(), source.guard().limit_rules()));
+        Self {
+            policy,
+            limits: Arc::new(limits.collect()),
+            ..self
         }
     }
 
@@ -109,10 +138,44 @@ impl Intake {
         by: &Actor,
         now: Timestamp,
     ) -> Result<ImportReport, IntakeError> {
-        let report = self.compare(source, snapshot, by, now).await?;
+        let report = match self.compare(source, snapshot, by, now).await {
+            Err(IntakeError::Refused(problems)) => {
+                let reason = problems.list.first().map(ToString::to_string);
+                self.refused(source.name(), now, &reason.unwrap_or_default())
+                    .await;
+                return Err(IntakeError::Refused(problems));
+            }
+            compared => compared?,
+        };
         let news = report.status != ImportStatus::Unchanged;
+        if !news {
+            // It says what it said when it was last believed.
+            self.doubt(source.name(), now, None).await?;
+        }
         self.heard_or_logged(source.name(), now, news).await;
         Ok(report)
+    }
+
+    /// What taking a file in would do, and whether a person would have to decide. Nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Intake::import`].
+    pub async fn preview(
+        &self,
+        source: &Source,
+        snapshot: &Snapshot,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<ImportReport, IntakeError> {
+        let Some(weighed) = self.weigh(source, snapshot, by, now).await? else {
+            let next = self.position(snapshot);
+            return Ok(ImportReport::unchanged(snapshot, &next.snapshot_id));
+        };
+        Ok(ImportReport::previewed(
+            snapshot,
+            &weighed.row,
+            weighed.summary,
+        ))
     }
 
     async fn compare(
@@ -122,6 +185,46 @@ impl Intake {
         by: &Actor,
         now: Timestamp,
     ) -> Result<ImportReport, IntakeError> {
+        let Some(weighed) = self.weigh(source, snapshot, by, now).await? else {
+            let next = self.position(snapshot);
+            return Ok(ImportReport::unchanged(snapshot, &next.snapshot_id));
+        };
+        let Weighed {
+            row,
+            pending,
+            next,
+            summary,
+            judged,
+            doubts,
+        } = weighed;
+        if let Some(reason) = doubts.first() {
+            self.refused(source.name(), now, reason).await;
+        }
+        if row.status == SnapshotStatus::Waiting {
+            let keep = Keep {
+                row: &row,
+                pending: &pending,
+            };
+            self.directory.write(&keep).await?;
+            return Ok(ImportReport::waiting(snapshot, &row, summary));
+        }
+        // Who stands behind the cases is the source; who fed the file in is kept with the file.
+        let initiator = Actor(format!("source:{}", source.name()));
+        let settled = self
+            .apply(&row, &pending, next, &initiator, now, judged.as_ref())
+            .await?;
+        Ok(ImportReport::applied(snapshot, &row, summary, &settled))
+    }
+
+    /// Compares a file with what is there and holds the difference against all limits. `None` when the source says what it
+    /// said before.
+    async fn weigh(
+        &self,
+        source: &Source,
+        snapshot: &Snapshot,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Option<Weighed>, IntakeError> {
         let (position, previous, gone) = self.directory.source_state(source.name()).await?;
         let next = self.position(snapshot);
         if let Some(position) = &position {
@@ -129,18 +232,44 @@ impl Intake {
                 return Err(older(snapshot, position).into());
             }
             if position.as_of == next.as_of && position.digest == next.digest {
-                return Ok(ImportReport::unchanged(snapshot, &next.snapshot_id));
+                return Ok(None);
             }
         }
         let difference = diff(source, &previous, snapshot, &gone);
-        let (summary, stopped_by) =
+        let (mut summary, mut reasons) =
             match assess(&difference, &previous, &snapshot.records, source.guard()) {
-                Verdict::Pass { summary } => (summary, None),
+                Verdict::Pass { summary } => (summary, Vec::new()),
                 Verdict::Stop { reasons, summary } => {
-                    let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-                    (summary, Some(reasons))
+                    (summary, reasons.iter().map(ToString::to_string).collect())
                 }
             };
+        let earlier = self.earlier(source.name()).await?;
+        let doubts = doubts(
+            source.trust(),
+            &earlier,
+            snapshot,
+            &next.digest,
+            &difference,
+        );
+        reasons.extend(doubts.iter().cloned());
+        let people = guard::pairs(&difference, &previous, &snapshot.records);
+        let limits = source.guard().limit_rules();
+        let measured = self.measure_all(limits, people).await?;
+        let mut judged = None;
+        let mut difference_id = difference.id.clone();
+        if let Some(measured) = measured {
+            let (day, at) = (snapshot.as_of.day, snapshot.as_of.instant);
+            let found = self
+                .judge_file(source, &measured, &previous, day, at)
+                .await?;
+            reasons.extend(found.reasons.iter().cloned());
+            judged = Some(found);
+            difference_id = bound(&difference.id, &measured.blast.digest);
+            summary.blast = Some(measured.blast.shown());
+            summary.policy = Some(measured.policy);
+        }
+        summary.difference_id.clone_from(&difference_id);
+        let stopped_by = (!reasons.is_empty()).then_some(reasons);
         let row = SnapshotRow {
             shard_id: next.shard_id,
             source: next.source.clone(),
@@ -156,9 +285,9 @@ impl Intake {
             } else {
                 SnapshotStatus::Applied
             },
-            difference_id: difference.id.clone(),
+            difference_id,
             summary: serde_json::to_value(&summary).map_err(IntakeError::stored_form)?,
-            stopped_by: stopped_by.clone(),
+            stopped_by,
             base_id: position.map(|position| position.snapshot_id),
             imported_at: now,
             imported_by: by.0.clone(),
@@ -167,27 +296,35 @@ impl Intake {
             decided_note: None,
         };
         let pending = pending(&previous, snapshot, difference);
-        if stopped_by.is_some() {
-            let keep = Keep {
-                row: &row,
-                pending: &pending,
-            };
-            self.directory.write(&keep).await?;
-            return Ok(ImportReport::waiting(snapshot, &row, summary));
-        }
-        // Who stands behind the cases is the source; who fed the file in is kept with the file.
-        let initiator = Actor(format!("source:{}", source.name()));
-        let settled = self
-            .apply(&row, &pending, next, &initiator, now, false)
-            .await?;
-        Ok(ImportReport::applied(snapshot, &row, summary, &settled))
+        Ok(Some(Weighed {
+            row,
+            pending,
+            next,
+            summary,
+            judged,
+            doubts,
+        }))
+    }
+
+    /// The files of a source that were applied, the newest day first.
+    async fn earlier(&self, source: &str) -> Result<Vec<Earlier>, IntakeError> {
+        let seen = self.directory.files_seen(source).await?;
+        let file = |seen: crate::directory::guard::FileSeen| Earlier {
+            day: seen.as_of,
+            digest: seen.digest,
+            rows: seen.row_count,
+            complete: seen.complete == true || seen.complete == 1,
+            approved: seen.decided_by.is_some(),
+        };
+        Ok(seen.into_iter().map(file).collect())
     }
 
     /// Applies the difference that the guard stopped, exactly as it was shown.
     ///
     /// # Errors
     /// [`IntakeError::NoSuchDifference`], [`IntakeError::Decided`]; [`IntakeError::MovedOn`] when another
-    /// snapshot was applied since, so that this difference says nothing any more.
+    /// snapshot was applied since, so that this difference says nothing any more; [`IntakeError::PlanChanged`] when it would do
+    /// something else than was shown, because the policy changed: then the person is asked again.
     pub async fn approve(
         &self,
         difference_id: &str,
@@ -203,6 +340,7 @@ impl Intake {
             let mut summary: Summary =
                 serde_json::from_value(row.summary.clone()).map_err(IntakeError::stored_form)?;
             summary.events = events;
+            self.doubt(&row.source, now, None).await?;
             return Ok(ImportReport::of_row(&row, summary, &settled));
         }
         let pending = self
@@ -213,6 +351,7 @@ impl Intake {
                 difference: difference_id.to_owned(),
                 by: String::new(),
             })?;
+        self.same_plan(&row, &pending).await?;
         row.status = SnapshotStatus::Applied;
         row.decided_at = Some(now);
         row.decided_by = Some(by.0.clone());
@@ -223,10 +362,59 @@ impl Intake {
             as_of: row.as_of,
             digest: row.digest.clone(),
         };
-        let settled = self.apply(&row, &pending, next, by, now, true).await?;
+        let settled = self.apply(&row, &pending, next, by, now, None).await?;
         let summary: Summary =
             serde_json::from_value(row.summary.clone()).map_err(IntakeError::stored_form)?;
         Ok(ImportReport::of_row(&row, summary, &settled))
+    }
+
+    /// Finds that a waiting file would still do what was shown. When it would not, it asks again under another name.
+    async fn same_plan(
+        &self,
+        row: &SnapshotRow,
+        pending: &PendingSnapshot,
+    ) -> Result<(), IntakeError> {
+        let mut summary: Summary =
+            serde_json::from_value(row.summary.clone()).map_err(IntakeError::stored_form)?;
+        let Some(shown) = &summary.blast else {
+            return Ok(());
+        };
+        let (position, previous, _) = self.directory.source_state(&row.source).await?;
+        if position.map(|position| position.snapshot_id) != row.base_id {
+            return Err(IntakeError::MovedOn {
+                source_name: row.source.clone(),
+            });
+        }
+        let records = pending.records.iter();
+        let next: Records = records
+            .map(|record| (record.key.clone(), record.clone()))
+            .collect();
+        let limits = self.limits.get(&row.source).cloned().unwrap_or_default();
+        let people = guard::pairs(&pending.difference, &previous, &next);
+        let Some(measured) = self.measure(limits, people) else {
+            return Ok(());
+        };
+        if measured.blast.digest == shown.digest {
+            return Ok(());
+        }
+        let difference_id = bound(&pending.difference.id, &measured.blast.digest);
+        summary.difference_id.clone_from(&difference_id);
+        summary.blast = Some(measured.blast.shown());
+        summary.policy = Some(measured.policy);
+        let asked = SnapshotRow {
+            difference_id: difference_id.clone(),
+            summary: serde_json::to_value(&summary).map_err(IntakeError::stored_form)?,
+            ..row.clone()
+        };
+        let keep = Keep {
+            row: &asked,
+            pending,
+        };
+        self.directory.write(&keep).await?;
+        Err(IntakeError::PlanChanged {
+            shown: row.difference_id.clone(),
+            now: difference_id,
+        })
     }
 
     /// Drops the difference that the guard stopped. The same file asks again.
@@ -331,8 +519,9 @@ impl Intake {
         next: Position,
         initiator: &Actor,
         now: Timestamp,
-        decided: bool,
+        judged: Option<&Judged>,
     ) -> Result<Settled, IntakeError> {
+        let decided = row.decided_by.is_some();
         let events: Vec<BusinessEvent> = pending
             .difference
             .changes
@@ -351,7 +540,12 @@ impl Intake {
             pending,
             next,
             decided,
-            take: self.take(&subjects, &events, initiator, now).repeating(),
+            judged,
+            now,
+            take: self
+                .take(&subjects, &events, initiator, now)
+                .repeating()
+                .approved(decided),
         };
         match self.write(&work).await {
             Err(StoreError::Projection(reason)) if reason == MOVED_ON => {
@@ -386,6 +580,23 @@ impl Intake {
         }
         self.directory.write(work).await
     }
+}
+
+/// A file, compared and measured.
+struct Weighed {
+    row: SnapshotRow,
+    pending: PendingSnapshot,
+    next: Position,
+    summary: Summary,
+    judged: Option<Judged>,
+    /// Why the source is not believed.
+    doubts: Vec<String>,
+}
+
+/// A name for exactly these changes with exactly these effects.
+fn bound(difference_id: &str, plan: &str) -> String {
+    let digest = crate::policy::digest(&serde_json::json!([difference_id, plan]));
+    format!("dif_{digest}")
 }
 
 /// What a snapshot changes, compared with what is there.
@@ -438,6 +649,9 @@ struct Apply<'a> {
     next: Position,
     /// Whether a person decided about it; then its row waits.
     decided: bool,
+    /// What the guard found, when it let it pass.
+    judged: Option<&'a Judged>,
+    now: Timestamp,
     take: Take<'a>,
 }
 
@@ -448,13 +662,23 @@ impl Work for Apply<'_> {
         if !move_on(transaction, self.row.base_id.as_deref(), &self.next).await? {
             return Err(moved_on());
         }
+        let (shard_id, source) = (self.row.shard_id, self.row.source.as_str());
         if self.decided {
             if !decide_snapshot(transaction, self.row).await? {
                 return Err(moved_on());
             }
+            // What a person looked at does not count against what comes next.
+            forget_tallies(transaction, shard_id, source).await?;
         } else {
             put_snapshot(transaction, self.row, None).await?;
         }
+        if let Some(judged) = self.judged {
+            let id = &self.row.snapshot_id;
+            if !guard::remember(transaction, shard_id, source, id, judged, self.now).await? {
+                return Err(moved_on());
+            }
+        }
+        believe(transaction, shard_id, source).await?;
         let records: Vec<RecordRow> = self
             .pending
             .records

@@ -13,9 +13,15 @@ use engine::core::id::Actor;
 use engine::store::{InboxRow, StoreError, Transaction, Work};
 use serde_json::Value;
 
+use super::guard::Measured;
+use super::pushed::Showing;
 use super::{EventReport, Intake, IntakeError, Take};
-use crate::directory::{EventRow, claim, event_in};
-use crate::sources::BusinessEvent;
+use crate::directory::guard::{HeldEventRow, held_events_in, put_held_events};
+use crate::directory::{EventRow, EventStatus, claim, event_in, events_in, resources};
+use crate::policy::IdentityFacts;
+use crate::policy::guard::Pair;
+use crate::sources::{BusinessEvent, ChangeKind, EventType};
+use crate::timeline::{Belief, Timeline, kind};
 
 impl Intake {
     /// Takes one event in. The same event again changes nothing.
@@ -33,6 +39,10 @@ impl Intake {
         let shard_id = self.directory.shard(subject);
         let subjects = BTreeSet::from([(shard_id, subject.to_owned())]);
         let work = TakeNamed {
+            intake: self,
+            by: initiator,
+            now,
+            held: Mutex::new(false),
             shard_id,
             name_shard_id: self.directory.shard(&event.id),
             event,
@@ -50,8 +60,16 @@ impl Intake {
                 differs,
             });
         }
+        let held = work
+            .held
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         let settled = work.take.ended(written)?;
-        let status = settled.events.keys().next().copied();
+        let status = if held {
+            Some(EventStatus::Held)
+        } else {
+            settled.events.keys().next().copied()
+        };
         Ok(EventReport {
             id: event.id.clone(),
             new: status.is_some(),
@@ -62,6 +80,11 @@ impl Intake {
 }
 
 struct TakeNamed<'a> {
+    intake: &'a Intake,
+    by: &'a Actor,
+    now: Timestamp,
+    /// Whether the guard holds it back.
+    held: Mutex<bool>,
     /// Of the subject.
     shard_id: i32,
     /// Of the identifier.
@@ -78,14 +101,16 @@ impl Work for TakeNamed<'_> {
         let (id, subject) = (&self.event.id, self.event.subject.as_str());
         let known = claim(transaction, self.name_shard_id, id, subject).await?;
         let inbox = match &known {
+            None if self.hold(transaction).await? => Vec::new(),
             None => self.take.take(transaction).await?,
             Some(known) if known != subject => return Err(self.refuse(vec!["subject"])),
             Some(_) => Vec::new(),
         };
-        if !self.take.took_something()
-            && let Some(row) = event_in(transaction, self.shard_id, id).await?
-        {
-            let differs = differences(self.event, &row);
+        if known.is_some() || !self.take.took_something() && !self.is_held() {
+            let differs = match event_in(transaction, self.shard_id, id).await? {
+                Some(row) => differences(self.event, &row),
+                None => self.differs_from_held(transaction).await?,
+            };
             if !differs.is_empty() {
                 return Err(self.refuse(differs));
             }
@@ -95,6 +120,115 @@ impl Work for TakeNamed<'_> {
 }
 
 impl TakeNamed<'_> {
+    fn is_held(&self) -> bool {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds the event back if it is too much, with what its source said before. A demand that the access of one person
+    /// ends now never waits, unless the person is protected.
+    async fn hold(&self, transaction: &mut Transaction<'_>) -> Result<bool, StoreError> {
+        let source = self.event.source.as_str();
+        let Some(measured) = self.measured(transaction).await? else {
+            return Ok(false);
+        };
+        let mut reasons = if self.event.event_type == EventType::AccessRevokeNow {
+            let protected = &measured.blast.protected;
+            let reason = (!protected.is_empty()).then(|| super::guard::protected(protected));
+            reason.into_iter().collect()
+        } else {
+            self.intake
+                .judge_now(transaction, source, &measured, &self.event.id, self.now)
+                .await?
+        };
+        if reasons.is_empty() {
+            return Ok(false);
+        }
+        tracing::warn!(
+            source,
+            event = self.event.id,
+            "an event is held back until a person approves it"
+        );
+        let shard_id = self.intake.directory.shard(source);
+        let waiting = resources::lock_guard(transaction, shard_id, source, self.now).await?;
+        let row = HeldEventRow {
+            shard_id,
+            source: source.to_owned(),
+            event_id: self.event.id.clone(),
+            subject: self.event.subject.as_str().to_owned(),
+            event: self.event.clone(),
+            held_at: self.now,
+        };
+        put_held_events(transaction, &[row]).await?;
+        reasons.dedup();
+        let zone = self
+            .event
+            .zone
+            .parse::<chrono_tz::Tz>()
+            .unwrap_or(chrono_tz::UTC);
+        let showing = Showing {
+            source,
+            shard_id,
+            day: self.now.with_timezone(&zone).date_naive(),
+            id: &self.event.id,
+            by: self.by,
+            now: self.now,
+            reasons,
+            population: 0,
+        };
+        showing.show(transaction, waiting).await?;
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        Ok(true)
+    }
+
+    /// What the event would do to its person, once it is effective. `None` when no limit could tell.
+    async fn measured(
+        &self,
+        transaction: &mut Transaction<'_>,
+    ) -> Result<Option<Measured>, StoreError> {
+        let event = self.event;
+        let begins = kind(event.event_type) == ChangeKind::Create;
+        if begins && !self.intake.watches_gifts(&event.source) {
+            return Ok(None);
+        }
+        let subject = (self.shard_id, event.subject.as_str().to_owned());
+        let known = events_in(transaction, &[subject]).await?;
+        let events: Vec<(Timestamp, BusinessEvent)> = known
+            .iter()
+            .map(|row| (row.received_at, row.event()))
+            .chain([(self.now, event.clone())])
+            .collect();
+        let said = || events.iter().map(|(came, event)| (*came, event));
+        let at = event.effective_at.max(self.now);
+        let facts = |belief: Belief| {
+            belief.is_employed().then(|| IdentityFacts {
+                key: event.subject.as_str().to_owned(),
+                active: true,
+                on_leave: belief.on_leave,
+                attributes: belief.attributes,
+            })
+        };
+        let pair = Pair {
+            before: facts(Timeline::of(said().take(known.len())).at(at)),
+            after: facts(Timeline::of(said()).at(at)),
+        };
+        let limits = self.intake.limits_of(&event.source);
+        self.intake.measure_all(limits, [pair]).await
+    }
+
+    /// Where the event says something else than one of its identifier that is held back.
+    async fn differs_from_held(
+        &self,
+        transaction: &mut Transaction<'_>,
+    ) -> Result<Vec<&'static str>, StoreError> {
+        let source = self.event.source.as_str();
+        let shard_id = self.intake.directory.shard(source);
+        let held = held_events_in(transaction, shard_id, source).await?;
+        let held = held.into_iter().find(|held| held.event_id == self.event.id);
+        let written = |event: &BusinessEvent| serde_json::to_value(event).unwrap_or_default();
+        let differs = held.is_some_and(|held| !same(&written(&held.event), &written(self.event)));
+        Ok(if differs { vec!["data"] } else { Vec::new() })
+    }
+
     fn refuse(&self, differs: Vec<&'static str>) -> StoreError {
         *self.differs.lock().unwrap_or_else(PoisonError::into_inner) = differs;
         StoreError::Projection("another event has this identifier".to_owned())

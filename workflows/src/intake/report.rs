@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::settle::Settled;
 use crate::directory::{EventStatus, SnapshotRow};
+use crate::policy::guard::Blast;
 use crate::policy::{Problem, Problems};
 use crate::sources::{ChangeKind, Key, Snapshot, Summary};
 
@@ -37,6 +38,9 @@ pub struct ImportReport {
     pub events_waiting: u64,
     /// Cases started, by workflow.
     pub cases: BTreeMap<String, u64>,
+    /// What becomes of people, accounts and rights, counted under the policy in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blast: Option<Blast>,
     /// Managers that could not be told, and the like.
     pub warnings: Vec<Problem>,
 }
@@ -50,6 +54,15 @@ pub enum ImportStatus {
     /// Nothing was done. A person has to approve or reject `difference_id`.
     WaitingForApproval {
         /// The limits that were crossed, as sentences.
+        reasons: Vec<String>,
+        /// The people in the state before.
+        population: u64,
+        /// The first people by kind of change.
+        examples: BTreeMap<ChangeKind, Vec<Key>>,
+    },
+    /// Nothing was done, because nothing was asked for: what would be.
+    Previewed {
+        /// Why a person would have to decide, as sentences; empty when it would be applied at once.
         reasons: Vec<String>,
         /// The people in the state before.
         population: u64,
@@ -101,6 +114,10 @@ pub enum IntakeError {
     NoSuchDifference(String),
     #[error("difference `{difference}` was decided already{}", by_whom(.by))]
     Decided { difference: String, by: String },
+    #[error(
+        "what `{shown}` would do has changed with the policy since it was shown; look at `{now}` and approve that"
+    )]
+    PlanChanged { shown: String, now: String },
     #[error("another snapshot of `{source_name}` was applied meanwhile; import the file again")]
     MovedOn { source_name: String },
     #[error("{}", whole(.0))]
@@ -170,6 +187,7 @@ impl ImportReport {
             events: BTreeMap::new(),
             events_waiting: 0,
             cases: BTreeMap::new(),
+            blast: None,
             warnings: snapshot.warnings.clone(),
         }
     }
@@ -192,6 +210,16 @@ impl ImportReport {
 
     pub(super) fn waiting(snapshot: &Snapshot, row: &SnapshotRow, summary: Summary) -> Self {
         let status = ImportStatus::WaitingForApproval {
+            reasons: row.stopped_by.clone().unwrap_or_default(),
+            population: summary.population,
+            examples: summary.examples.clone(),
+        };
+        let report = Self::new(snapshot, &row.snapshot_id, status);
+        report.with_summary(row, summary)
+    }
+
+    pub(super) fn previewed(snapshot: &Snapshot, row: &SnapshotRow, summary: Summary) -> Self {
+        let status = ImportStatus::Previewed {
             reasons: row.stopped_by.clone().unwrap_or_default(),
             population: summary.population,
             examples: summary.examples.clone(),
@@ -230,6 +258,7 @@ impl ImportReport {
                 .iter()
                 .map(|(workflow, cases)| (workflow.clone(), cases.len() as u64))
                 .collect(),
+            blast: None,
             warnings: Vec::new(),
         };
         report.with_summary(row, summary)
@@ -244,6 +273,7 @@ impl ImportReport {
             removed: people(ChangeKind::Remove),
             missing_not_removed: summary.missing_not_removed,
             events: summary.events,
+            blast: summary.blast,
             ..self
         }
     }

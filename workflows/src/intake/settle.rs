@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::person;
+use crate::actions::APPROVED_BY;
 use crate::directory::{
     EventRow, EventStatus, IdentityRow, IdentityStatus, events_in, for_update, introduce, mark,
     put_events, put_identities,
@@ -46,6 +47,8 @@ pub(super) struct Origin<'a> {
     pub now: Timestamp,
     /// Whether an event that is known already happens again: a file says so that differs from the one before it.
     pub repeats: bool,
+    /// Whether the initiator is a person who approved exactly these events.
+    pub approved: bool,
 }
 
 /// One person, and everything that is being decided about them.
@@ -430,15 +433,21 @@ impl Change<'_> {
         cause.extend(events.iter().map(|event| event.id.as_str()));
         let cause = cause.join("\n");
         let effective_at = events.iter().map(|event| event.effective_at).min();
+        let mut input = json!({
+            "event": told(first),
+            "events": events.iter().map(|event| told(event)).collect::<Vec<_>>(),
+        });
+        if let Value::Object(fields) = &mut input
+            && origin.approved
+        {
+            fields.insert(APPROVED_BY.to_owned(), json!(origin.initiator.0));
+        }
         Some(StartCase {
             case: CaseId::caused(&NAMESPACE, first.occurred_at, &cause),
             workflow: definition.name.clone(),
             subject: Subject(self.before.identity_key.clone()),
             generation: self.generation,
-            input: json!({
-                "event": told(first),
-                "events": events.iter().map(|event| told(event)).collect::<Vec<_>>(),
-            }),
+            input,
             initiator: origin.initiator.clone(),
             effective_at: effective_at.map(|effective_at| effective_at.min(origin.now)),
         })

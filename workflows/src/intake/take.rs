@@ -29,6 +29,7 @@ impl Intake {
             subjects,
             events,
             repeats: false,
+            approved: false,
             settled: Mutex::new(None),
             traced: Mutex::default(),
         }
@@ -44,6 +45,8 @@ pub(super) struct Take<'a> {
     events: &'a [BusinessEvent],
     /// See [`Origin::repeats`].
     repeats: bool,
+    /// See [`Origin::approved`].
+    approved: bool,
     settled: Mutex<Option<Settled>>,
     /// Spans that end once it is durable.
     traced: Mutex<Vec<tracing::Span>>,
@@ -58,6 +61,11 @@ impl Take<'_> {
         }
     }
 
+    /// For what a person approved, who is the initiator.
+    pub fn approved(self, approved: bool) -> Self {
+        Self { approved, ..self }
+    }
+
     pub async fn take(
         &self,
         transaction: &mut Transaction<'_>,
@@ -67,6 +75,7 @@ impl Take<'_> {
             initiator: self.initiator,
             now: self.now,
             repeats: self.repeats,
+            approved: self.approved,
         };
         let (settled, inbox, traced) =
             settle(transaction, &origin, self.subjects, self.events).await?;

@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use super::guard::GuardDocument;
+
 /// One file of the policy folder.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -15,6 +17,9 @@ pub struct PolicyFile {
     /// How accounts are named and filled, one entry a system.
     #[serde(default)]
     pub accounts: Vec<AccountDocument>,
+    /// How much may change at once without a person, and who is protected. One file of the folder may say it.
+    #[serde(default)]
+    pub guard: Option<GuardDocument>,
 }
 
 /// A named bundle of entitlements with a rule that says who has it.

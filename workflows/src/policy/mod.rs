@@ -5,7 +5,8 @@
 //! - [`expression`]: the rule language, CEL, bounded;
 //! - [`evaluate`]: what a person should have, [`plan`]: the way there from what they hold,
 //!   [`explain`]: why or why not;
-//! - [`template`]: how accounts are named and filled.
+//! - [`template`]: how accounts are named and filled;
+//! - [`guard`]: how much may change at once without a person who looks.
 
 mod canonical;
 mod compile;
@@ -13,6 +14,7 @@ pub mod document;
 pub mod evaluate;
 pub mod explain;
 pub mod expression;
+pub mod guard;
 pub mod plan;
 pub mod problem;
 pub mod schema;

@@ -31,6 +31,7 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::Spanned;
 
+use super::doubt::TrustConfig;
 use super::guard::GuardConfig;
 use super::query::QueryConfig;
 use super::record::IdentityType;
@@ -102,6 +103,9 @@ pub struct SourceConfig {
     pub change_events: BTreeMap<String, Spanned<String>>,
     #[serde(default)]
     pub guard: GuardConfig,
+    /// Snapshots and queries: when a file is not believed although nothing in it is wrong.
+    #[serde(default)]
+    pub trust: TrustConfig,
     /// Lets the source send events without a token, signed. Without it nothing that is signed is let in.
     #[serde(default)]
     pub signature: Option<SignatureConfig>,

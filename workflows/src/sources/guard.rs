@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::diff::{ChangeKind, Difference};
 use super::record::{Key, Record, Records};
+use crate::policy::guard::{Blast, LimitRule, Operation};
 
 /// How many keys a summary names for each kind of change.
 pub const EXAMPLES_MAX: usize = 20;
@@ -58,6 +59,36 @@ impl GuardConfig {
     pub const WINDOW_MINUTES: u32 = 60;
     /// The longest window: a week.
     pub const WINDOW_MINUTES_MAX: u32 = 7 * 24 * 60;
+
+    /// The same limits for what comes within a window.
+    #[must_use]
+    pub fn limit_rules(&self) -> Vec<LimitRule> {
+        let mut rules = Vec::new();
+        for (operation, limit) in [
+            (Operation::IdentityRemove, &self.removals),
+            (Operation::IdentityCreate, &self.creations),
+            (Operation::IdentityChange, &self.changes),
+        ] {
+            let rule = |by: &str, limit: &SliceLimit| LimitRule {
+                operation,
+                by: by.to_owned(),
+                sources: None,
+                share_max: limit.share_max,
+                count_max: limit.count_max,
+                population_min: limit.population_min,
+            };
+            let whole = SliceLimit {
+                share_max: limit.share_max,
+                count_max: limit.count_max,
+                population_min: limit.population_min,
+            };
+            let all = std::iter::once(rule("all", &whole));
+            let slices = limit.slices.iter().map(|(by, limit)| rule(by, limit));
+            let said = all.chain(slices);
+            rules.extend(said.filter(|rule| rule.share_max.is_some() || rule.count_max.is_some()));
+        }
+        rules
+    }
 
     /// How many people are enough to know that `count` of them, or of more, keep the limit.
     #[must_use]
@@ -189,6 +220,12 @@ pub struct Summary {
     pub examples: BTreeMap<ChangeKind, Vec<Key>>,
     /// People who are missing from a snapshot that does not claim to be complete.
     pub missing_not_removed: u64,
+    /// What would become of accounts and rights, under the policy in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blast: Option<Blast>,
+    /// The policy that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
 }
 
 /// Holds `difference` against the limits. `previous` and `next` are the states it lies between.
@@ -259,6 +296,8 @@ pub fn assess(
             .collect(),
         events,
         missing_not_removed: difference.missing.len() as u64,
+        blast: None,
+        policy: None,
     };
     if reasons.is_empty() {
         Verdict::Pass { summary }

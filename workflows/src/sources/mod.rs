@@ -17,6 +17,7 @@ mod csv;
 pub mod data;
 mod declare;
 pub mod diff;
+pub mod doubt;
 pub mod event;
 pub mod guard;
 mod input;

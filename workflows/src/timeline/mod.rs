@@ -31,7 +31,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::sources::{BusinessEvent, EventType};
+use crate::sources::{BusinessEvent, ChangeKind, EventType};
 
 pub use self::spells::Spell;
 use self::spells::Spells;
@@ -73,6 +73,18 @@ pub fn class(event_type: EventType) -> Class {
         | EventType::ServiceRetired
         | EventType::OwnerChanged
         | EventType::CertificationDecided => Class::Other,
+    }
+}
+
+/// What a statement does to the number of people, for whoever counts.
+#[must_use]
+pub fn kind(event_type: EventType) -> ChangeKind {
+    match class(event_type) {
+        Class::Begins => ChangeKind::Create,
+        Class::Rescinded | Class::PlannedEnd | Class::Terminated | Class::Revoked => {
+            ChangeKind::Remove
+        }
+        Class::Cancels | Class::Other => ChangeKind::Update,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use chrono::TimeDelta;
+use chrono::{NaiveDate, TimeDelta};
 use engine::core::Timestamp;
 use engine::core::id::Actor;
 use engine::store::{InboxRow, StoreError, Transaction, Work};
@@ -15,16 +15,20 @@ use uuid::Uuid;
 use super::STALE;
 use super::plan::Concerned;
 use super::write::Write;
+use crate::directory::guard::{forget_tallies, held_events_in, release_events};
 use crate::directory::resources::{self, HELD_PREFIX, HeldRow};
 use crate::directory::{SnapshotRow, SnapshotStatus, decide_snapshot, put_snapshot};
 use crate::intake::settle::Settled;
 use crate::intake::{Intake, IntakeError, NAMESPACE};
+use crate::policy::guard::Operation;
 use crate::policy::hex;
 use crate::sources::guard::EXAMPLES_MAX;
-use crate::sources::{ChangeKind, Key, Record, StopReason, Summary};
+use crate::sources::{BusinessEvent, ChangeKind, Key, Record, StopReason, Summary};
+use crate::timeline::kind;
 
 /// What stands in place of a file name where something is held back.
 const HELD_FILE: &str = "(pushed over SCIM)";
+const HELD_EVENTS: &str = "(said in events)";
 
 /// Whether a file in the listing is none, but what was held back of pushes.
 #[must_use]
@@ -78,8 +82,13 @@ impl Write<'_> {
             .iter()
             .filter(|person| person.is_removal())
             .collect();
-        if removals.is_empty() && released.is_empty() {
-            return Ok(BTreeSet::new());
+        let nothing_new = removals.is_empty() && released.is_empty();
+        let mut crossed = Vec::new();
+        if nothing_new {
+            crossed = self.judge(transaction, &released).await?;
+            if crossed.is_empty() {
+                return Ok(BTreeSet::new());
+            }
         }
         let waiting = resources::lock_guard(transaction, shard_id, name, now).await?;
         // Whose leaving waits for a person already goes on waiting, however few there are by now.
@@ -91,6 +100,17 @@ impl Write<'_> {
         if let Some(reason) = &stopped {
             tracing::warn!(source = name, %reason, "what was pushed is held back until a person approves it");
             held.extend(fresh);
+        } else if !nothing_new {
+            crossed = self.judge(transaction, &released).await?;
+        }
+        if let Some(reason) = crossed.first() {
+            tracing::warn!(source = name, %reason, "what was pushed is held back until a person approves it");
+            let others = self.plan.people.iter();
+            held.extend(
+                others.filter(|person| {
+                    !person.changes.is_empty() && !waits_already(person, &released)
+                }),
+            );
         }
         let rows: Vec<HeldRow> = held
             .iter()
@@ -105,9 +125,53 @@ impl Write<'_> {
             .collect();
         resources::put_held(transaction, &rows).await?;
         if !rows.is_empty() || !released.is_empty() {
-            self.show(transaction, waiting, stopped.as_ref()).await?;
+            let by_pushes = stopped
+                .as_ref()
+                .map(|reason| self.too_many_sentence(reason));
+            let reasons: Vec<String> = by_pushes.into_iter().chain(crossed).collect();
+            let population = stopped.as_ref().map_or(0, |reason| reason.population);
+            let showing = Showing {
+                source: name,
+                shard_id,
+                day: now.with_timezone(&source.zone()).date_naive(),
+                id: self.push.id,
+                by: self.push.by,
+                now,
+                reasons,
+                population,
+            };
+            showing.show(transaction, waiting).await?;
         }
         Ok(held.into_iter().map(|person| person.key.clone()).collect())
+    }
+
+    /// What the limits on accounts, rights and newcomers say about everybody who does not wait already.
+    async fn judge(
+        &self,
+        transaction: &mut Transaction<'_>,
+        released: &BTreeSet<String>,
+    ) -> Result<Vec<String>, StoreError> {
+        let source = self.push.source;
+        let mut limits = source.guard().limit_rules();
+        // Those are counted by themselves, see below.
+        limits.retain(|limit| limit.operation != Operation::IdentityRemove);
+        let people = self.plan.people.iter();
+        let pairs: Vec<_> = people
+            .filter(|person| !waits_already(person, released))
+            .map(|person| person.pair.clone())
+            .collect();
+        let Some(measured) = self.intake.measure_all(limits, pairs).await? else {
+            return Ok(Vec::new());
+        };
+        let id = format!("{}@{}", self.push.id, self.now.timestamp_micros());
+        self.intake
+            .judge_now(transaction, source.name(), &measured, &id, self.now)
+            .await
+    }
+
+    fn too_many_sentence(&self, reason: &StopReason) -> String {
+        let minutes = self.push.source.guard().window_minutes;
+        format!("within {minutes} minutes more would leave than the guard allows ({reason})")
     }
 
     /// Whether these are too many, with those who were taken away before them. If they are not, they are noted.
@@ -139,18 +203,46 @@ impl Write<'_> {
         let present = resources::present(transaction, shard_id, name, today, all).await?;
         Ok(guard.assess_removals(count, removed + present))
     }
+}
 
-    /// Keeps what people see of what is held back in step with it.
-    async fn show(
+/// Whether the leaving of somebody waits for a person, and went on waiting.
+fn waits_already(person: &Concerned, released: &BTreeSet<String>) -> bool {
+    person.is_removal() && released.contains(&person.key)
+}
+
+/// What people see of what is held back of a source.
+pub(in crate::intake) struct Showing<'a> {
+    pub source: &'a str,
+    pub shard_id: i32,
+    pub day: NaiveDate,
+    /// Of what is held back now.
+    pub id: &'a str,
+    pub by: &'a Actor,
+    pub now: Timestamp,
+    /// Why it is; empty when it only goes on waiting.
+    pub reasons: Vec<String>,
+    pub population: u64,
+}
+
+impl Showing<'_> {
+    /// Keeps what people see in step with what is held back. `waiting` is what they see already.
+    pub async fn show(
         &self,
         transaction: &mut Transaction<'_>,
         waiting: Option<String>,
-        reason: Option<&StopReason>,
     ) -> Result<(), StoreError> {
-        let (source, now) = (self.push.source, self.now);
-        let (name, shard_id) = (source.name(), self.intake.directory.shard(source.name()));
-        let (count, examples) =
+        let (name, shard_id, now) = (self.source, self.shard_id, self.now);
+        let (pushed, mut examples) =
             resources::held_count(transaction, shard_id, name, EXAMPLES_MAX).await?;
+        let events = held_events_in(transaction, shard_id, name).await?;
+        let mut kinds: BTreeMap<ChangeKind, BTreeSet<&str>> = BTreeMap::new();
+        for held in &events {
+            kinds
+                .entry(kind(held.event.event_type))
+                .or_default()
+                .insert(&held.subject);
+        }
+        let count = pushed + events.len() as u64;
         if count == 0 && waiting.is_none() {
             return Ok(());
         }
@@ -162,35 +254,57 @@ impl Write<'_> {
             )
         });
         let mut hash = Sha256::new();
-        hash.update(json!([snapshot_id, count, now.timestamp_micros(), self.push.id]).to_string());
+        hash.update(json!([snapshot_id, count, now.timestamp_micros(), self.id]).to_string());
         let difference_id = format!("dif_{}", hex(&hash.finalize()));
+        let mut people: BTreeMap<ChangeKind, u64> = kinds
+            .iter()
+            .map(|(kind, subjects)| (*kind, subjects.len() as u64))
+            .collect();
+        if pushed > 0 {
+            *people.entry(ChangeKind::Remove).or_default() += pushed;
+        }
+        let mut shown: BTreeMap<ChangeKind, Vec<Key>> = BTreeMap::new();
+        for (kind, subjects) in &kinds {
+            let first = subjects.iter().take(EXAMPLES_MAX).map(|key| Key::new(*key));
+            shown.entry(*kind).or_default().extend(first);
+        }
+        if !examples.is_empty() {
+            let removed = shown.entry(ChangeKind::Remove).or_default();
+            removed.extend(examples.drain(..).map(Key::new));
+        }
         let summary = Summary {
             difference_id: difference_id.clone(),
-            population: reason.map_or(0, |reason| reason.population),
-            people: BTreeMap::from([(ChangeKind::Remove, count)]),
+            population: self.population,
+            people,
             events: BTreeMap::new(),
-            examples: BTreeMap::from([(
-                ChangeKind::Remove,
-                examples.into_iter().map(Key::new).collect(),
-            )]),
+            examples: shown,
             missing_not_removed: 0,
+            blast: None,
+            policy: None,
         };
         let summary = serde_json::to_value(&summary).map_err(|error| {
             StoreError::Projection(format!("a summary cannot be written: {error}"))
         })?;
-        let stopped_by = format!(
-            "{count} people are held back: within {} minutes more would leave than the guard allows{}",
-            source.guard().window_minutes,
-            reason
-                .map(|reason| format!(" ({reason})"))
-                .unwrap_or_default(),
-        );
+        let what = if events.is_empty() {
+            format!("{count} people are held back")
+        } else {
+            format!("{count} changes are held back")
+        };
+        let why = if self.reasons.is_empty() {
+            "more would change than the guard allows".to_owned()
+        } else {
+            self.reasons.join("; ")
+        };
         let row = SnapshotRow {
             shard_id,
             source: name.to_owned(),
             snapshot_id: snapshot_id.clone(),
-            file: HELD_FILE.to_owned(),
-            as_of: now.with_timezone(&source.zone()).date_naive(),
+            file: if events.is_empty() {
+                HELD_FILE.to_owned()
+            } else {
+                HELD_EVENTS.to_owned()
+            },
+            as_of: self.day,
             file_sha256: String::new(),
             digest: String::new(),
             row_count: count,
@@ -198,10 +312,10 @@ impl Write<'_> {
             status: SnapshotStatus::Waiting,
             difference_id,
             summary,
-            stopped_by: Some(vec![stopped_by]),
+            stopped_by: Some(vec![format!("{what}: {why}")]),
             base_id: None,
             imported_at: now,
-            imported_by: self.push.by.0.clone(),
+            imported_by: self.by.0.clone(),
             decided_at: None,
             decided_by: None,
             decided_note: None,
@@ -241,26 +355,39 @@ impl Work for Decide<'_> {
             return Err(StoreError::Projection(STALE.to_owned()));
         }
         let held = resources::held(transaction, row.shard_id, &row.source).await?;
+        let said = held_events_in(transaction, row.shard_id, &row.source).await?;
         let approved = row.status == SnapshotStatus::Applied;
         resources::release_all(transaction, row.shard_id, &row.source).await?;
+        release_events(transaction, row.shard_id, &row.source).await?;
         resources::set_guard(transaction, row.shard_id, &row.source, None).await?;
         if !approved {
             return Ok(Vec::new());
         }
         // What a person looked at does not count against what comes next.
         resources::forget_removals(transaction, row.shard_id, &row.source, self.now).await?;
+        forget_tallies(transaction, row.shard_id, &row.source).await?;
         let told: Vec<(&str, Option<&Record>)> = held
             .iter()
             .map(|held| (held.record_key.as_str(), held.record.as_ref()))
             .collect();
         let changes = held.iter().flat_map(|held| &held.changes);
+        let said: Vec<BusinessEvent> = said.into_iter().map(|held| held.event).collect();
         let (settled, inbox, spans) = self
             .intake
-            .take_pushed(transaction, &row.source, &told, changes, self.by, self.now)
+            .take_pushed(
+                transaction,
+                (&row.source, &said),
+                &told,
+                changes,
+                (self.by, true),
+                self.now,
+            )
             .await?;
         let mut events = BTreeMap::new();
-        for change in held.iter().flat_map(|held| &held.changes) {
-            let name = change.event.event_type.as_str().to_owned();
+        let pushed = held.iter().flat_map(|held| &held.changes);
+        let pushed = pushed.map(|change| &change.event);
+        for event in pushed.chain(&said) {
+            let name = event.event_type.as_str().to_owned();
             *events.entry(name).or_default() += 1;
         }
         *self.done.lock().unwrap_or_else(PoisonError::into_inner) = (settled, events, spans);

@@ -31,6 +31,7 @@ use crate::directory::resources::{self, ResourceRow};
 use crate::scim::{Kind, Refusal};
 use crate::sources::Source;
 
+pub(in crate::intake) use self::held::Showing;
 pub use self::held::is_held;
 pub use self::plan::{RESOURCE_BYTES_MAX, RESOURCE_NAME_BYTES_MAX};
 

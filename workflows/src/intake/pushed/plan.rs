@@ -11,6 +11,8 @@ use serde_json::{Map, Value, json};
 use super::{Action, Push, PushError};
 use crate::directory::resources::{self, Membership, ResourceRow, Wanted, name_key};
 use crate::intake::Intake;
+use crate::intake::guard::pair;
+use crate::policy::guard::Pair;
 use crate::scim::{Kind, MEMBERS_MAX, Refusal, apply, etag_matches};
 use crate::sources::pushed::{Named, Pushed as Person};
 use crate::sources::{Change, ChangeKind, Key, Record, Source, Told, differ_pushed};
@@ -52,6 +54,8 @@ pub(super) struct Concerned {
     /// `None` when the source has the person no more.
     pub record: Option<Record>,
     pub changes: Vec<Change>,
+    /// What policy sees of the person, before and after.
+    pub pair: Pair,
 }
 
 impl Concerned {
@@ -450,7 +454,13 @@ impl Intake {
             let changes = differ_pushed(source, &told, now);
             let digest = |record: &Option<Record>| record.as_ref().map(|it| it.digest.clone());
             let same = digest(&told.before) == digest(&told.next);
+            let day = now.with_timezone(&source.zone()).date_naive();
+            let after = told.next.as_ref();
+            let leaves = changes
+                .iter()
+                .any(|change| change.kind == ChangeKind::Remove);
             people.push(Concerned {
+                pair: pair(told.before.as_ref(), after.filter(|_| !leaves), day),
                 key,
                 // Somebody who is pushed as inactive and was never known begins when they become active.
                 stays: same || told.before.is_none() && changes.is_empty(),

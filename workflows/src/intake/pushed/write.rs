@@ -50,10 +50,10 @@ impl Work for Write<'_> {
             .intake
             .take_pushed(
                 transaction,
-                self.push.source.name(),
+                (self.push.source.name(), &[]),
                 &told,
                 changes,
-                &initiator,
+                (&initiator, false),
                 self.now,
             )
             .await?;
@@ -64,14 +64,14 @@ impl Work for Write<'_> {
 }
 
 impl Intake {
-    /// Writes records of a source and takes in what follows from them.
+    /// Writes records of a source and takes in what follows from them, and what was `said` beside.
     pub(super) async fn take_pushed(
         &self,
         transaction: &mut Transaction<'_>,
-        source: &str,
+        (source, said): (&str, &[BusinessEvent]),
         told: &[(&str, Option<&Record>)],
         changes: impl Iterator<Item = &Change>,
-        initiator: &Actor,
+        (initiator, approved): (&Actor, bool),
         now: Timestamp,
     ) -> Result<(Settled, Vec<InboxRow>, Vec<tracing::Span>), StoreError> {
         let shard_id = self.directory.shard(source);
@@ -94,7 +94,11 @@ impl Intake {
             .map(|(key, _)| Key::new(*key))
             .collect();
         mark_gone(transaction, shard_id, source, &gone).await?;
-        let events: Vec<BusinessEvent> = changes.map(|change| change.event.clone()).collect();
+        let events: Vec<BusinessEvent> = changes
+            .map(|change| &change.event)
+            .chain(said)
+            .cloned()
+            .collect();
         if events.is_empty() {
             return Ok(Default::default());
         }
@@ -111,6 +115,7 @@ impl Intake {
             now,
             // What is pushed is compared with what the source said before.
             repeats: true,
+            approved,
         };
         let (settled, inbox, spans) = settle(transaction, &origin, &subjects, &events).await?;
         match settled.unknown.first() {

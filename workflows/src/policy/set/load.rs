@@ -16,6 +16,7 @@ use crate::policy::document::{
 };
 use crate::policy::expression::Expression;
 use crate::policy::expression::check::{Kind, Variable};
+use crate::policy::guard::{GuardDocument, GuardRules};
 use crate::policy::problem::{Problem, Problems, suggest};
 use crate::policy::schema::Schema;
 use crate::policy::template::CompiledTemplate;
@@ -28,6 +29,8 @@ pub(super) struct Loading<'a> {
     includes: BTreeMap<String, Vec<Spanned<String>>>,
     templates: BTreeMap<String, CompiledTemplate>,
     canonical_templates: Vec<serde_json::Value>,
+    /// With the file that says it.
+    guard: Option<(String, GuardRules)>,
     pub problems: Problems,
     warnings: Vec<Problem>,
 }
@@ -40,6 +43,7 @@ impl<'a> Loading<'a> {
             includes: BTreeMap::new(),
             templates: BTreeMap::new(),
             canonical_templates: Vec::new(),
+            guard: None,
             problems: Problems::default(),
             warnings: Vec::new(),
         }
@@ -52,6 +56,29 @@ impl<'a> Loading<'a> {
         for account in document.accounts {
             self.add_account(file, account);
         }
+        if let Some(guard) = document.guard {
+            self.add_guard(file, guard);
+        }
+    }
+
+    fn add_guard(&mut self, file: &str, document: GuardDocument) {
+        if let Some((first, _)) = &self.guard {
+            self.problems.push(Problem::new(
+                file,
+                None,
+                format!("there is a `guard` in `{first}` and another one here"),
+                "keep one of them",
+            ));
+            return;
+        }
+        let rules = GuardRules::read(
+            file,
+            document,
+            self.schema,
+            &mut self.problems,
+            &mut self.warnings,
+        );
+        self.guard = Some((file.to_owned(), rules));
     }
 
     fn add_role(&mut self, file: &str, document: RoleDocument) {
@@ -226,7 +253,12 @@ impl<'a> Loading<'a> {
             BTreeMap::new()
         };
         self.warn_unreachable(&bundles);
-        let hash = self.hash();
+        let guard = self
+            .guard
+            .take()
+            .map(|(_, guard)| guard)
+            .unwrap_or_default();
+        let hash = self.hash(&guard);
         let Self {
             roles,
             templates,
@@ -234,10 +266,16 @@ impl<'a> Loading<'a> {
             warnings,
             ..
         } = self;
+        let mut grants = roles.values().flat_map(|role| &role.grants);
+        let gives_privileged =
+            grants.any(|grant| guard.is_privileged(&grant.system, &grant.entitlement));
         problems.into_result(|| PolicySet {
             roles,
             bundles,
             templates,
+            guard,
+            gives_privileged,
+            files: Vec::new(),
             hash,
             warnings,
         })
@@ -393,7 +431,7 @@ impl<'a> Loading<'a> {
     }
 
     /// Over everything that can change a decision, in an order that does not depend on files.
-    fn hash(&mut self) -> String {
+    fn hash(&mut self, guard: &GuardRules) -> String {
         self.canonical_templates
             .sort_by_key(|template| template.get("system").map(ToString::to_string));
         let roles: Vec<serde_json::Value> = self
@@ -416,11 +454,16 @@ impl<'a> Loading<'a> {
                 canonical
             })
             .collect();
-        let canonical = json!({
+        let mut canonical = json!({
             "format": 1,
             "roles": roles,
             "accounts": self.canonical_templates,
         });
+        if let Some(guard) = guard.canonical()
+            && let Some(canonical) = canonical.as_object_mut()
+        {
+            canonical.insert("guard".to_owned(), guard);
+        }
         digest(&canonical)
     }
 

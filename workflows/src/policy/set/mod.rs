@@ -17,6 +17,7 @@ use serde::Serialize;
 use self::load::Loading;
 use super::document::{OnLeave, PolicyFile};
 use super::expression::Expression;
+use super::guard::GuardRules;
 use super::problem::{Problem, Problems};
 use super::schema::Schema;
 use super::template::CompiledTemplate;
@@ -66,6 +67,9 @@ pub struct PolicySet {
     /// For each role with a rule: itself and all it includes, nearest first.
     bundles: BTreeMap<String, Vec<Bundled>>,
     templates: BTreeMap<String, CompiledTemplate>,
+    guard: GuardRules,
+    gives_privileged: bool,
+    files: Vec<(String, String)>,
     hash: String,
     warnings: Vec<Problem>,
 }
@@ -79,13 +83,23 @@ impl PolicySet {
         let mut loading = Loading::new(schema);
         let mut sorted: Vec<&(String, String)> = files.iter().collect();
         sorted.sort();
-        for (file, text) in sorted {
+        for (file, text) in &sorted {
             match yaml::parse::<PolicyFile>(file, text) {
                 Ok(document) => loading.add(file, document),
                 Err(problem) => loading.problems.push(problem),
             }
         }
-        loading.finish()
+        let policy = loading.finish()?;
+        Ok(Self {
+            files: sorted.into_iter().cloned().collect(),
+            ..policy
+        })
+    }
+
+    /// The files it was read from, each with its text.
+    #[must_use]
+    pub fn files(&self) -> &[(String, String)] {
+        &self.files
     }
 
     /// The roles in the order of their names.
@@ -107,6 +121,18 @@ impl PolicySet {
     #[must_use]
     pub fn template(&self, system: &str) -> Option<&CompiledTemplate> {
         self.templates.get(system)
+    }
+
+    /// How much may change at once, what is privileged and who is protected.
+    #[must_use]
+    pub fn guard(&self) -> &GuardRules {
+        &self.guard
+    }
+
+    /// Whether some role gives a right that is privileged.
+    #[must_use]
+    pub fn gives_privileged(&self) -> bool {
+        self.gives_privileged
     }
 
     /// The version of this policy: the SHA-256, in hex, of everything in it that can change a decision.

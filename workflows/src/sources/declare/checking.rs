@@ -143,6 +143,7 @@ impl<'a> Checking<'a> {
             status,
             change_events,
             guard: config.guard,
+            trust: config.trust,
             signature: config.signature,
             query: config.query,
             silent_after: config.silent_after.map(|span| span.value),
@@ -621,6 +622,21 @@ impl<'a> Checking<'a> {
                 &config.name,
                 format!("`guard.window_minutes` is {}", guard.window_minutes),
                 format!("write 1 to {}", GuardConfig::WINDOW_MINUTES_MAX),
+            );
+        }
+        let trust = &config.trust;
+        if !(0.0..=1.0).contains(&trust.shrink_max) {
+            self.problem(
+                &config.name,
+                format!("`trust.shrink_max` is {}", trust.shrink_max),
+                "write a share as a number from 0 to 1, such as `0.25`",
+            );
+        }
+        if trust.same_for.ms() < 1 {
+            self.problem(
+                &config.name,
+                "`trust.same_for` is nothing",
+                "write a length of time such as `28d`",
             );
         }
         if guard.removals.share_max.is_none() && guard.removals.count_max.is_none() {

@@ -10,6 +10,7 @@ use engine::core::duration::Span;
 
 use self::checking::Checking;
 use super::config::{Format, ManifestRule, Presence, SourceConfig, SourceKind};
+use super::doubt::TrustConfig;
 use super::event::EventType;
 use super::guard::GuardConfig;
 use super::query::QueryConfig;
@@ -86,6 +87,7 @@ pub struct Source {
     pub(super) status: Option<Status>,
     change_events: BTreeMap<String, EventType>,
     guard: GuardConfig,
+    trust: TrustConfig,
     signature: Option<SignatureConfig>,
     query: Option<QueryConfig>,
     silent_after: Option<Span>,
@@ -156,6 +158,12 @@ impl Source {
     #[must_use]
     pub fn guard(&self) -> &GuardConfig {
         &self.guard
+    }
+
+    /// When its files are not believed.
+    #[must_use]
+    pub fn trust(&self) -> &TrustConfig {
+        &self.trust
     }
 
     /// How it signs what it sends; `None` lets nothing signed in.

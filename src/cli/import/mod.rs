@@ -1,5 +1,7 @@
 //! `tenure import`: take a feed's file in; and decide about those the guard stopped.
 
+mod describe;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -14,18 +16,24 @@ use engine::runner::Definitions;
 use serde::Serialize;
 use workflows::config::Configuration;
 use workflows::directory::{LagSummary, SnapshotRow, SnapshotStatus};
-use workflows::intake::{ImportReport, ImportStatus, Intake};
+use workflows::intake::{ImportReport, ImportStatus, Intake, PolicyCell};
 use workflows::sources::manifest::MANIFEST_BYTES_MAX;
-use workflows::sources::{ChangeKind, Limits, Manifest, SnapshotInput, Summary, manifest_name};
+use workflows::sources::{
+    ChangeKind, Limits, Manifest, Snapshot, SnapshotInput, Source, Summary, manifest_name,
+};
 
-use super::format::{Listing, Tone, counted, number, paint, plain, time};
-use super::work::{Remaining, Started, work_off};
-use super::{Context, Exit, actor};
+use self::describe::{decide_hint, describe, describe_report, describe_worked, people_table};
+use crate::cli::blast;
+use crate::cli::format::{Listing, Tone, number, paint, plain, time};
+use crate::cli::work::{Remaining, Started, work_off};
+use crate::cli::{Context, Exit, actor};
 use crate::shell::{Database, Running, now};
 use crate::telemetry::{self, Telemetry};
 
 /// How many files `import list` shows without being told.
 const LIST_ROWS: u32 = 30;
+/// The least of a difference that somebody approves by name.
+const DIFFERENCE_CHARS_MIN: usize = 12;
 /// How long a node that ran for one import may take to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
@@ -44,8 +52,9 @@ A manifest, `FILE.manifest.json`, is read when it lies beside the file.
 Examples:
   tenure import people.csv --source hr --run
   tenure import people.csv --source hr --as-of 2026-03-01 --wait
+  tenure import preview people.csv --source hr
   tenure import list --waiting
-  tenure import approve 5e1f70c2
+  tenure import approve dif_5e1f70c2
 
 Exit code 3: a person has to go on: the guard stopped it, or with --run and --wait, tasks and approvals are open."
 )]
@@ -64,6 +73,9 @@ pub struct Import {
     /// The day the file describes
     #[arg(long, value_name = "YYYY-MM-DD")]
     as_of: Option<NaiveDate>,
+    /// Apply it, although the guard stops it, if it does exactly what `import preview` showed
+    #[arg(long, value_name = "DIFFERENCE")]
+    approve: Option<String>,
     #[command(flatten)]
     then: Then,
 }
@@ -74,6 +86,7 @@ struct ImportFile {
     source: String,
     manifest: Option<PathBuf>,
     as_of: Option<NaiveDate>,
+    approve: Option<String>,
     then: Then,
 }
 
@@ -92,10 +105,36 @@ pub struct Then {
 
 #[derive(Debug, Subcommand)]
 enum Sub {
+    Preview(Preview),
     List(List),
     Show(Show),
     Approve(Approve),
     Reject(Reject),
+}
+
+/// Show what a file would do, and to whom; nothing is changed
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Counts people, accounts and rights before and after, under the policy of the folder, and says whether a person would have to
+decide. What was shown is applied by `tenure import FILE --source NAME --approve DIFFERENCE`, and nothing else is.
+
+Exit code 3 says that the guard would stop it.
+
+Examples:
+  tenure import preview people.csv --source hr
+  tenure import preview people.csv --source hr --json | jq .blast")]
+struct Preview {
+    /// The file
+    file: PathBuf,
+    /// Which source it comes from
+    #[arg(long, value_name = "NAME")]
+    source: String,
+    /// The manifest, when it does not lie beside the file
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// The day the file describes
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    as_of: Option<NaiveDate>,
 }
 
 /// List the files that were taken in, newest first
@@ -161,6 +200,7 @@ pub async fn run(context: &Context, import: Import) -> anyhow::Result<Exit> {
             let Import {
                 manifest,
                 as_of,
+                approve,
                 then,
                 ..
             } = import;
@@ -171,11 +211,13 @@ pub async fn run(context: &Context, import: Import) -> anyhow::Result<Exit> {
                     source,
                     manifest,
                     as_of,
+                    approve,
                     then,
                 },
             )
             .await
         }
+        (Some(Sub::Preview(preview)), ..) => show_preview(context, preview).await,
         (Some(Sub::List(list)), ..) => list_files(context, list).await,
         (Some(Sub::Show(show)), ..) => show_file(context, &show.difference).await,
         (Some(Sub::Approve(approve)), ..) => approve_file(context, &approve).await,
@@ -204,9 +246,8 @@ pub struct Worked {
     pub lag: Vec<LagSummary>,
 }
 
-async fn take_in(context: &Context, file: &ImportFile) -> anyhow::Result<Exit> {
-    let configuration = context.configuration()?;
-    let source = super::source::configured(&configuration, &file.source)?;
+/// Reads a file as its source declares it.
+fn read(source: &Source, file: &ImportFile) -> anyhow::Result<Snapshot> {
     let name = file.file.display().to_string();
     let reader = File::open(&file.file).with_context(|| format!("cannot open `{name}`"))?;
     let manifest = manifest(file)?;
@@ -216,13 +257,56 @@ async fn take_in(context: &Context, file: &ImportFile) -> anyhow::Result<Exit> {
         as_of: file.as_of,
         limits: Limits::default(),
     };
+    workflows::sources::read_snapshot(source, reader, &input).map_err(refused)
+}
+
+async fn show_preview(context: &Context, preview: Preview) -> anyhow::Result<Exit> {
+    let configuration = context.configuration()?;
+    let source = crate::cli::source::configured(&configuration, &preview.source)?;
+    let file = ImportFile {
+        file: preview.file,
+        source: preview.source,
+        manifest: preview.manifest,
+        as_of: preview.as_of,
+        approve: None,
+        then: Then {
+            run: false,
+            wait: false,
+            timeout: 0,
+        },
+    };
+    let snapshot = read(&source, &file)?;
+    let database = context.prepared_database().await?;
+    let report = intake(&configuration, &database)
+        .preview(&source, &snapshot, &actor(), now())
+        .await?;
+    context.output.result(&report, describe_report)?;
+    database.close().await;
+    let stops =
+        matches!(&report.status, ImportStatus::Previewed { reasons, .. } if !reasons.is_empty());
+    Ok(if stops { Exit::Waiting } else { Exit::Good })
+}
+
+async fn take_in(context: &Context, file: &ImportFile) -> anyhow::Result<Exit> {
+    let configuration = context.configuration()?;
+    let source = crate::cli::source::configured(&configuration, &file.source)?;
     // Read before the database is touched: a wrong file should not even make one.
-    let snapshot = workflows::sources::read_snapshot(&source, reader, &input).map_err(refused)?;
+    let snapshot = read(&source, file)?;
     let database = context.prepared_database().await?;
     let (telemetry, sending) = telemetry::of_command(&configuration.settings, &database).await?;
-    let report = intake(&configuration, &database)
+    let intake = intake(&configuration, &database);
+    let mut report = intake
         .import_snapshot(&source, &snapshot, &actor(), now())
         .await?;
+    if let (Some(meant), ImportStatus::WaitingForApproval { .. }, Some(difference)) =
+        (&file.approve, &report.status, &report.difference_id)
+    {
+        ensure!(
+            meant.len() >= DIFFERENCE_CHARS_MIN && difference.starts_with(meant.as_str()),
+            "the file does something else than `{meant}`, which was to be approved; it waits as `{difference}`"
+        );
+        report = intake.approve(difference, &actor(), now()).await?;
+    }
     let work = (configuration, database, telemetry);
     let done = then(context, work, report, file.then).await;
     sending.end().await;
@@ -263,16 +347,19 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 /// Where facts are taken in.
-pub(super) fn intake(configuration: &Configuration, database: &Database) -> Intake {
+pub(in crate::cli) fn intake(configuration: &Configuration, database: &Database) -> Intake {
     let definitions = Definitions::new();
     for definition in &configuration.definitions {
         definitions.add(definition.clone());
     }
-    Intake::new(database.directory.clone(), Arc::new(definitions))
+    Intake::new(database.directory.clone(), Arc::new(definitions)).guarded(
+        PolicyCell::new(Arc::clone(&configuration.policy)),
+        configuration.sources.values(),
+    )
 }
 
 /// After the import: works it off here, waits for it, or says how to go on.
-pub(super) async fn then(
+pub(in crate::cli) async fn then(
     context: &Context,
     (configuration, database, telemetry): (Configuration, Database, Telemetry),
     report: ImportReport,
@@ -370,7 +457,7 @@ async fn list_files(context: &Context, list: List) -> anyhow::Result<Exit> {
 }
 
 /// Files of sources.
-pub(super) fn table(rows: &[SnapshotRow]) -> String {
+pub(in crate::cli) fn table(rows: &[SnapshotRow]) -> String {
     let now = now();
     let headings = [
         "DIFFERENCE",
@@ -499,6 +586,9 @@ fn describe_file(shown: &ShownFile) -> String {
             "{}",
             people_table(&summary.people, summary.population)
         );
+        if let Some(blast) = &summary.blast {
+            let _ = writeln!(text, "\n{}", blast::table(blast));
+        }
     }
     let mut by_event: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for change in &shown.changes {
@@ -523,44 +613,6 @@ fn describe_file(shown: &ShownFile) -> String {
         let _ = write!(text, "\n{}", decide_hint(&row.difference_id));
     }
     text
-}
-
-fn decide_hint(difference: &str) -> String {
-    let short = short(difference);
-    format!(
-        "to apply exactly this:  {}\nto drop it:             {}",
-        paint(format!("tenure import approve {short}"), Tone::Code),
-        paint(
-            format!("tenure import reject {short} --note '...'"),
-            Tone::Code
-        )
-    )
-}
-
-fn people_table(people: &BTreeMap<ChangeKind, u64>, population: u64) -> String {
-    let count = |kind| people.get(&kind).copied().unwrap_or(0);
-    let share = |count: u64| {
-        if population == 0 {
-            return String::new();
-        }
-        #[expect(clippy::cast_precision_loss, reason = "a share for people")]
-        let share = count as f64 * 100.0 / population as f64;
-        format!("{share:.1} %")
-    };
-    let mut listing = Listing::new(&["PEOPLE", "", "OF THOSE BEFORE"]).right(&[1, 2]);
-    for (kind, word, tone) in [
-        (ChangeKind::Create, "join or come back", Tone::Good),
-        (ChangeKind::Update, "change", Tone::Busy),
-        (ChangeKind::Remove, "leave", Tone::Bad),
-    ] {
-        let count = count(kind);
-        listing.row([
-            (word.to_owned(), Tone::Plain),
-            (number(count), if count == 0 { Tone::Dim } else { tone }),
-            (share(count), Tone::Dim),
-        ]);
-    }
-    listing.to_string()
 }
 
 async fn approve_file(context: &Context, approve: &Approve) -> anyhow::Result<Exit> {
@@ -593,190 +645,4 @@ async fn reject_file(context: &Context, reject: &Reject) -> anyhow::Result<Exit>
         )
     })?;
     Ok(Exit::Good)
-}
-
-/// The result of an import for a person.
-#[must_use]
-pub fn describe(imported: &Imported) -> String {
-    let mut text = describe_report(&imported.report);
-    let started: u64 = imported.report.cases.values().sum();
-    if started > 0 && imported.worked.is_none() {
-        let _ = write!(text, "\n\n{}", next_step(imported.node_running));
-    }
-    text
-}
-
-fn next_step(node_running: bool) -> String {
-    if node_running {
-        return format!(
-            "a node is working on it; follow it with {}",
-            paint("tenure case list --open", Tone::Code)
-        );
-    }
-    format!(
-        "no node is running on this database; the cases wait. Start {}, or import with {}",
-        paint("tenure serve", Tone::Code),
-        paint("--run", Tone::Code)
-    )
-}
-
-/// What a file said and what it started.
-#[must_use]
-pub fn describe_report(report: &ImportReport) -> String {
-    let mut text = format!(
-        "{}  {} of {}: {}{}\n",
-        paint(plain(&report.source), Tone::Strong),
-        plain(&report.file),
-        report.as_of,
-        counted(report.rows, "row", "rows"),
-        if report.complete { ", complete" } else { "" }
-    );
-    for warning in &report.warnings {
-        let _ = writeln!(text, "{} {warning}", paint("warning:", Tone::Warn));
-    }
-    match &report.status {
-        ImportStatus::Unchanged => {
-            text.push_str("nothing changed: this is what the source said before");
-            return text;
-        }
-        ImportStatus::WaitingForApproval {
-            reasons,
-            population,
-            examples,
-        } => {
-            let _ = writeln!(
-                text,
-                "{}",
-                paint("stopped by the guard: nothing was done", Tone::Warn)
-            );
-            for reason in reasons {
-                let _ = writeln!(
-                    text,
-                    "{} {}",
-                    paint(Tone::Warn.sign(), Tone::Warn),
-                    plain(reason)
-                );
-            }
-            text.push('\n');
-            let people = BTreeMap::from([
-                (ChangeKind::Create, report.created),
-                (ChangeKind::Update, report.changed),
-                (ChangeKind::Remove, report.removed),
-            ]);
-            let _ = writeln!(text, "{}", people_table(&people, *population));
-            for (kind, keys) in examples {
-                let names: Vec<String> = keys.iter().map(|key| plain(key.as_str())).collect();
-                let _ = writeln!(
-                    text,
-                    "{} for example: {}",
-                    paint(kind.verb(), Tone::Dim),
-                    names.join(" ")
-                );
-            }
-            if let Some(difference) = &report.difference_id {
-                let _ = write!(
-                    text,
-                    "\nto see all of it:       {}\n{}",
-                    paint(
-                        format!("tenure import show {}", short(difference)),
-                        Tone::Code
-                    ),
-                    decide_hint(difference)
-                );
-            }
-            return text;
-        }
-        ImportStatus::Applied => {}
-    }
-    let mut listing = Listing::new(&["EVENT", "PEOPLE"]).right(&[1]);
-    for (event, count) in &report.events {
-        listing.row([(event.clone(), Tone::Plain), (number(*count), Tone::Plain)]);
-    }
-    let _ = writeln!(text, "{listing}");
-    if report.events_waiting > 0 {
-        let _ = writeln!(
-            text,
-            "{} for its time",
-            counted(report.events_waiting, "event waits", "events wait")
-        );
-    }
-    if report.missing_not_removed > 0 {
-        let _ = writeln!(
-            text,
-            "{} {} missing, but the file does not claim to be complete: nobody is taken to have left",
-            paint(Tone::Warn.sign(), Tone::Warn),
-            counted(report.missing_not_removed, "person is", "people are")
-        );
-    }
-    let cases: Vec<String> = report
-        .cases
-        .iter()
-        .map(|(workflow, count)| format!("{} {workflow}", number(*count)))
-        .collect();
-    let _ = write!(
-        text,
-        "cases started: {}",
-        if cases.is_empty() {
-            "none".to_owned()
-        } else {
-            cases.join(", ")
-        }
-    );
-    text
-}
-
-/// What became of the cases, for a person.
-#[must_use]
-pub fn describe_worked(worked: &Worked) -> String {
-    let took = time::length_ms(f64::from(u32::try_from(worked.took_ms).unwrap_or(u32::MAX)));
-    let mut text = format!("{}\n", worked.remaining.describe(&took));
-    if !worked.lag.is_empty() {
-        let _ = write!(text, "\n{}", lag_table(&worked.lag));
-    }
-    text
-}
-
-/// How long corrections took, by system and direction.
-#[must_use]
-pub fn lag_table(lag: &[LagSummary]) -> String {
-    let ms = |value: Option<u64>| {
-        value.map_or_else(
-            || "-".to_owned(),
-            |ms| time::length_ms(f64::from(u32::try_from(ms).unwrap_or(u32::MAX))),
-        )
-    };
-    let mut listing = Listing::new(&[
-        "ACCESS LAG ON",
-        "",
-        "CASES",
-        "P50",
-        "P99",
-        "MAX",
-        "UNVERIFIED",
-    ])
-    .right(&[2, 3, 4, 5, 6])
-    .narrow(&[0, 1, 3, 4, 5]);
-    for row in lag {
-        let kind = serde_json::to_value(row.kind)
-            .ok()
-            .and_then(|kind| kind.as_str().map(str::to_owned))
-            .unwrap_or_default();
-        listing.row([
-            (plain(&row.system), Tone::Strong),
-            (kind, Tone::Plain),
-            (number(row.cases), Tone::Plain),
-            (ms(row.p50_ms), Tone::Plain),
-            (ms(row.p99_ms), Tone::Plain),
-            (ms(row.max_ms), Tone::Plain),
-            (
-                number(row.unverified),
-                if row.unverified > 0 {
-                    Tone::Warn
-                } else {
-                    Tone::Dim
-                },
-            ),
-        ]);
-    }
-    listing.to_string()
 }

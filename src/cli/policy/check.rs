@@ -1,30 +1,21 @@
 //! `tenure policy check`.
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde::Serialize;
 use workflows::config::Configuration;
 use workflows::policy::Problem;
 
-use super::check::placed;
-use super::format::{Listing, Tone, counted, paint, plain};
-use super::{Context, Exit};
+use crate::cli::check::placed;
+use crate::cli::format::{Listing, Tone, counted, paint, plain};
+use crate::cli::{Context, Exit};
 
-/// Look at the policy: roles, their rules and what they give
+/// Check the policy, and list its roles
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   tenure policy check
   tenure policy check --json | jq .hash")]
-pub struct PolicyCommand {
-    #[command(subcommand)]
-    command: Sub,
-}
-
-#[derive(Debug, Subcommand)]
-enum Sub {
-    /// Check the policy, and list its roles
-    Check,
-}
+pub struct Check {}
 
 #[derive(Serialize)]
 struct Report {
@@ -46,12 +37,7 @@ struct RoleLine {
     line: u64,
 }
 
-/// Runs `policy check`.
-///
-/// # Errors
-/// When the answer cannot be written.
-pub fn run(context: &Context, command: &PolicyCommand) -> anyhow::Result<Exit> {
-    let Sub::Check = command.command;
+pub(super) fn run(context: &Context) -> anyhow::Result<Exit> {
     context.require_folder()?;
     let report = match Configuration::load(&context.config) {
         Err(problems) => Report {
