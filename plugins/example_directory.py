@@ -44,15 +44,17 @@ CHANGES_MAX = 1000
 CAPABILITIES = {
     "operations": [
         "create_account", "update_account", "enable_account", "disable_account", "delete_account",
-        "grant", "revoke", "end_sessions", "set_password", "transfer_ownership", "action",
+        "grant", "revoke", "end_sessions", "set_password", "deactivate_credential", "destroy_credential",
+        "transfer_ownership", "action",
     ],
     "claims": [
         "account_exists", "account_enabled", "account_disabled", "account_absent",
-        "attributes_are", "granted", "not_granted", "no_sessions",
+        "attributes_are", "granted", "not_granted", "no_sessions", "credential_inactive", "owns_nothing",
     ],
     "lists": ["account", "entitlement"],
     "changes": True,
     "dependents": True,
+    "credentials": ["token"],
     "finds_by_owner": True,
 }
 
@@ -74,6 +76,12 @@ create table if not exists membership (
 create table if not exists session (
     id      integer primary key,
     account integer not null references account (id) on delete cascade
+);
+create table if not exists token (
+    id      integer primary key autoincrement,
+    account integer not null references account (id) on delete cascade,
+    hash    text    not null unique,               -- of the token; nobody can read it back
+    active  integer not null default 1
 );
 create table if not exists document (
     name  text    primary key,
@@ -253,6 +261,20 @@ class Directory:
             uses = [{"by": row["name"], "what": "member", "last_seen": None} for row in rows]
         return {"uses": uses, "blind_spots": ["programs that read the database file themselves"]}
 
+    def credentials(self, request):
+        rows = self.database.execute(
+            "select * from token where account = ? order by id", (row_id(request["account"]),)
+        )
+        listed = [{"id": str(row["id"]), "kind": "token", "active": bool(row["active"])} for row in rows]
+        return {"credentials": listed, "blind_spots": []}
+
+    def token(self, operation):
+        row = self.must_be_there(operation["account"])
+        token = self.database.execute(
+            "select * from token where account = ? and id = ?", (row["id"], row_id(operation["credential"]))
+        ).fetchone()
+        return row["id"], token
+
     def verify(self, request):
         claim = request["claim"]
         what = claim["claim"]
@@ -280,6 +302,18 @@ class Directory:
                     "select count(*) from session where account = ?", (row["id"],)
                 ).fetchone()[0]
             return self.verdict(sessions == 0, row, {"sessions": sessions})
+        if what == "credential_inactive":
+            active = row is not None and self.database.execute(
+                "select 1 from token where account = ? and id = ? and active", (row["id"], row_id(claim["credential"]))
+            ).fetchone()
+            return self.verdict(not active, row, {"active": bool(active)})
+        if what == "owns_nothing":
+            owned = 0
+            if row is not None:
+                owned = self.database.execute(
+                    "select count(*) from document where owner = ?", (row["id"],)
+                ).fetchone()[0]
+            return self.verdict(owned == 0, row, {"documents": owned})
         raise Refused("unsupported", f"there is no claim {what!r}")
 
     @staticmethod
@@ -386,6 +420,20 @@ class Directory:
         self.database.execute("update account set password = ? where id = ?", (stored, row["id"]))
         return row["id"], True
 
+    def op_deactivate_credential(self, operation):
+        account, token = self.token(operation)
+        if token is None or not token["active"]:
+            return account, False
+        self.database.execute("update token set active = 0 where id = ?", (token["id"],))
+        return account, True
+
+    def op_destroy_credential(self, operation):
+        account, token = self.token(operation)
+        if token is None:
+            return account, False
+        self.database.execute("delete from token where id = ?", (token["id"],))
+        return account, True
+
     def op_transfer_ownership(self, operation):
         source, target = self.must_be_there(operation["from"]), self.must_be_there(operation["to"])
         if source["id"] == target["id"]:
@@ -396,7 +444,13 @@ class Directory:
         return source["id"], moved > 0
 
     def op_action(self, operation):
-        """The one action: `add_document` with `{"name": ..., "account": ...}`."""
+        """`add_document` with `{"name": ..., "account": ...}`, and `add_token` with `{"account": ...}`."""
+        if operation["action"] == "add_token":
+            row = self.must_be_there(operation["with"].get("account"))
+            # Told to nobody: a token that is handed out this way would stand in a case for ever.
+            secret = hashlib.sha256(os.urandom(32)).hexdigest()
+            self.database.execute("insert into token (account, hash) values (?, ?)", (row["id"], secret))
+            return row["id"], True
         if operation["action"] != "add_document":
             raise Refused("unsupported", f"there is no action {operation['action']!r}")
         row = self.must_be_there(operation["with"].get("account"))
@@ -432,7 +486,7 @@ class Plugin:
             }
         if self.config is None:
             raise Refused("bug", "the first call must be hello")
-        if call not in ("check", "list", "get", "changes", "apply", "verify", "dependents"):
+        if call not in ("check", "list", "get", "changes", "apply", "verify", "credentials", "dependents"):
             raise Refused("unsupported", f"there is no call {call!r}")
         if self.directory is None:
             try:

@@ -22,6 +22,8 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use crate::credential::{Credential, CredentialId, CredentialKind};
+
 /// Attributes of an account as the system names them; a value is a string, number, boolean or list of them.
 pub type Attributes = BTreeMap<String, Value>;
 
@@ -181,6 +183,16 @@ pub enum Operation {
         account: NativeId,
         password: SecretString,
     },
+    /// Makes one credential useless in a way that can be taken back. For some systems there is none.
+    DeactivateCredential {
+        account: NativeId,
+        credential: CredentialId,
+    },
+    /// Removes one credential for good, and no other.
+    DestroyCredential {
+        account: NativeId,
+        credential: CredentialId,
+    },
     /// Hands what `from` owns in this system to `to`.
     TransferOwnership {
         from: NativeId,
@@ -206,6 +218,8 @@ pub enum OperationName {
     Revoke,
     EndSessions,
     SetPassword,
+    DeactivateCredential,
+    DestroyCredential,
     TransferOwnership,
     Action,
 }
@@ -223,6 +237,8 @@ impl OperationName {
             Self::Revoke => "revoke",
             Self::EndSessions => "end_sessions",
             Self::SetPassword => "set_password",
+            Self::DeactivateCredential => "deactivate_credential",
+            Self::DestroyCredential => "destroy_credential",
             Self::TransferOwnership => "transfer_ownership",
             Self::Action => "action",
         }
@@ -242,6 +258,8 @@ impl Operation {
             Self::Revoke { .. } => OperationName::Revoke,
             Self::EndSessions { .. } => OperationName::EndSessions,
             Self::SetPassword { .. } => OperationName::SetPassword,
+            Self::DeactivateCredential { .. } => OperationName::DeactivateCredential,
+            Self::DestroyCredential { .. } => OperationName::DestroyCredential,
             Self::TransferOwnership { .. } => OperationName::TransferOwnership,
             Self::Action { .. } => OperationName::Action,
         }
@@ -338,6 +356,16 @@ pub enum Claim {
     NoSessions {
         account: NativeId,
     },
+    /// Nobody can prove with this credential who they are: it is gone, or the system says it is inactive. One that
+    /// never was, or whose account does not exist, is inactive too.
+    CredentialInactive {
+        account: NativeId,
+        credential: CredentialId,
+    },
+    /// There is nothing in this system that the account owns.
+    OwnsNothing {
+        account: NativeId,
+    },
 }
 
 /// The name of a claim, as capabilities list it.
@@ -352,6 +380,8 @@ pub enum ClaimName {
     Granted,
     NotGranted,
     NoSessions,
+    CredentialInactive,
+    OwnsNothing,
 }
 
 impl Claim {
@@ -366,6 +396,8 @@ impl Claim {
             Self::Granted { .. } => ClaimName::Granted,
             Self::NotGranted { .. } => ClaimName::NotGranted,
             Self::NoSessions { .. } => ClaimName::NoSessions,
+            Self::CredentialInactive { .. } => ClaimName::CredentialInactive,
+            Self::OwnsNothing { .. } => ClaimName::OwnsNothing,
         }
     }
 }
@@ -441,6 +473,9 @@ pub struct Capabilities {
     pub lists: BTreeSet<Kind>,
     pub changes: bool,
     pub dependents: bool,
+    /// The kinds of credential whose every one is listed for an account; empty where none can be listed.
+    #[serde(default)]
+    pub credentials: BTreeSet<CredentialKind>,
     /// Whether an account can be found by its owner key.
     pub finds_by_owner: bool,
     /// Whether a person, not a program, carries operations out.
@@ -673,6 +708,19 @@ pub trait Connector: Send + Sync {
     /// # Errors
     /// The read failed; nothing is known.
     async fn verify(&self, claim: &Claim) -> Result<Verdict, Error>;
+
+    /// The credentials of an account, of the kinds that the capabilities name; none for an account that does not
+    /// exist. What the system cannot show stands among the blind spots.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] unless a kind is declared.
+    async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
+        let _ = account;
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "this system cannot list credentials",
+        ))
+    }
 
     /// Who or what uses an object.
     ///

@@ -3,6 +3,7 @@
 //! Knows nothing of cases, workflows or identities: a connector sees accounts, entitlements and operations.
 
 pub mod connector;
+pub mod credential;
 pub mod exec;
 pub mod layer;
 pub mod ldap;

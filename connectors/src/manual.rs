@@ -31,7 +31,7 @@ use crate::connector::{
 };
 
 /// What a person can be asked to do.
-const OPERATIONS: [OperationName; 10] = [
+const OPERATIONS: [OperationName; 12] = [
     OperationName::CreateAccount,
     OperationName::UpdateAccount,
     OperationName::EnableAccount,
@@ -40,12 +40,14 @@ const OPERATIONS: [OperationName; 10] = [
     OperationName::Grant,
     OperationName::Revoke,
     OperationName::EndSessions,
+    OperationName::DeactivateCredential,
+    OperationName::DestroyCredential,
     OperationName::TransferOwnership,
     OperationName::Action,
 ];
 
 /// What a template may say; anything else in braces is a mistake in the configuration.
-const PLACEHOLDERS: [&str; 13] = [
+const PLACEHOLDERS: [&str; 14] = [
     "system",
     "where",
     "operation",
@@ -53,6 +55,7 @@ const PLACEHOLDERS: [&str; 13] = [
     "owner",
     "account",
     "entitlement",
+    "credential",
     "attributes",
     "state",
     "from",
@@ -243,6 +246,20 @@ impl Manual {
                     ("entitlement", entitlement.to_string()),
                 ]);
             }
+            Operation::DeactivateCredential {
+                account,
+                credential,
+            }
+            | Operation::DestroyCredential {
+                account,
+                credential,
+            } => {
+                values.extend([
+                    ("account", account.to_string()),
+                    ("name", account.to_string()),
+                    ("credential", credential.to_string()),
+                ]);
+            }
             Operation::TransferOwnership { from, to } => {
                 values.extend([
                     ("account", from.to_string()),
@@ -406,6 +423,20 @@ fn built_in(operation: &Operation) -> (&'static str, &'static str) {
              1. Go to {where} and look at who is logged in.\n\
              2. End every session, connection and remembered login of {account}.\n\
              It is done when none is left.",
+        ),
+        Operation::DeactivateCredential { .. } => (
+            "Switch off {credential} of {account} in {system}",
+            "A key, token or certificate of {account} in {system} must not work until further notice.\n\
+             1. Go to {where} and open the account {account}.\n\
+             2. Switch {credential} off, and no other. Do not delete it.\n\
+             It is done when {system} shows it as inactive, or does not know it.",
+        ),
+        Operation::DestroyCredential { .. } => (
+            "Remove {credential} of {account} in {system}",
+            "A key, token or certificate of {account} in {system} must never work again.\n\
+             1. Go to {where} and open the account {account}.\n\
+             2. Remove {credential}, and no other. This cannot be undone.\n\
+             It is done when {system} does not know it any more.",
         ),
         Operation::SetPassword { .. } => ("Change the password of {account} in {system}", ""),
         Operation::TransferOwnership { .. } => (

@@ -8,10 +8,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
 use crate::connector::{
-    Account, Attributes, Capabilities, Changes, Claim, ClaimName, Connector, Coverage, Cursor,
-    Entitlement, EntitlementName, Error, ErrorKind, Finding, Health, Kind, NativeId, Object,
-    ObjectRef, Observation, Operation, OperationKey, OperationName, Outcome, Page, Receipt, Use,
-    Verdict,
+    Account, Attributes, Capabilities, Changes, Claim, ClaimName, Connector, Coverage, Credential,
+    CredentialId, CredentialKind, Cursor, Entitlement, EntitlementName, Error, ErrorKind, Finding,
+    Health, Kind, NativeId, Object, ObjectRef, Observation, Operation, OperationKey, OperationName,
+    Outcome, Page, Receipt, Use, Verdict,
 };
 
 /// The longest name this system takes.
@@ -24,6 +24,9 @@ struct Held {
     account: Account,
     password: Option<String>,
     sessions: u32,
+    /// With whether each is active.
+    keys: BTreeMap<CredentialId, bool>,
+    documents: u32,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +60,13 @@ impl Memory {
             && held.password.as_deref() == Some(password.expose_secret());
         held.sessions += u32::from(opens);
         opens
+    }
+
+    /// Whether a key lets in. It does so into a disabled account too: that is why keys have to be ended.
+    pub fn takes(&self, id: &NativeId, key: &CredentialId) -> bool {
+        let state = self.lock();
+        let held = state.accounts.get(id.as_str());
+        held.and_then(|held| held.keys.get(key)) == Some(&true)
     }
 }
 
@@ -138,6 +148,8 @@ impl State {
                         account,
                         password,
                         sessions: 0,
+                        keys: BTreeMap::new(),
+                        documents: 0,
                     },
                 );
                 self.log.push(id.to_string());
@@ -195,12 +207,36 @@ impl State {
                 held.password = Some(password.expose_secret().to_owned());
                 true
             }),
+            Operation::DeactivateCredential {
+                account,
+                credential,
+            } => self.change(account, |held| {
+                held.keys.get_mut(credential).is_some_and(std::mem::take)
+            }),
+            Operation::DestroyCredential {
+                account,
+                credential,
+            } => self.change(account, |held| held.keys.remove(credential).is_some()),
             Operation::TransferOwnership { from, to } => {
                 self.held(to)?;
-                self.change(from, |_| true)
+                let documents = std::mem::take(&mut self.held(from)?.documents);
+                self.held(to)?.documents += documents;
+                self.change(from, |_| documents > 0)
             }
             Operation::Action { name, .. } if name == "noop" => {
                 Ok(Outcome::Done(Receipt::default()))
+            }
+            Operation::Action { name, with } if name == "add_key" || name == "add_document" => {
+                let account = NativeId::new(with["account"].as_str().unwrap_or_default());
+                let key = CredentialId::new(format!("key-{}", self.log.len()));
+                self.change(&account, |held| {
+                    if name == "add_key" {
+                        held.keys.insert(key, true);
+                    } else {
+                        held.documents += 1;
+                    }
+                    true
+                })
             }
             Operation::Action { .. } => Err(error(ErrorKind::Unsupported, "no such action")),
         }
@@ -253,6 +289,16 @@ impl State {
             Claim::NoSessions { account } => {
                 (find(account).is_none_or(|held| held.sessions == 0), None)
             }
+            Claim::CredentialInactive {
+                account,
+                credential,
+            } => (
+                find(account).is_none_or(|held| held.keys.get(credential) != Some(&true)),
+                None,
+            ),
+            Claim::OwnsNothing { account } => {
+                (find(account).is_none_or(|held| held.documents == 0), None)
+            }
         }
     }
 }
@@ -272,6 +318,8 @@ impl Connector for Memory {
                 Op::Revoke,
                 Op::EndSessions,
                 Op::SetPassword,
+                Op::DeactivateCredential,
+                Op::DestroyCredential,
                 Op::TransferOwnership,
                 Op::Action,
             ]),
@@ -284,10 +332,13 @@ impl Connector for Memory {
                 ClaimName::Granted,
                 ClaimName::NotGranted,
                 ClaimName::NoSessions,
+                ClaimName::CredentialInactive,
+                ClaimName::OwnsNothing,
             ]),
             lists: BTreeSet::from([Kind::Account, Kind::Entitlement]),
             changes: true,
             dependents: true,
+            credentials: BTreeSet::from([CredentialKind::ApiKey]),
             finds_by_owner: true,
             by_hand: false,
         }
@@ -394,6 +445,19 @@ impl Connector for Memory {
             Verdict::Proven(observation)
         } else {
             Verdict::Refuted(observation)
+        })
+    }
+
+    async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
+        let state = self.lock();
+        let keys = state.accounts.get(account.as_str()).map(|held| &held.keys);
+        let listed = keys.into_iter().flatten().map(|(id, active)| Credential {
+            active: Some(*active),
+            ..Credential::new(id.clone(), CredentialKind::ApiKey)
+        });
+        Ok(Coverage {
+            value: listed.collect(),
+            blind_spots: Vec::new(),
         })
     }
 

@@ -31,6 +31,12 @@ include /etc/ldap/schema/cosine.schema
 include /etc/ldap/schema/inetorgperson.schema
 include /etc/ldap/schema/nis.schema
 
+# What OpenSSH's patch for LDAP brings: Debian has it in no package of schemas.
+attributetype ( 1.3.6.1.4.1.24552.500.1.1.1.13 NAME 'sshPublicKey'
+    EQUALITY octetStringMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 )
+objectclass ( 1.3.6.1.4.1.24552.500.1.1.2.0 NAME 'ldapPublicKey' SUP top AUXILIARY
+    MAY ( sshPublicKey \$ uid ) )
+
 modulepath /usr/lib/ldap
 moduleload back_mdb
 moduleload accesslog
@@ -88,7 +94,7 @@ directory $LAB_DIR/database
 maxsize 1073741824
 # What a lab loses when the machine crashes nobody misses.
 envflags nosync writemap
-index objectClass,entryUUID,entryCSN,uid,cn,employeeNumber,member,memberOf eq
+index objectClass,entryUUID,entryCSN,uid,cn,employeeNumber,member,memberOf,owner eq
 # Without these a group is written anew, whole, for each member it gets.
 multival member,memberOf 50,10
 

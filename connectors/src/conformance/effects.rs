@@ -71,6 +71,43 @@ pub(super) async fn password_changes(bench: &Bench) -> Checked {
     })
 }
 
+pub(super) async fn credentials_end(bench: &Bench) -> Checked {
+    let door = door(bench)?;
+    bench.needs(&[Op::CreateAccount, Op::DestroyCredential])?;
+    let (account, credentials) = super::credentials::planted(bench).await?;
+    let found = bench.account(&ObjectRef::Account(account.clone())).await?;
+    let mut tried = 0;
+    for credential in credentials {
+        let takes = async || {
+            door.takes(&found, &credential)
+                .await
+                .map_err(|error| Stop::Failed(format!("not tried: {error}")))
+        };
+        let Some(before) = takes().await? else {
+            continue;
+        };
+        tried += 1;
+        ensure(before, || {
+            format!("`{}` is listed and proves nothing", credential.id)
+        })?;
+        bench
+            .does(&Operation::DestroyCredential {
+                account: account.clone(),
+                credential: credential.id.clone(),
+            })
+            .await?;
+        ensure(takes().await? == Some(false), || {
+            format!("`{}` was destroyed and still works", credential.id)
+        })?;
+    }
+    if tried == 0 {
+        return Err(Stop::NotApplicable(
+            "the fixture's way in knows none of these credentials".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
 pub(super) async fn sessions_end(bench: &Bench) -> Checked {
     let door = door(bench)?;
     bench.needs(&[Op::CreateAccount, Op::EndSessions])?;

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::connector::{Account, Attributes, EntitlementName, NativeId};
+use crate::connector::{Account, Attributes, Credential, EntitlementName, NativeId};
 
 /// The system as the suite finds it. Everything but the prefix may be left out; tests that need what is
 /// missing are reported as not applicable.
@@ -45,6 +45,19 @@ pub struct Fixture {
     /// A named action and its input, safe to carry out twice.
     #[serde(default)]
     pub action: Option<(String, Value)>,
+    /// Attributes whose values are credentials: an update with them gives an account these.
+    #[serde(default)]
+    pub credential_attributes: Attributes,
+    /// A named action that gives an account a credential, and its input; `{account}` in a string of it becomes the
+    /// account's identifier.
+    #[serde(default)]
+    pub credential_action: Option<(String, Value)>,
+    /// An account that takes what the suite's accounts own in the end, where one that owns something cannot be deleted.
+    #[serde(default)]
+    pub heir: Option<NativeId>,
+    /// A named action that makes an account own something, and its input; `{account}` as above.
+    #[serde(default)]
+    pub ownership_action: Option<(String, Value)>,
     /// How long a read may lag behind a write. Zero where reads are exact.
     #[serde(default)]
     pub settle_ms: u64,
@@ -72,6 +85,10 @@ impl Fixture {
             password: password(),
             missing_account: None,
             action: None,
+            credential_attributes: Attributes::new(),
+            credential_action: None,
+            ownership_action: None,
+            heir: None,
             settle_ms: 0,
             door: None,
         }
@@ -101,5 +118,38 @@ pub trait Door: Send + Sync {
     ) -> Result<Option<Session>, String> {
         let _ = (account, password);
         Ok(None)
+    }
+
+    /// Whether the credential proves now who somebody is, to whatever looks at credentials of its kind; `None` where
+    /// this door knows no such thing.
+    ///
+    /// # Errors
+    /// In words, when it could not even be tried.
+    async fn takes(
+        &self,
+        account: &Account,
+        credential: &Credential,
+    ) -> Result<Option<bool>, String> {
+        let _ = (account, credential);
+        Ok(None)
+    }
+
+    /// Gives the account credentials, two if it can have two, by the system's own means; `false` where this door
+    /// cannot.
+    ///
+    /// # Errors
+    /// In words.
+    async fn plants(&self, account: &Account) -> Result<bool, String> {
+        let _ = account;
+        Ok(false)
+    }
+
+    /// Makes the account own something, by the system's own means; `false` where this door cannot.
+    ///
+    /// # Errors
+    /// In words.
+    async fn gives(&self, account: &Account) -> Result<bool, String> {
+        let _ = account;
+        Ok(false)
     }
 }

@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::bench::{Bench, Checked, Stop, ensure, failed, key, said, words};
 use crate::connector::{
-    Attributes, Claim, EntitlementName, ErrorKind, Kind, NativeId, NewAccount, ObjectRef,
-    Operation, Outcome, Verdict,
+    Attributes, Claim, CredentialId, EntitlementName, ErrorKind, Kind, NativeId, NewAccount,
+    ObjectRef, Operation, Outcome, Verdict,
 };
 
 /// One operation of every name, about an account that need not exist.
@@ -46,6 +46,14 @@ pub(super) fn one_of_each(
         Operation::SetPassword {
             account: account.clone(),
             password: SecretString::from("C0nformance-Run!".to_owned()),
+        },
+        Operation::DeactivateCredential {
+            account: account.clone(),
+            credential: CredentialId::new("a credential"),
+        },
+        Operation::DestroyCredential {
+            account: account.clone(),
+            credential: CredentialId::new("a credential"),
         },
         Operation::TransferOwnership {
             from: account.clone(),
@@ -87,7 +95,14 @@ pub(super) fn one_claim_of_each(account: &NativeId, entitlement: &EntitlementNam
             account: account.clone(),
             entitlement,
         },
-        Claim::NoSessions { account },
+        Claim::NoSessions {
+            account: account.clone(),
+        },
+        Claim::CredentialInactive {
+            account: account.clone(),
+            credential: CredentialId::new("a credential"),
+        },
+        Claim::OwnsNothing { account },
     ]
 }
 
@@ -161,6 +176,9 @@ pub(super) async fn undeclared_reads(bench: &Bench) -> Checked {
         unsupported("changes", bench.connector.changes(None).await)?;
     }
     let (account, _) = nobody(bench);
+    if bench.can.credentials.is_empty() {
+        unsupported("credentials", bench.connector.credentials(&account).await)?;
+    }
     if !bench.can.dependents {
         unsupported(
             "dependents",

@@ -20,6 +20,7 @@ use crate::connector::Connector;
 mod bench;
 mod by_hand;
 mod claims;
+mod credentials;
 mod effects;
 mod fixture;
 mod honesty;
@@ -27,6 +28,7 @@ mod hostile;
 mod lookup;
 mod lost;
 mod operations;
+mod ownership;
 mod refusals;
 mod report;
 #[cfg(test)]
@@ -137,6 +139,25 @@ const TESTS: &[(&str, TestFn)] = &[
     ("claim no_sessions for an account nobody uses", |b| {
         Box::pin(claims::no_sessions(b))
     }),
+    ("credentials of an account are listed", |b| {
+        Box::pin(credentials::listed(b))
+    }),
+    ("destroy a credential twice, and no other", |b| {
+        Box::pin(credentials::destroy_twice(b))
+    }),
+    ("deactivate a credential twice, and no other", |b| {
+        Box::pin(credentials::deactivate_twice(b))
+    }),
+    ("claim credential_inactive both ways", |b| {
+        Box::pin(credentials::claimed_both_ways(b))
+    }),
+    ("hostile credential identifiers end nothing", |b| {
+        Box::pin(credentials::hostile(b))
+    }),
+    (
+        "what is owned goes to its heir, and the claim says so",
+        |b| Box::pin(ownership::moves(b)),
+    ),
     ("a missing object is none, not an error", |b| {
         Box::pin(lookup::missing_is_none(b))
     }),
@@ -197,6 +218,9 @@ const TESTS: &[(&str, TestFn)] = &[
     ("a new password works and the old one does not", |b| {
         Box::pin(effects::password_changes(b))
     }),
+    ("a destroyed credential proves nothing", |b| {
+        Box::pin(effects::credentials_end(b))
+    }),
     ("ended sessions are really gone", |b| {
         Box::pin(effects::sessions_end(b))
     }),
@@ -247,19 +271,26 @@ pub async fn run_each(
     report
 }
 
-/// `text` with every `{name}` replaced, in every string of `attributes`.
+/// `attributes` with every `{name}` replaced, in every string.
 fn named(attributes: &BTreeMap<String, Value>, name: &str) -> BTreeMap<String, Value> {
-    fn fill(value: &Value, name: &str) -> Value {
-        match value {
-            Value::String(text) => Value::String(text.replace("{name}", name)),
-            Value::Array(items) => {
-                Value::Array(items.iter().map(|item| fill(item, name)).collect())
-            }
-            other => other.clone(),
-        }
-    }
     attributes
         .iter()
-        .map(|(key, value)| (key.clone(), fill(value, name)))
+        .map(|(key, value)| (key.clone(), filled(value, "{name}", name)))
         .collect()
+}
+
+/// `value` with every `placeholder` replaced, in every string.
+fn filled(value: &Value, placeholder: &str, text: &str) -> Value {
+    let fill = |value: &Value| filled(value, placeholder, text);
+    match value {
+        Value::String(template) => Value::String(template.replace(placeholder, text)),
+        Value::Array(items) => Value::Array(items.iter().map(fill).collect()),
+        Value::Object(fields) => Value::Object(
+            fields
+                .iter()
+                .map(|(name, field)| (name.clone(), fill(field)))
+                .collect(),
+        ),
+        other => other.clone(),
+    }
 }

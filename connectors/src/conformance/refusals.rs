@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::bench::{Bench, Checked, Stop, ensure, failed, key, said};
 use crate::connector::{
-    Claim, EntitlementName, Object, ObjectRef, Operation, OperationName as Op, Outcome,
+    Claim, CredentialId, EntitlementName, Object, ObjectRef, Operation, OperationName as Op,
+    Outcome,
 };
 
 pub(super) async fn name_conflict(bench: &Bench) -> Checked {
@@ -90,13 +91,17 @@ pub(super) async fn missing_account(bench: &Bench) -> Checked {
         }
     }
 
-    // What is not there is disabled and has no sessions: both answers are right, an effect is not.
+    // What is not there is disabled, has no sessions and no keys: both answers are right, an effect is not.
     for operation in [
         Operation::DisableAccount {
             account: account.clone(),
         },
         Operation::EndSessions {
             account: account.clone(),
+        },
+        Operation::DestroyCredential {
+            account: account.clone(),
+            credential: CredentialId::new("a credential"),
         },
     ] {
         if bench.can.operations.contains(&operation.name()) {

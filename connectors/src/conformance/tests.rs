@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 
 use super::{Door, Fixture, Report, Session, Verdict as TestVerdict, run};
 use crate::connector::{
-    Account, Attributes, Capabilities, Changes, Claim, ClaimName, Connector, Coverage, Cursor,
-    EntitlementName, Error, ErrorKind, Health, Kind, Object, ObjectRef, Operation, OperationKey,
-    OperationName, Outcome, Page, Use, Verdict,
+    Account, Attributes, Capabilities, Changes, Claim, ClaimName, Connector, Coverage, Credential,
+    Cursor, EntitlementName, Error, ErrorKind, Health, Kind, NativeId, Object, ObjectRef,
+    Operation, OperationKey, OperationName, Outcome, Page, Use, Verdict,
 };
 use crate::memory::{Memory, NAME_BYTES_MAX, PAGE_SIZE};
 
@@ -41,6 +41,13 @@ impl Door for MemoryDoor {
             Err("refused".to_owned())
         }
     }
+    async fn takes(
+        &self,
+        account: &Account,
+        credential: &Credential,
+    ) -> Result<Option<bool>, String> {
+        Ok(Some(self.0.takes(&account.id, &credential.id)))
+    }
 }
 
 fn fixture(memory: &Arc<Memory>) -> Fixture {
@@ -58,6 +65,8 @@ fn fixture(memory: &Arc<Memory>) -> Fixture {
         name_bytes_max: Some(NAME_BYTES_MAX),
         page_size: Some(PAGE_SIZE),
         action: Some(("noop".to_owned(), json!({}))),
+        credential_action: Some(("add_key".to_owned(), json!({"account": "{account}"}))),
+        ownership_action: Some(("add_document".to_owned(), json!({"account": "{account}"}))),
         door: Some(Arc::new(MemoryDoor(Arc::clone(memory)))),
         ..Fixture::new("conf")
     }
@@ -101,6 +110,10 @@ enum Mistake {
     MissingAccountSucceeds,
     UnknownEntitlementSucceeds,
     SessionsStay,
+    KeysStay,
+    AllKeysGo,
+    HidesKeys,
+    OwnerStays,
     Hangs,
     SickCheck,
     EmptyFeed,
@@ -226,7 +239,19 @@ impl Connector for Broken {
                 return Ok(Outcome::Done(Default::default()));
             }
             (Operation::DisableAccount { .. }, Mistake::DisableDoesNothing)
-            | (Operation::EndSessions { .. }, Mistake::SessionsStay) => {
+            | (Operation::EndSessions { .. }, Mistake::SessionsStay)
+            | (Operation::DestroyCredential { .. }, Mistake::KeysStay)
+            | (Operation::TransferOwnership { .. }, Mistake::OwnerStays) => {
+                return Ok(Outcome::Done(Default::default()));
+            }
+            (Operation::DestroyCredential { account, .. }, Mistake::AllKeysGo) => {
+                for key in self.inner.credentials(account).await?.value {
+                    let all = Operation::DestroyCredential {
+                        account: account.clone(),
+                        credential: key.id,
+                    };
+                    self.inner.apply(&all, &operation_key()).await?;
+                }
                 return Ok(Outcome::Done(Default::default()));
             }
             (Operation::SetPassword { .. }, Mistake::DeclaredDoesNot) => {
@@ -266,8 +291,24 @@ impl Connector for Broken {
         })
     }
 
+    async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
+        let mut listed = self.inner.credentials(account).await?;
+        if self.is(Mistake::HidesKeys) {
+            listed.value.clear();
+        }
+        Ok(listed)
+    }
+
     async fn dependents(&self, object: &ObjectRef) -> Result<Coverage<Vec<Use>>, Error> {
         self.inner.dependents(object).await
+    }
+}
+
+fn operation_key() -> OperationKey {
+    OperationKey {
+        idempotency: "another".to_owned(),
+        attempt: 1,
+        epoch: 1,
     }
 }
 
@@ -386,6 +427,28 @@ async fn every_mistake_turns_the_suite_red() {
             "hostile entitlement names match nothing",
         ),
         (Mistake::SessionsStay, "ended sessions are really gone"),
+        (
+            Mistake::KeysStay,
+            "destroy a credential twice, and no other",
+        ),
+        (Mistake::KeysStay, "a destroyed credential proves nothing"),
+        (
+            Mistake::AllKeysGo,
+            "destroy a credential twice, and no other",
+        ),
+        (
+            Mistake::AllKeysGo,
+            "hostile credential identifiers end nothing",
+        ),
+        (Mistake::HidesKeys, "credentials of an account are listed"),
+        (
+            Mistake::ProvesEverything,
+            "claim credential_inactive both ways",
+        ),
+        (
+            Mistake::OwnerStays,
+            "what is owned goes to its heir, and the claim says so",
+        ),
         (Mistake::Hangs, "grant twice: done, then already so"),
         (Mistake::SickCheck, "a healthy system passes its own check"),
         (Mistake::EmptyFeed, "the change feed shows a new account"),

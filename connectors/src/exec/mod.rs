@@ -31,8 +31,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::connector::{
-    Capabilities, Changes, Claim, Connector, Coverage, Cursor, Error, ErrorKind, Finding, Handle,
-    Health, Kind, Object, ObjectRef, Operation, OperationKey, Outcome, Page, Use, Verdict,
+    Capabilities, Changes, Claim, Connector, Coverage, Credential, Cursor, Error, ErrorKind,
+    Finding, Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome,
+    Page, Use, Verdict,
 };
 
 mod pool;
@@ -46,8 +47,8 @@ mod tests;
 use pool::Pool;
 use process::{Failure, LINE_BYTES_MAX, Process, Spec};
 use wire::{
-    Ask, Forms, WireCapabilities, WireChanges, WireHealth, WireOutcome, WirePage, WireUses,
-    secret_of,
+    Ask, Forms, WireCapabilities, WireChanges, WireCredentials, WireHealth, WireOutcome, WirePage,
+    WireUses, secret_of,
 };
 
 /// A connector whose work is done by another program.
@@ -268,6 +269,13 @@ impl Connector for Exec {
         let name = claim.name();
         self.offers(self.capabilities.claims.contains(&name), &wire::word(&name))?;
         self.read(&Ask::Verify { claim }).await
+    }
+
+    async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
+        self.offers(!self.capabilities.credentials.is_empty(), "credentials")?;
+        self.read::<WireCredentials>(&Ask::Credentials { account })
+            .await
+            .map(Into::into)
     }
 
     async fn dependents(&self, object: &ObjectRef) -> Result<Coverage<Vec<Use>>, Error> {

@@ -2,6 +2,8 @@
 //!
 //! Types that exist for the line stand here. Objects, claims and verdicts go over it in the form they have
 //! anyway; the tests below pin every form, because plugins in other people's hands depend on it.
+//!
+//! Longer than 800 lines: every form stands beside the test that pins it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::connector::{
-    Attributes, Capabilities, Changes, Claim, ClaimName, Coverage, Cursor, Error, ErrorKind,
-    Finding, Handle, Health, HumanTask, Kind, NativeId, Object, ObjectRef, Operation, OperationKey,
-    OperationName, Outcome, Page, Receipt, Use,
+    Attributes, Capabilities, Changes, Claim, ClaimName, Coverage, Credential, CredentialId,
+    CredentialKind, Cursor, Error, ErrorKind, Finding, Handle, Health, HumanTask, Kind, NativeId,
+    Object, ObjectRef, Operation, OperationKey, OperationName, Outcome, Page, Receipt, Use,
 };
 
 /// The version spoken here.
@@ -52,6 +54,9 @@ pub(super) enum Ask<'a> {
     },
     Verify {
         claim: &'a Claim,
+    },
+    Credentials {
+        account: &'a NativeId,
     },
     Dependents {
         object: &'a ObjectRef,
@@ -110,6 +115,14 @@ pub(super) enum WireOperation<'a> {
         account: &'a NativeId,
         password: &'a str,
     },
+    DeactivateCredential {
+        account: &'a NativeId,
+        credential: &'a CredentialId,
+    },
+    DestroyCredential {
+        account: &'a NativeId,
+        credential: &'a CredentialId,
+    },
     TransferOwnership {
         from: &'a NativeId,
         to: &'a NativeId,
@@ -158,6 +171,20 @@ impl<'a> From<&'a Operation> for WireOperation<'a> {
             Operation::SetPassword { account, password } => Self::SetPassword {
                 account,
                 password: password.expose_secret(),
+            },
+            Operation::DeactivateCredential {
+                account,
+                credential,
+            } => Self::DeactivateCredential {
+                account,
+                credential,
+            },
+            Operation::DestroyCredential {
+                account,
+                credential,
+            } => Self::DestroyCredential {
+                account,
+                credential,
             },
             Operation::TransferOwnership { from, to } => Self::TransferOwnership { from, to },
             Operation::Action { name, with } => Self::Action { action: name, with },
@@ -255,6 +282,7 @@ pub(super) struct WireCapabilities {
     lists: BTreeSet<Kind>,
     changes: bool,
     dependents: bool,
+    credentials: BTreeSet<CredentialKind>,
     finds_by_owner: bool,
     by_hand: bool,
 }
@@ -266,6 +294,7 @@ impl WireCapabilities {
         beyond.extend(self.operations.difference(&other.operations).map(word));
         beyond.extend(self.claims.difference(&other.claims).map(word));
         beyond.extend(self.lists.difference(&other.lists).map(word));
+        beyond.extend(self.credentials.difference(&other.credentials).map(word));
         for (name, mine, theirs) in [
             ("changes", self.changes, other.changes),
             ("dependents", self.dependents, other.dependents),
@@ -295,6 +324,7 @@ impl From<WireCapabilities> for Capabilities {
             lists: wire.lists,
             changes: wire.changes,
             dependents: wire.dependents,
+            credentials: wire.credentials,
             finds_by_owner: wire.finds_by_owner,
             by_hand: wire.by_hand,
         }
@@ -404,6 +434,21 @@ impl From<WireUses> for Coverage<Vec<Use>> {
     fn from(wire: WireUses) -> Self {
         Self {
             value: wire.uses,
+            blind_spots: wire.blind_spots,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct WireCredentials {
+    credentials: Vec<Credential>,
+    blind_spots: Vec<String>,
+}
+
+impl From<WireCredentials> for Coverage<Vec<Credential>> {
+    fn from(wire: WireCredentials) -> Self {
+        Self {
+            value: wire.credentials,
             blind_spots: wire.blind_spots,
         }
     }
@@ -568,6 +613,10 @@ mod tests {
                 json!({"id": 7, "call": "verify",
                        "claim": {"claim": "granted", "account": "a\n1", "entitlement": "staff"}}),
             ),
+            (
+                Ask::Credentials { account: &ann },
+                json!({"id": 7, "call": "credentials", "account": "a\n1"}),
+            ),
         ] {
             assert_eq!(on_the_line(&ask), form);
         }
@@ -630,6 +679,20 @@ mod tests {
                     password: password(),
                 },
                 json!({"op": "set_password", "account": "a\n1", "password": "p"}),
+            ),
+            (
+                Operation::DeactivateCredential {
+                    account: account(),
+                    credential: CredentialId::new("7"),
+                },
+                json!({"op": "deactivate_credential", "account": "a\n1", "credential": "7"}),
+            ),
+            (
+                Operation::DestroyCredential {
+                    account: account(),
+                    credential: CredentialId::new("7"),
+                },
+                json!({"op": "destroy_credential", "account": "a\n1", "credential": "7"}),
             ),
             (
                 Operation::TransferOwnership {
@@ -749,6 +812,11 @@ mod tests {
         let uses = r#"{"uses":[{"by":"b","what":"w","last_seen":"2030-01-01T00:00:00Z"}],"blind_spots":[]}"#;
         let uses: WireUses = serde_json::from_str(uses).unwrap();
         assert_eq!(Coverage::from(uses).value.len(), 1);
+        let listed = r#"{"credentials":[{"id":"7","kind":"api_key"},{"id":"8","kind":"token","active":false,
+            "label":"ci","expires_at":"2030-01-01T00:00:00Z"}],"blind_spots":[]}"#;
+        let listed: WireCredentials = serde_json::from_str(listed).unwrap();
+        let listed = Coverage::from(listed).value;
+        assert_eq!((listed[0].active, listed[1].active), (None, Some(false)));
     }
 
     /// A listing that forgets to say whether it is complete must not be read as one that is.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::connector::{
-    Capabilities, Changes, Claim, Connector, Coverage, Cursor, Error, ErrorKind, Finding, Handle,
-    Health, Kind, Object, ObjectRef, Operation, OperationKey, Outcome, Page, Use, Verdict,
+    Capabilities, Changes, Claim, Connector, Coverage, Credential, Cursor, Error, ErrorKind,
+    Finding, Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome,
+    Page, Use, Verdict,
 };
 
 /// The methods of a connector.
@@ -20,6 +21,7 @@ pub enum Method {
     Apply,
     Poll,
     Verify,
+    Credentials,
     Dependents,
 }
 
@@ -34,6 +36,7 @@ impl Method {
             Self::Apply => "apply",
             Self::Poll => "poll",
             Self::Verify => "verify",
+            Self::Credentials => "credentials",
             Self::Dependents => "dependents",
         }
     }
@@ -97,6 +100,7 @@ impl Answer for Option<Object> {}
 impl Answer for Changes {}
 impl Answer for Verdict {}
 impl Answer for Coverage<Vec<Use>> {}
+impl Answer for Coverage<Vec<Credential>> {}
 
 impl Answer for Health {
     fn none_within(after_ms: u64) -> Result<Self, Error> {
@@ -234,6 +238,15 @@ impl<L: Layer> Connector for Layered<L> {
             .await
     }
 
+    async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
+        self.layer
+            .around(
+                &Call::new(Method::Credentials, "credentials", account),
+                self.inner.credentials(account),
+            )
+            .await
+    }
+
     async fn dependents(&self, object: &ObjectRef) -> Result<Coverage<Vec<Use>>, Error> {
         let what = object_word(object);
         self.layer
@@ -269,5 +282,7 @@ fn claim_word(claim: &Claim) -> &'static str {
         Claim::Granted { .. } => "granted",
         Claim::NotGranted { .. } => "not_granted",
         Claim::NoSessions { .. } => "no_sessions",
+        Claim::CredentialInactive { .. } => "credential_inactive",
+        Claim::OwnsNothing { .. } => "owns_nothing",
     }
 }

@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::connector::{
-    Capabilities, Changes, Claim, Connector, Coverage, Cursor, Error, ErrorKind, Handle, Health,
-    Kind, Object, ObjectRef, Operation, OperationKey, Outcome, Page, Use, Verdict,
+    Capabilities, Changes, Claim, Connector, Coverage, Credential, Cursor, Error, ErrorKind,
+    Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome, Page, Use,
+    Verdict,
 };
 
 /// The longest delay that may be asked for.
@@ -222,6 +223,10 @@ impl Connector for Chaos {
         self.read(self.read_fate(), self.inner.verify(claim)).await
     }
 
+    async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
+        self.read(self.read_fate(), self.inner.credentials(account))
+            .await
+    }
     async fn dependents(&self, object: &ObjectRef) -> Result<Coverage<Vec<Use>>, Error> {
         self.read(self.read_fate(), self.inner.dependents(object))
             .await

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use crate::connector::{
-    Attributes, Capabilities, Changes, Claim, Connector, Coverage, Cursor, Error, ErrorKind,
-    Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome, Page,
-    Receipt, Use, Verdict,
+    Attributes, Capabilities, Changes, Claim, Connector, Coverage, Credential, Cursor, Error,
+    ErrorKind, Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome,
+    Page, Receipt, Use, Verdict,
 };
 
 /// What the identifier of an account starts with that a dry run pretends to have made.
@@ -75,6 +75,14 @@ pub fn describe(operation: &Operation) -> String {
         Operation::SetPassword { account, .. } => {
             format!("set the password of account `{account}`")
         }
+        Operation::DeactivateCredential {
+            account,
+            credential,
+        } => format!("deactivate `{credential}` of account `{account}`"),
+        Operation::DestroyCredential {
+            account,
+            credential,
+        } => format!("destroy `{credential}` of account `{account}`"),
         Operation::TransferOwnership { from, to } => {
             format!("hand over what `{from}` owns to `{to}`")
         }
@@ -92,7 +100,9 @@ fn account_of(operation: &Operation) -> Option<NativeId> {
         | Operation::Grant { account, .. }
         | Operation::Revoke { account, .. }
         | Operation::EndSessions { account }
-        | Operation::SetPassword { account, .. } => Some(account.clone()),
+        | Operation::SetPassword { account, .. }
+        | Operation::DeactivateCredential { account, .. }
+        | Operation::DestroyCredential { account, .. } => Some(account.clone()),
         Operation::TransferOwnership { from, .. } => Some(from.clone()),
         Operation::Action { .. } => None,
     }
@@ -165,6 +175,10 @@ impl Connector for DryRun {
             Verdict::Refuted(_) => Verdict::CannotObserve { reason: reason() },
             verdict => verdict,
         })
+    }
+
+    async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
+        self.inner.credentials(account).await
     }
 
     async fn dependents(&self, object: &ObjectRef) -> Result<Coverage<Vec<Use>>, Error> {

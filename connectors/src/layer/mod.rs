@@ -28,8 +28,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::connector::{
-    Capabilities, Changes, Claim, Connector, Coverage, Cursor, Error, ErrorKind, Handle, Health,
-    Kind, Object, ObjectRef, Operation, OperationKey, Outcome, Page, Use, Verdict,
+    Capabilities, Changes, Claim, Connector, Coverage, Credential, Cursor, Error, ErrorKind,
+    Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome, Page, Use,
+    Verdict,
 };
 
 mod breaker;
@@ -294,6 +295,9 @@ impl Connector for Guarded {
     }
     async fn verify(&self, claim: &Claim) -> Result<Verdict, Error> {
         self.stack().verify(claim).await
+    }
+    async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
+        self.stack().credentials(account).await
     }
     async fn dependents(&self, object: &ObjectRef) -> Result<Coverage<Vec<Use>>, Error> {
         self.stack().dependents(object).await

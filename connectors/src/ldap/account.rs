@@ -332,7 +332,11 @@ impl Ldap {
     /// OpenLDAP's `unique` overlay hands the condition on to a search of its own, where it fails for no
     /// reason. "Condition failed" is a certain answer, nothing was changed: if a fresh look finds the entry
     /// where it was, the change is sent once more without the condition.
-    async fn write_same(&self, account: &NativeId, write: Write<'_>) -> Result<Answer, Error> {
+    pub(super) async fn write_same(
+        &self,
+        account: &NativeId,
+        write: Write<'_>,
+    ) -> Result<Answer, Error> {
         let answer = self.pool.write(&write).await?;
         match &answer {
             Answer::Answered(reply) if reply.code() == codes::ASSERTION_FAILED => {}
@@ -345,7 +349,7 @@ impl Ldap {
     }
 
     /// What a change of this entry is addressed to: on Active Directory an address that no rename touches.
-    fn address(&self, id: &str, entry: &Entry) -> String {
+    pub(super) fn address(&self, id: &str, entry: &Entry) -> String {
         match self.settings.flavour {
             Flavour::Openldap => entry.dn.clone(),
             Flavour::ActiveDirectory => guid_name(id),

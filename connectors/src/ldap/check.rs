@@ -180,6 +180,7 @@ async fn schema(settings: &Settings, connection: &mut Connection) -> Result<Find
         ("name_attribute", &settings.name_attribute),
         ("rdn_attribute", &settings.rdn_attribute),
         ("member_attribute", &settings.member_attribute),
+        ("group_owner_attribute", &settings.group_owner_attribute),
     ] {
         if !types.iter().any(|definition| defines(definition, name)) {
             return Ok(Finding::bad(

@@ -40,6 +40,10 @@
 //! are found by searching the groups; with `member_of: true` the account's `memberOf` is believed, which is
 //! right only if the overlay was there when the first member was added.
 //!
+//! **Credentials** are the values of `sshPublicKey` and `userCertificate`. They are removed with the person, because
+//! whoever looks them up does not look at the lock. **Ownership** is the `owner` of a group (`managedBy` on Active
+//! Directory), which goes to an heir.
+//!
 //! What a directory cannot tell: who is logged in (so sessions are neither ended nor claimed to be gone),
 //! and entries that access rules hide from `bind_dn`. The second is why `check` reads every base.
 //!
@@ -63,6 +67,7 @@
 //! account_filter: (objectClass=inetOrgPerson)
 //! group_class: groupOfNames           # default: groupOfNames; group on Active Directory
 //! member_attribute: member
+//! group_owner_attribute: owner        # default: owner; managedBy on Active Directory
 //! placeholder_member: cn=nobody,ou=groups,dc=example,dc=org
 //! member_of: false                    # default: true on Active Directory
 //! password_policy: cn=default,ou=policies,dc=example,dc=org   # for check only
@@ -79,14 +84,16 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::connector::{
-    Capabilities, Claim, ClaimName, Connector, Cursor, Error, ErrorKind, Health, Kind, Object,
-    ObjectRef, Operation, OperationKey, OperationName, Outcome, Page, Verdict,
+    Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialKind, Cursor, Error,
+    ErrorKind, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, OperationName,
+    Outcome, Page, Verdict,
 };
 
 mod account;
 mod check;
 mod codes;
 mod create;
+mod credential;
 mod dn;
 mod entry;
 mod group;
@@ -94,6 +101,7 @@ mod known;
 mod listing;
 #[cfg(test)]
 mod live;
+mod owner;
 mod pool;
 mod read;
 mod settings;
@@ -140,6 +148,8 @@ impl Connector for Ldap {
             OperationName::DeleteAccount,
             OperationName::Grant,
             OperationName::Revoke,
+            OperationName::DestroyCredential,
+            OperationName::TransferOwnership,
         ]);
         if self.settings.security != Security::Plain {
             operations.insert(OperationName::SetPassword);
@@ -154,7 +164,10 @@ impl Connector for Ldap {
                 ClaimName::AttributesAre,
                 ClaimName::Granted,
                 ClaimName::NotGranted,
+                ClaimName::CredentialInactive,
+                ClaimName::OwnsNothing,
             ]),
+            credentials: BTreeSet::from([CredentialKind::SshKey, CredentialKind::Certificate]),
             lists: BTreeSet::from([Kind::Account, Kind::Entitlement]),
             finds_by_owner: true,
             ..Capabilities::default()
@@ -194,8 +207,13 @@ impl Connector for Ldap {
             Operation::SetPassword { account, password } => {
                 self.set_password(account, password).await
             }
+            Operation::DestroyCredential {
+                account,
+                credential,
+            } => self.destroy_credential(account, credential).await,
+            Operation::TransferOwnership { from, to } => self.transfer(from, to).await,
             Operation::EndSessions { .. }
-            | Operation::TransferOwnership { .. }
+            | Operation::DeactivateCredential { .. }
             | Operation::Action { .. } => Err(Error::new(
                 ErrorKind::Unsupported,
                 format!("a directory has no `{}`", operation.name().as_str()),
@@ -205,5 +223,9 @@ impl Connector for Ldap {
 
     async fn verify(&self, claim: &Claim) -> Result<Verdict, Error> {
         self.verdict(claim).await
+    }
+
+    async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
+        self.list_credentials(account).await
     }
 }

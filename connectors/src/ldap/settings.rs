@@ -44,6 +44,7 @@ struct Written {
     account_filter: Option<String>,
     group_class: Option<String>,
     member_attribute: Option<String>,
+    group_owner_attribute: Option<String>,
     placeholder_member: Option<String>,
     member_of: Option<bool>,
     password_policy: Option<String>,
@@ -110,6 +111,8 @@ pub(super) struct Settings {
     pub(super) account_filter: String,
     pub(super) group_class: String,
     pub(super) member_attribute: String,
+    /// Of a group: who answers for it.
+    pub(super) group_owner_attribute: String,
     pub(super) placeholder_member: Option<String>,
     /// Whether `memberOf` of an account tells all its groups.
     pub(super) member_of: bool,
@@ -165,6 +168,9 @@ impl Settings {
         let member_attribute = written
             .member_attribute
             .unwrap_or_else(|| "member".to_owned());
+        let group_owner_attribute = written
+            .group_owner_attribute
+            .unwrap_or_else(|| default.group_owner_attribute.to_owned());
         let group_class = written
             .group_class
             .unwrap_or_else(|| default.group_class.to_owned());
@@ -176,6 +182,7 @@ impl Settings {
             ("name_attribute", &name_attribute),
             ("owner_attribute", &owner_attribute),
             ("member_attribute", &member_attribute),
+            ("group_owner_attribute", &group_owner_attribute),
             ("group_class", &group_class),
         ];
         let classes = object_classes.iter().map(|class| ("object_classes", class));
@@ -248,6 +255,7 @@ impl Settings {
             account_filter,
             group_class,
             member_attribute,
+            group_owner_attribute,
             placeholder_member,
             member_of: written
                 .member_of
@@ -290,6 +298,7 @@ struct Defaults {
     rdn_attribute: &'static str,
     object_class: &'static str,
     group_class: &'static str,
+    group_owner_attribute: &'static str,
 }
 
 impl Defaults {
@@ -299,11 +308,13 @@ impl Defaults {
                 rdn_attribute: "uid",
                 object_class: "inetOrgPerson",
                 group_class: "groupOfNames",
+                group_owner_attribute: "owner",
             },
             Flavour::ActiveDirectory => Self {
                 rdn_attribute: "cn",
                 object_class: "user",
                 group_class: "group",
+                group_owner_attribute: "managedBy",
             },
         }
     }

@@ -34,6 +34,11 @@ impl Ldap {
                 account,
                 entitlement,
             } => self.granted(account, entitlement, false).await,
+            Claim::CredentialInactive {
+                account,
+                credential,
+            } => self.credential_verdict(account, credential).await,
+            Claim::OwnsNothing { account } => self.owns_nothing(account).await,
             Claim::NoSessions { .. } => Ok(Verdict::CannotObserve {
                 reason: "a directory does not tell who is logged in where".to_owned(),
             }),

@@ -219,7 +219,12 @@ impl Postgres {
         })
     }
 
-    async fn alter(&self, what: &str, sql: String, receipt: Receipt) -> Result<Outcome, Error> {
+    pub(super) async fn alter(
+        &self,
+        what: &str,
+        sql: String,
+        receipt: Receipt,
+    ) -> Result<Outcome, Error> {
         match self.sessions.change(what, sql).await {
             Ok(_) => Ok(Outcome::Done(receipt)),
             Err(failure) => failure.of_change(),
@@ -248,12 +253,16 @@ impl Postgres {
             json!({ "login": role.can_login }),
             json!({ "login": true }),
         );
-        if role.can_login {
+        if role.can_login && !role.password_destroyed() {
             return Ok(Outcome::AlreadySo(receipt));
         }
         self.alter(
             "enabling a role",
-            format!("ALTER ROLE {} LOGIN", identifier(&role.name)),
+            format!(
+                "ALTER ROLE {} LOGIN{}",
+                identifier(&role.name),
+                role.valid_again()
+            ),
             receipt,
         )
         .await
@@ -293,9 +302,10 @@ impl Postgres {
     ) -> Result<Outcome, Error> {
         let role = self.existing(account).await?;
         let sql = format!(
-            "ALTER ROLE {} PASSWORD {}",
+            "ALTER ROLE {} PASSWORD {}{}",
             identifier(&role.name),
-            literal(&verifier(password.expose_secret()))
+            literal(&verifier(password.expose_secret())),
+            role.valid_again()
         );
         let receipt = Receipt {
             account: Some(role.id()),

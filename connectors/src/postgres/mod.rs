@@ -9,6 +9,7 @@
 //! | entitlement    | membership in a role with NOLOGIN, predefined roles (`pg_read_all_data`) included        |
 //! | sessions       | `pg_stat_activity` / `pg_terminate_backend`, in all databases                            |
 //! | password       | a SCRAM verifier made here; the server never sees the clear text                         |
+//! | credential     | the [password](credential): destroyed by `PASSWORD NULL` and an end of its validity       |
 //! | dependents     | `pg_shdepend`, open sessions, members                                                    |
 //!
 //! `granted` and `not_granted` speak of direct membership. A role that is still reached through another group is
@@ -22,13 +23,14 @@ use serde_json::{Value, json};
 use sqlx::Row;
 
 use crate::connector::{
-    Capabilities, Claim, ClaimName, Connector, Coverage, Cursor, EntitlementName, Error, ErrorKind,
-    Health, Kind, NativeId, Object, ObjectRef, Observation, Operation, OperationKey, OperationName,
-    Outcome, Page, Use, Verdict,
+    Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialKind, Cursor,
+    EntitlementName, Error, ErrorKind, Health, Kind, NativeId, Object, ObjectRef, Observation,
+    Operation, OperationKey, OperationName, Outcome, Page, Use, Verdict,
 };
 
 mod changes;
 mod check;
+mod credential;
 mod failure;
 mod names;
 mod ownership;
@@ -93,6 +95,7 @@ impl Connector for Postgres {
                 Op::Revoke,
                 Op::EndSessions,
                 Op::SetPassword,
+                Op::DestroyCredential,
                 Op::TransferOwnership,
             ]
             .into(),
@@ -105,11 +108,14 @@ impl Connector for Postgres {
                 ClaimName::Granted,
                 ClaimName::NotGranted,
                 ClaimName::NoSessions,
+                ClaimName::CredentialInactive,
+                ClaimName::OwnsNothing,
             ]
             .into(),
             lists: [Kind::Account, Kind::Entitlement].into(),
             changes: false,
             dependents: true,
+            credentials: [CredentialKind::Password].into(),
             finds_by_owner: true,
             by_hand: false,
         }
@@ -194,6 +200,14 @@ impl Connector for Postgres {
             Operation::SetPassword { account, password } => {
                 self.set_password(account, password).await
             }
+            Operation::DestroyCredential {
+                account,
+                credential,
+            } => self.destroy_credential(account, credential).await,
+            Operation::DeactivateCredential { .. } => Err(self.sessions.error(
+                ErrorKind::Unsupported,
+                "a password is destroyed or it is valid; there is nothing between",
+            )),
             Operation::TransferOwnership { from, to } => self.transfer(from, to).await,
             Operation::Action { name, .. } => Err(self.sessions.error(
                 ErrorKind::Unsupported,
@@ -225,6 +239,8 @@ impl Connector for Postgres {
             }
             Claim::Granted { account, entitlement } => self.verify_granted(account, entitlement, true).await,
             Claim::NotGranted { account, entitlement } => self.verify_granted(account, entitlement, false).await,
+            Claim::CredentialInactive { account, credential } => self.verify_credential(account, credential).await,
+            Claim::OwnsNothing { account } => self.owns_nothing(account).await,
             Claim::NoSessions { account } => match self.sessions_of(account).await? {
                 Some(sessions) => {
                     let seen = json!({ "sessions": sessions });
@@ -236,6 +252,10 @@ impl Connector for Postgres {
                 }),
             },
         }
+    }
+
+    async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
+        self.list_credentials(account).await
     }
 
     async fn dependents(&self, object: &ObjectRef) -> Result<Coverage<Vec<Use>>, Error> {

@@ -5,6 +5,7 @@
 //! visit each database that is concerned.
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
@@ -13,7 +14,10 @@ use super::failure::Failure;
 use super::names::{identifier, literal};
 use super::roles::Role;
 use super::settings::OwnedObjects;
-use crate::connector::{Coverage, Error, ErrorKind, NativeId, ObjectRef, Outcome, Receipt, Use};
+use super::verdict;
+use crate::connector::{
+    Coverage, Error, ErrorKind, NativeId, ObjectRef, Outcome, Receipt, Use, Verdict,
+};
 
 /// How many objects one answer names.
 const USES_MAX: i64 = 1_000;
@@ -241,6 +245,21 @@ impl Postgres {
             None => Ok(Outcome::Done(receipt)),
             Some(outcome) => Ok(outcome),
         }
+    }
+
+    /// Whether the role owns nothing, in any database of the cluster.
+    pub(super) async fn owns_nothing(&self, account: &NativeId) -> Result<Verdict, Error> {
+        let places = match self.role(&self.parse(account)?).await? {
+            Some(role) => self.places(&role, true).await?,
+            None => Vec::new(),
+        };
+        let seen = json!({ "owns_in": places });
+        Ok(verdict(
+            places.is_empty(),
+            "pg_shdepend",
+            Some(account.clone()),
+            seen,
+        ))
     }
 
     pub(super) async fn delete(&self, account: &NativeId) -> Result<Outcome, Error> {

@@ -21,12 +21,13 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::connector::{
-    Capabilities, Claim, ClaimName, Connector, Cursor, Entitlement, EntitlementName, Error,
-    ErrorKind, Finding, Health, Kind, NativeId, Object, ObjectRef, Observation, Operation,
-    OperationKey, OperationName, Outcome, Page, Verdict,
+    Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialKind, Cursor,
+    Entitlement, EntitlementName, Error, ErrorKind, Finding, Health, Kind, NativeId, Object,
+    ObjectRef, Observation, Operation, OperationKey, OperationName, Outcome, Page, Verdict,
 };
 
 mod attributes;
+mod certificates;
 mod failure;
 mod groups;
 mod http;
@@ -51,6 +52,7 @@ pub struct Scim {
     page_size: u32,
     extra_schemas: Vec<String>,
     set_password: bool,
+    certificates: bool,
 }
 
 impl Scim {
@@ -66,6 +68,7 @@ impl Scim {
             page_size: settings.page_size,
             extra_schemas: settings.extra_schemas,
             set_password: settings.set_password,
+            certificates: settings.certificates,
         })
     }
 
@@ -99,21 +102,29 @@ impl Connector for Scim {
         if self.set_password {
             operations.insert(Op::SetPassword);
         }
+        let mut claims: std::collections::BTreeSet<_> = [
+            ClaimName::AccountExists,
+            ClaimName::AccountEnabled,
+            ClaimName::AccountDisabled,
+            ClaimName::AccountAbsent,
+            ClaimName::AttributesAre,
+            ClaimName::Granted,
+            ClaimName::NotGranted,
+        ]
+        .into();
+        let mut credentials = std::collections::BTreeSet::new();
+        if self.certificates {
+            operations.insert(Op::DestroyCredential);
+            claims.insert(ClaimName::CredentialInactive);
+            credentials.insert(CredentialKind::Certificate);
+        }
         Capabilities {
             operations,
-            claims: [
-                ClaimName::AccountExists,
-                ClaimName::AccountEnabled,
-                ClaimName::AccountDisabled,
-                ClaimName::AccountAbsent,
-                ClaimName::AttributesAre,
-                ClaimName::Granted,
-                ClaimName::NotGranted,
-            ]
-            .into(),
+            claims,
             lists: [Kind::Account, Kind::Entitlement].into(),
             changes: false,
             dependents: false,
+            credentials,
             finds_by_owner: true,
             by_hand: false,
         }
@@ -243,6 +254,15 @@ impl Connector for Scim {
                 Err(self
                     .unsupported("take a password here; set `set_password: true` if this one does"))
             }
+            Operation::DestroyCredential {
+                account,
+                credential,
+            } if self.certificates => self.destroy_certificate(account, credential).await,
+            Operation::DestroyCredential { .. } | Operation::DeactivateCredential { .. } => {
+                Err(self.unsupported(
+                    "end a credential; set `certificates: true` if this one has `x509Certificates`",
+                ))
+            }
             Operation::EndSessions { .. } => {
                 Err(self.unsupported("end sessions: the protocol knows none"))
             }
@@ -304,9 +324,28 @@ impl Connector for Scim {
                 account,
                 entitlement,
             } => self.verify_granted(account, entitlement, false).await,
+            Claim::CredentialInactive {
+                account,
+                credential,
+            } if self.certificates => self.verify_certificate(account, credential).await,
+            Claim::CredentialInactive { .. } => Ok(Verdict::CannotObserve {
+                reason: "SCIM shows no credentials here; look in the application itself".to_owned(),
+            }),
+            Claim::OwnsNothing { .. } => Ok(Verdict::CannotObserve {
+                reason: "SCIM does not show who owns what; look in the application itself"
+                    .to_owned(),
+            }),
             Claim::NoSessions { .. } => Ok(Verdict::CannotObserve {
                 reason: "SCIM does not show sessions; look in the application itself".to_owned(),
             }),
+        }
+    }
+
+    async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
+        if self.certificates {
+            self.list_certificates(account).await
+        } else {
+            Err(self.unsupported("list credentials"))
         }
     }
 }

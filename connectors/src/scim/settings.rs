@@ -41,6 +41,9 @@ pub(super) struct Settings {
     /// Whether the server takes a new `password` by PATCH.
     #[serde(default)]
     pub set_password: bool,
+    /// Whether the server has `x509Certificates` of its users.
+    #[serde(default)]
+    pub certificates: bool,
 }
 
 fn page_size() -> u32 {

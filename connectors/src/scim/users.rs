@@ -305,7 +305,7 @@ impl Scim {
     }
 
     /// Reads, and sends what differs on the condition that nobody changed the user in between.
-    async fn change(
+    pub(super) async fn change(
         &self,
         account: &NativeId,
         wanted: &Attributes,

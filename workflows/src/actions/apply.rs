@@ -37,7 +37,7 @@ const READS_MAX: u32 = 4;
 /// The pause before the second read; each later one is twice as long.
 const READ_PAUSE_MS_FIRST: u64 = 100;
 /// With this attempt a system that says "done" and shows otherwise is left as unverified, for a person to see.
-const REFUTED_ATTEMPTS_MAX: u32 = 6;
+pub(super) const REFUTED_ATTEMPTS_MAX: u32 = 6;
 
 /// Everything an action has at hand for one attempt.
 pub(super) struct Call<'a> {
@@ -295,6 +295,8 @@ fn ends_access(operation: OperationName) -> bool {
             | OperationName::DeleteAccount
             | OperationName::Revoke
             | OperationName::EndSessions
+            | OperationName::DeactivateCredential
+            | OperationName::DestroyCredential
     )
 }
 
@@ -309,6 +311,8 @@ fn object(operation: &Operation) -> String {
         | Operation::DeleteAccount { account }
         | Operation::EndSessions { account }
         | Operation::SetPassword { account, .. }
+        | Operation::DeactivateCredential { account, .. }
+        | Operation::DestroyCredential { account, .. }
         | Operation::TransferOwnership { from: account, .. } => of(account),
         Operation::Grant {
             account,

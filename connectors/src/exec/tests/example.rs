@@ -22,6 +22,11 @@ fn example_exec(folder: &Path, processes_max: usize) -> Exec {
     Exec::from_settings("example", settings).unwrap()
 }
 
+/// Whether the example's database has an active token of this number.
+const TOKEN_IS_GOOD: &str = "import sqlite3, sys
+found = sqlite3.connect(sys.argv[1]).execute('select active from token where id = ?', (sys.argv[2],)).fetchone()
+sys.exit(0 if found and found[0] else 1)";
+
 /// The example's own `login`, which knows nothing of the protocol.
 struct ExampleDoor(PathBuf);
 
@@ -64,6 +69,21 @@ impl Door for ExampleDoor {
     async fn opens(&self, account: &Account, password: &SecretString) -> Result<bool, String> {
         self.login(false, &account.name, password).await
     }
+    async fn takes(
+        &self,
+        _account: &Account,
+        credential: &crate::connector::Credential,
+    ) -> Result<Option<bool>, String> {
+        // Nobody knows the token; what the system would compare it with is there, or is not.
+        let output = tokio::process::Command::new("python3")
+            .args(["-c", TOKEN_IS_GOOD])
+            .arg(&self.0)
+            .arg(credential.id.as_str())
+            .status()
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(Some(output.success()))
+    }
     async fn enter(
         &self,
         account: &Account,
@@ -84,7 +104,8 @@ async fn suite_on_the_example(processes_max: usize) {
     let Outcome::Done(receipt) = exec.apply(&clerk, &key()).await.unwrap() else {
         panic!()
     };
-    let action = json!({"name": "plan", "account": receipt.account.unwrap()});
+    let clerk = receipt.account.unwrap();
+    let action = json!({"name": "plan", "account": clerk});
     let fixture = Fixture {
         entitlements: vec![
             EntitlementName::new("staff"),
@@ -100,6 +121,12 @@ async fn suite_on_the_example(processes_max: usize) {
         name_bytes_max: Some(200),
         page_size: Some(6),
         action: Some(("add_document".to_owned(), action)),
+        heir: Some(clerk),
+        credential_action: Some(("add_token".to_owned(), json!({"account": "{account}"}))),
+        ownership_action: Some((
+            "add_document".to_owned(),
+            json!({"name": "papers of {account}", "account": "{account}"}),
+        )),
         door: Some(Arc::new(ExampleDoor(folder.path().join("directory.db")))),
         ..Fixture::new("conf")
     };
@@ -200,7 +227,7 @@ async fn a_database_that_cannot_be_opened_is_found_by_the_check() {
 fn a_connector_is_built_without_a_runtime_too() {
     let folder = tempfile::tempdir().unwrap();
     let exec = example_exec(folder.path(), 1);
-    assert_eq!(exec.capabilities().operations.len(), 11);
+    assert_eq!(exec.capabilities().operations.len(), 13);
     assert!(
         !folder.path().join("directory.db").exists(),
         "a greeting opens nothing"

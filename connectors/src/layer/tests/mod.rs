@@ -18,9 +18,9 @@ use tokio::time::Instant;
 
 use super::{Clock, Guarded, Limits};
 use crate::connector::{
-    Capabilities, Changes, Claim, Connector, Coverage, Cursor, Error, ErrorKind, Finding, Handle,
-    Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome, Page, Use,
-    Verdict,
+    Capabilities, Changes, Claim, Connector, Coverage, Credential, Cursor, Error, ErrorKind,
+    Finding, Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome,
+    Page, Use, Verdict,
 };
 use crate::memory::Memory;
 
@@ -155,6 +155,10 @@ impl Connector for Moody {
     async fn verify(&self, claim: &Claim) -> Result<Verdict, Error> {
         self.call().await?;
         self.inner.verify(claim).await
+    }
+    async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
+        self.call().await?;
+        self.inner.credentials(account).await
     }
     async fn dependents(&self, object: &ObjectRef) -> Result<Coverage<Vec<Use>>, Error> {
         self.call().await?;

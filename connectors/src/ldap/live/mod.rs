@@ -26,6 +26,7 @@ use crate::connector::{
 
 mod conformance;
 mod connections;
+mod credentials;
 mod directory;
 mod proxy;
 

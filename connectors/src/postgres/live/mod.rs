@@ -176,11 +176,36 @@ impl Door for FrontDoor {
             .map_err(|error| error.to_string())?;
         Ok(Some(Box::new(session)))
     }
+
+    async fn takes(
+        &self,
+        account: &Account,
+        _credential: &crate::connector::Credential,
+    ) -> Result<Option<bool>, String> {
+        let password = Fixture::new("any").password;
+        self.opens(account, &password).await.map(Some)
+    }
+
+    async fn gives(&self, account: &Account) -> Result<bool, String> {
+        let mut admin = PgConnection::connect(&lab("TENURE_LAB_POSTGRES_ADMIN_URL"))
+            .await
+            .map_err(|error| error.to_string())?;
+        let name = &account.name;
+        // Whoever is to own a table must be allowed to make one there.
+        let text = format!(
+            "CREATE SCHEMA \"s_{name}\"; GRANT ALL ON SCHEMA \"s_{name}\" TO PUBLIC;
+             CREATE TABLE \"s_{name}\".t (i int); ALTER TABLE \"s_{name}\".t OWNER TO \"{name}\""
+        );
+        sql(&mut admin, text).await;
+        Ok(true)
+    }
 }
 
 #[tokio::test]
 async fn the_conformance_suite_passes() {
-    let connector = Arc::new(connector_with(&json!({ "page_size": 3 })));
+    // What the last of its accounts owns goes with it.
+    let settings = json!({ "page_size": 3, "owned_objects": "drop" });
+    let connector = Arc::new(connector_with(&settings));
     let mut fixture = Fixture::new(fresh("c"));
     fixture.prefix.truncate(12);
     fixture.entitlements = vec![make_group().await, make_group().await];
