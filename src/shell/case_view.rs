@@ -731,6 +731,11 @@ fn told(event: &Event) -> Option<String> {
         Event::Asked { ask, .. } => asking(ask, 0).1,
         Event::Approved { by, note, .. } if note.is_empty() => format!("approved by {}", by.0),
         Event::Approved { by, note, .. } => format!("approved by {}: {note}", by.0),
+        Event::Reassigned {
+            ask, by, reason, ..
+        } => {
+            format!("{}; by {}: {reason}", asking(ask, 0).1, by.0)
+        }
         Event::Overdue { .. } => "nobody answered in time; escalated".to_owned(),
         Event::Done { verification, .. } => match verification {
             Verification::Verified => "done, verified".to_owned(),

@@ -5,11 +5,14 @@
 //! one: it changes the case in place, because a copy would make a transition of a large case cost what the
 //! case weighs. An illegal pair leaves the case untouched. Replaying the events gives the same case.
 //!
+//! Longer than 800 lines: the table below is one match over state and input, and a reader has to be able to hold
+//! the two side by side.
+//!
 //! # The transition table
 //!
 //! Of the case as a whole:
 //!
-//! | state \ input | start | attempt finished, facts, timer, answer, task done, signal | retry, skip | rerun, undo | cancel | preempt, supersede | terminate | recovered | migrate |
+//! | state \ input | start | attempt finished, facts, timer, answer, task done, reassign, signal | retry, skip | rerun, undo | cancel | preempt, supersede | terminate | recovered | migrate |
 //! |---|---|---|---|---|---|---|---|---|---|
 //! | queued | running | illegal | illegal | illegal | cancelled | closed | cancelled | nothing | same |
 //! | running | illegal | see below | parked work only | planned anew; ending, then undoing | ending | ending | cancelled | read back | same, starts what is ready |
@@ -25,6 +28,9 @@
 //! An undo is illegal for a workflow that only goes forward: a leaver is never undone. A rerun is illegal while an
 //! attempt of what it would plan anew is in flight or of unknown outcome.
 //!
+//! Retry of a step or an instance that is named takes what waits for a moment as well (after a failure, for a system, for
+//! a time that an action named): it is tried now.
+//!
 //! Of *paused*, which stands beside the state: `pause` makes a case paused that is queued, running, parked or
 //! undoing and not paused yet, `resume` ends that, and so does the case's own end. While it is paused
 //!
@@ -34,7 +40,7 @@
 //! | attempt finished | recorded; whatever would be attempted next waits, without a timer |
 //! | attempt in a queue | is taken out and waits |
 //! | facts | the step waits; they are read again at resume |
-//! | answer, task done, signal, skip | recorded; nothing is started by it |
+//! | answer, task done, reassign, signal, skip | recorded; nothing is started by it |
 //! | timer | illegal, except the deadline's: no other stands. At resume each is set again, those that are past act at once |
 //! | cancel, preempt, supersede, terminate, migrate | as if it were not paused; a migration starts nothing |
 //! | recovered | read back: that changes nothing outside |
@@ -56,9 +62,6 @@
 //! A failed undo parks, always: a case that could not take everything back stays visible.
 //!
 //! What people ask for stands in [`operators`](super::operators).
-//!
-//! Longer than 800 lines: the table above is one match over state and input, and a reader has to be able to hold
-//! the two side by side.
 
 use serde_json::{Value, json};
 
@@ -132,6 +135,8 @@ pub enum Illegal {
     NotPlanning,
     #[error("the step asks nothing of that kind now")]
     NotAsking,
+    #[error("the question is not put to `{0}`")]
+    NotPutTo(String),
     #[error("`{0}` has approved already")]
     AlreadyApproved(String),
     #[error("nothing waits for signal `{0}`")]
@@ -261,6 +266,13 @@ impl Machine<'_> {
                 proof,
                 output,
             } => return self.task_done(place, &by, &proof, output),
+            Input::Reassign {
+                place,
+                from,
+                to,
+                by,
+                reason,
+            } => return self.reassign(place, &from, to, by, reason),
             Input::Signal { name, by, payload } => return self.signal(&name, &by, payload),
             Input::Retry {
                 place, step, by, ..

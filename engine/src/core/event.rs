@@ -70,6 +70,14 @@ pub enum Event {
         by: Actor,
         note: String,
     },
+    /// The question is put to somebody else; who approved already has approved.
+    Reassigned {
+        place: Place,
+        /// As it is asked from now on.
+        ask: Ask,
+        by: Actor,
+        reason: String,
+    },
     /// Nobody answered in time; the question stays open and is escalated.
     Overdue {
         place: Place,
@@ -205,6 +213,7 @@ impl Event {
             Self::Waiting { .. } => "waiting",
             Self::Asked { .. } => "asked",
             Self::Approved { .. } => "approved",
+            Self::Reassigned { .. } => "reassigned",
             Self::Overdue { .. } => "overdue",
             Self::Done { .. } => "done",
             Self::Parked { .. } => "parked",
@@ -235,6 +244,7 @@ impl Event {
             | Self::Waiting { place, .. }
             | Self::Asked { place, .. }
             | Self::Approved { place, .. }
+            | Self::Reassigned { place, .. }
             | Self::Overdue { place }
             | Self::Done { place, .. }
             | Self::Parked { place, .. }
@@ -354,6 +364,11 @@ impl Case {
             Event::Approved { place, by, .. } => self.change(*place, at, |instance| {
                 if let InstanceState::Asking { approvals, .. } = &mut instance.state {
                     approvals.insert(by.0.clone());
+                }
+            }),
+            Event::Reassigned { place, ask, .. } => self.change(*place, at, |instance| {
+                if let InstanceState::Asking { ask: asked, .. } = &mut instance.state {
+                    asked.clone_from(ask);
                 }
             }),
             Event::Overdue { place } => self.change(*place, at, |instance| {

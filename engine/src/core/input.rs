@@ -45,6 +45,15 @@ pub enum Input {
         proof: String,
         output: Value,
     },
+    /// A question or a task goes from somebody to somebody else.
+    Reassign {
+        place: Place,
+        /// As it stands in the question.
+        from: String,
+        to: String,
+        by: Actor,
+        reason: String,
+    },
     /// A named signal came from outside.
     Signal {
         name: String,
@@ -129,6 +138,7 @@ impl Input {
             Self::Recovered => "recovered",
             Self::Answered { .. } => "answered",
             Self::TaskDone { .. } => "task_done",
+            Self::Reassign { .. } => "reassign",
             Self::Signal { .. } => "signal",
             Self::Retry { .. } => "retry",
             Self::Skip { .. } => "skip",

@@ -14,7 +14,7 @@ use super::decide::{Effect, Illegal, decide};
 use super::definition::Lane;
 use super::id::{Actor, CaseId, Place, StepIndex};
 use super::input::{AttemptResult, Input, TimerTarget};
-use super::tests::{case_of, drive, failed, finished, now, succeeded};
+use super::tests::{all_kinds, case_of, drive, failed, finished, now, succeeded};
 
 const TWO: &str = "name: t\nsteps:\n  - {id: a, uses: x, retry: {attempts: 3, first: 1s}}\n  - {id: b, uses: y}\n";
 const JOINER: &str = "name: j\non_failure: undo\nsteps:\n  - {id: a, uses: x, for_each: input.items, undo: {uses: ux}}\n  - {id: b, uses: y, undo: {uses: uy}}\n";
@@ -631,4 +631,132 @@ fn a_case_that_is_about_to_undo_makes_way_too() {
         assert!(case.state.is_closed());
         assert_eq!(case.steps[0].instances[0].state, InstanceState::Done);
     }
+}
+
+/// What waits for a moment is tried at once when its step is named, and never otherwise.
+#[test]
+fn a_step_that_is_named_need_not_wait_for_its_moment() {
+    let retry = |step: Option<u16>| Input::Retry {
+        place: None,
+        step: step.map(StepIndex),
+        by: by(),
+        reason: String::new(),
+    };
+    let later = now() + chrono::TimeDelta::days(1);
+    for class in [FailureClass::Retry, FailureClass::NotBefore(later)] {
+        let mut case = case_of(TWO);
+        drive(
+            &mut case,
+            vec![Input::Start, finished(0, 0, 1, failed(class))],
+        );
+        let refused = decide(&mut case, retry(None), now());
+        assert_eq!(refused, Err(Illegal::NothingParked));
+        let refused = decide(&mut case, retry(Some(1)), now());
+        assert_eq!(refused, Err(Illegal::NothingParked));
+        let decision = decide(&mut case, retry(Some(0)), now()).unwrap();
+        assert_eq!(decision.timers_cleared.len(), 1, "its moment is gone");
+        assert!(decision.timers_set.is_empty());
+        let attempt = Effect::Attempt {
+            place: place(0, 0),
+            attempt: 2,
+            mode: Mode::Do,
+        };
+        assert!(decision.effects.contains(&attempt));
+    }
+    // What may have had its effect is read back when that can be seen, not before.
+    let mut case = case_of(TWO);
+    let lost = AttemptResult::AnswerLost {
+        reason: "lost".into(),
+        proof: super::proof::Proof::default(),
+    };
+    drive(&mut case, vec![Input::Start, finished(0, 0, 1, lost)]);
+    let refused = decide(&mut case, retry(Some(0)), now());
+    assert_eq!(refused, Err(Illegal::NothingParked));
+}
+
+#[test]
+fn a_question_goes_to_somebody_else_and_keeps_who_approved() {
+    let mut case = all_kinds("forward");
+    drive(
+        &mut case,
+        vec![Input::Start, finished(0, 0, 1, succeeded())],
+    );
+    let asked = |case: &Case, step: u16| {
+        let place = Place::new(StepIndex(step), 0);
+        match &case.instance(place).unwrap().state {
+            InstanceState::Asking {
+                ask: Ask::Approval { ask, .. },
+                due,
+                approvals,
+            } => (ask.clone(), due.is_some(), approvals.len()),
+            InstanceState::Asking {
+                ask: Ask::Task { assignee, .. },
+                due,
+                ..
+            } => (vec![assignee.clone()], due.is_some(), 0),
+            other => panic!("{other:?}"),
+        }
+    };
+    let place = Place::new(StepIndex(2), 0);
+    let reassign = |place: Place, from: &str, to: &str, reason: &str| Input::Reassign {
+        place,
+        from: from.into(),
+        to: to.into(),
+        by: Actor("user:op".into()),
+        reason: reason.into(),
+    };
+    drive(
+        &mut case,
+        vec![Input::Answered {
+            place,
+            by: Actor("user:a".into()),
+            approve: true,
+            note: String::new(),
+        }],
+    );
+    let (before, had_due, _) = asked(&case, 2);
+    let first = before[0].clone();
+    let names = drive(
+        &mut case,
+        vec![reassign(place, &first, "person:x", "leaves")],
+    );
+    assert_eq!(names, ["reassigned"]);
+    let (after, has_due, approvals) = asked(&case, 2);
+    assert_eq!(after[0], "person:x");
+    assert_eq!(after.len(), before.len());
+    assert_eq!(
+        (has_due, approvals),
+        (had_due, 1),
+        "the time and the answers stay"
+    );
+    for (input, illegal) in [
+        (
+            reassign(place, &first, "person:y", "leaves"),
+            Illegal::NotPutTo(first.clone()),
+        ),
+        (
+            reassign(place, "person:x", "person:y", " "),
+            Illegal::ReasonRequired,
+        ),
+        (
+            reassign(Place::new(StepIndex(0), 0), "person:x", "person:y", "r"),
+            Illegal::NotAsking,
+        ),
+    ] {
+        assert_eq!(decide(&mut case, input, now()), Err(illegal));
+    }
+    let second = Input::Answered {
+        place,
+        by: Actor("user:b".into()),
+        approve: true,
+        note: String::new(),
+    };
+    drive(&mut case, vec![second]);
+    let task = Place::new(StepIndex(4), 0);
+    let (who, ..) = asked(&case, 4);
+    drive(
+        &mut case,
+        vec![reassign(task, &who[0], "role:other", "away")],
+    );
+    assert_eq!(asked(&case, 4).0, ["role:other"]);
 }

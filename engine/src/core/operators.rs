@@ -7,13 +7,23 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::Timestamp;
-use super::case::{CaseState, Ending, InstanceState, Mode, StepState};
+use super::case::{Ask, CaseState, Ending, InstanceState, Mode, StepState, WaitReason};
 use super::decide::{Effect, Illegal, Machine};
 use super::definition::OnFailure;
 use super::event::Event;
 use super::id::{Actor, CaseId, Place, StepIndex};
 
+/// Whether a person may have it tried before its moment. What a system has accepted is asked after when the system said,
+/// and an answer that was lost when it can be seen.
+fn may_be_hurried(why: WaitReason) -> bool {
+    match why {
+        WaitReason::Retry | WaitReason::SystemAway | WaitReason::NotBefore => true,
+        WaitReason::Accepted | WaitReason::AnswerLost | WaitReason::Paused => false,
+    }
+}
+
 impl Machine<'_> {
+    /// What failed for good is tried again. Of a step or an instance that is named, what waits for a moment is tried now.
     pub(super) fn retry(
         &mut self,
         place: Option<Place>,
@@ -24,6 +34,7 @@ impl Machine<'_> {
             place.is_none_or(|place| place.step == candidate)
                 && step.is_none_or(|step| step == candidate)
         };
+        let named = place.is_some() || step.is_some();
         let stuck: Vec<StepIndex> = self
             .steps()
             .filter(|candidate| wanted(*candidate))
@@ -39,12 +50,15 @@ impl Machine<'_> {
             .flat_map(|candidate| self.case.places(candidate))
             .filter(|candidate| place.is_none_or(|place| place == *candidate))
             .filter(|candidate| {
-                matches!(
-                    self.case
-                        .instance(*candidate)
-                        .map(|instance| &instance.state),
-                    Some(InstanceState::Parked { .. })
-                )
+                match self
+                    .case
+                    .instance(*candidate)
+                    .map(|instance| &instance.state)
+                {
+                    Some(InstanceState::Parked { .. }) => true,
+                    Some(InstanceState::Waiting { why, .. }) => named && may_be_hurried(*why),
+                    _ => false,
+                }
             })
             .collect();
         if stuck.is_empty() && parked.is_empty() {
@@ -57,7 +71,9 @@ impl Machine<'_> {
             let Some(instance) = self.case.instance(place) else {
                 continue;
             };
-            let InstanceState::Parked { mode } = &instance.state else {
+            let (InstanceState::Parked { mode } | InstanceState::Waiting { mode, .. }) =
+                &instance.state
+            else {
                 continue;
             };
             let (attempt, mode) = (instance.attempt + 1, mode.clone());
@@ -73,6 +89,42 @@ impl Machine<'_> {
         }
         self.start_ready();
         self.close_when_done();
+        Ok(())
+    }
+
+    /// Puts a question to somebody else: `to` stands where `from` stood.
+    pub(super) fn reassign(
+        &mut self,
+        place: Place,
+        from: &str,
+        to: String,
+        by: Actor,
+        reason: String,
+    ) -> Result<(), Illegal> {
+        required(&reason)?;
+        let instance = self.case.instance(place).ok_or(Illegal::NoSuchPlace)?;
+        let InstanceState::Asking { ask, .. } = &instance.state else {
+            return Err(Illegal::NotAsking);
+        };
+        let not_put_to = || Illegal::NotPutTo(from.to_owned());
+        let mut asked = ask.clone();
+        match &mut asked {
+            Ask::Approval { ask, .. } => {
+                let stood = ask.iter().position(|who| who == from);
+                let stood = stood.ok_or_else(not_put_to)?;
+                ask.retain(|who| *who != from && *who != to);
+                ask.insert(stood.min(ask.len()), to);
+            }
+            Ask::Task { assignee, .. } if assignee == from => *assignee = to,
+            Ask::Task { .. } => return Err(not_put_to()),
+            Ask::Signal { .. } => return Err(Illegal::NotAsking),
+        }
+        self.emit(Event::Reassigned {
+            place,
+            ask: asked,
+            by,
+            reason,
+        });
         Ok(())
     }
 

@@ -519,9 +519,16 @@ pub(super) fn random_input(
             by,
             payload: Value::Null,
         },
+        15 if detail.is_multiple_of(3) => Input::Reassign {
+            place,
+            from: "ops".into(),
+            to: "role:other".into(),
+            by,
+            reason: "away".into(),
+        },
         15 => Input::Retry {
             place: None,
-            step: None,
+            step: detail.is_multiple_of(2).then_some(step),
             by,
             reason: String::new(),
         },

@@ -1647,6 +1647,23 @@ fn cause(input: &Input) -> Cause {
             cause.by = by.clone();
             cause.reason = Some(proof.clone());
         }
+        Input::Reassign {
+            place,
+            from,
+            to,
+            by,
+            reason,
+        } => {
+            cause.place = Some(*place);
+            cause.by = by.clone();
+            cause.reason = Some(reason.clone());
+            cause.proof = Some(Proof {
+                operation: Some("reassign".to_owned()),
+                before: Some(serde_json::json!({"asked": from})),
+                after: Some(serde_json::json!({"asked": to})),
+                ..Proof::default()
+            });
+        }
         Input::Signal { by, .. } => cause.by = by.clone(),
         Input::Retry {
             place, by, reason, ..

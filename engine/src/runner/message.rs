@@ -65,6 +65,13 @@ pub enum Command {
         #[serde(default)]
         output: Value,
     },
+    Reassign {
+        place: Place,
+        from: String,
+        to: String,
+        by: Actor,
+        reason: String,
+    },
     Signal {
         name: String,
         by: Actor,
@@ -150,6 +157,19 @@ impl TryFrom<Command> for Input {
                 by,
                 proof,
                 output,
+            },
+            Command::Reassign {
+                place,
+                from,
+                to,
+                by,
+                reason,
+            } => Self::Reassign {
+                place,
+                from,
+                to,
+                by,
+                reason,
             },
             Command::Signal { name, by, payload } => Self::Signal { name, by, payload },
             Command::Retry {

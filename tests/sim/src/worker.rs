@@ -388,7 +388,12 @@ fn is_at_once(uses: &str) -> bool {
 
 /// The system that an action works on: named by its item, its input, or the action itself.
 pub fn system_of(uses: &str, item: &Value, with: &Value) -> Option<String> {
-    if is_at_once(uses) || matches!(uses, "local" | "access.plan") {
+    if is_at_once(uses)
+        || matches!(
+            uses,
+            "local" | "access.plan" | "deletion.plan" | "approvals.reroute"
+        )
+    {
         return None;
     }
     let named = item["system"].as_str().or_else(|| with["system"].as_str());
