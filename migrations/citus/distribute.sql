@@ -34,6 +34,7 @@ SELECT create_distributed_table('identity', 'shard_id', colocate_with => 'shard'
 SELECT create_distributed_table('account', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('grant_held', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('credential', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('legal_hold', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('source_snapshot', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('event_subject', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('source_heard', 'shard_id', colocate_with => 'shard');

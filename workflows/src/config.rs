@@ -650,12 +650,18 @@ mod tests {
             configuration.settings.store.address(folder.path()),
             Ok(StoreAddress::Sqlite(path)) if path == folder.path().join("data/x.db")
         ));
-        let names: Vec<_> = configuration
-            .definitions
-            .iter()
-            .map(|definition| (definition.name.as_str(), definition.steps.len()))
+        let definitions = configuration.definitions.iter();
+        let names: Vec<_> = definitions
+            .map(|definition| format!("{} {}", definition.name, definition.steps.len()))
             .collect();
-        assert_eq!(names, [("joiner", 7), ("leaver", 4), ("mover", 1)]);
+        let expected = [
+            "deletion 1",
+            "joiner 7",
+            "leaver 8",
+            "lockout 10",
+            "mover 1",
+        ];
+        assert_eq!(names, expected);
         assert!(configuration.systems.get("badges").is_some());
         assert_eq!(configuration.sources.len(), 1);
     }

@@ -9,10 +9,15 @@ use crate::actions;
 use crate::policy::{Problem, Problems};
 
 /// The built-in workflows: file name and text.
-pub const BUILT_IN: [(&str, &str); 3] = [
+pub const BUILT_IN: [(&str, &str); 5] = [
     ("joiner.yaml", include_str!("../definitions/joiner.yaml")),
     ("mover.yaml", include_str!("../definitions/mover.yaml")),
     ("leaver.yaml", include_str!("../definitions/leaver.yaml")),
+    ("lockout.yaml", include_str!("../definitions/lockout.yaml")),
+    (
+        "deletion.yaml",
+        include_str!("../definitions/deletion.yaml"),
+    ),
 ];
 
 /// The built-in workflows, with those of `files` (name and text) added; one of the same name replaces.
@@ -131,6 +136,11 @@ mod tests {
             ("joiner", "leaver", OnConflict::Queue),
             ("joiner", "mover", OnConflict::Queue),
             ("joiner", "joiner", OnConflict::Queue),
+            ("lockout", "leaver", OnConflict::Preempt),
+            ("leaver", "lockout", OnConflict::Queue),
+            ("leaver", "deletion", OnConflict::Preempt),
+            ("joiner", "deletion", OnConflict::Preempt),
+            ("mover", "deletion", OnConflict::Queue),
         ] {
             assert_eq!(then(new, open), expected, "{new} while {open}");
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use connectors::connector::{Capabilities, Connector, OperationName};
 use connectors::layer::{Availability, Guarded, Limits};
 use engine::core::Timestamp;
+use engine::core::duration::Span;
 use engine::runner::Clock;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -22,6 +23,10 @@ use crate::policy::{
 
 /// The pause after the database did not answer.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
+/// How long somebody has to say who takes over what a leaver owns, where the system's file does not say.
+const OWNERSHIP_DUE: Span = Span::from_s(14 * 86_400);
+/// The most heirs and the most actions of one system.
+const OWNERSHIP_LIST_MAX: usize = 20;
 /// The longest name of a system, in bytes.
 pub const SYSTEM_NAME_BYTES_MAX: usize = 64;
 
@@ -59,6 +64,50 @@ pub struct SystemConfig {
     pub initial_password: InitialPassword,
     #[serde(default)]
     pub sessions: Sessions,
+    /// What becomes of the accounts of people who have left.
+    #[serde(default)]
+    pub after_leaving: AfterLeaving,
+    /// Who takes over what somebody owns here when they leave.
+    #[serde(default)]
+    pub ownership: Option<Ownership>,
+}
+
+/// What becomes of the accounts of people who have left. They are disabled at once, whatever stands here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AfterLeaving {
+    /// Deletes them so long after the person's access has ended, such as `30d`. Without it they are kept.
+    pub delete_after: Option<Span>,
+}
+
+/// Who takes over what somebody owns on a system.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ownership {
+    /// Tried in order: names of attributes whose value is the key of a person, and `person:KEY`.
+    pub heirs: Vec<String>,
+    /// Who is asked when none of them can take it: a role or a mailbox.
+    pub assignee: String,
+    /// How long they have.
+    pub due: Span,
+    /// Actions of the connector that hand over what it does not call ownership (files, a mailbox), in order. Each is
+    /// given `from` and `to`, and may be carried out twice.
+    pub actions: Vec<String>,
+    /// Whether the system's file says anything of it.
+    #[serde(skip)]
+    pub stated: bool,
+}
+
+impl Default for Ownership {
+    fn default() -> Self {
+        Self {
+            heirs: vec!["manager".to_owned(), "backup".to_owned()],
+            assignee: "role:identity".to_owned(),
+            due: OWNERSHIP_DUE,
+            actions: Vec::new(),
+            stated: false,
+        }
+    }
 }
 
 /// Whether something can stay open on a system when an account there is disabled.
@@ -124,6 +173,25 @@ impl SystemConfig {
                 "",
             ));
         }
+        if let Some(ownership) = &config.ownership {
+            let lists = [&ownership.heirs, &ownership.actions];
+            if ownership.assignee.trim().is_empty()
+                || ownership.due <= Span::from_ms(0)
+                || lists.iter().any(|list| list.len() > OWNERSHIP_LIST_MAX)
+                || lists
+                    .iter()
+                    .any(|list| list.iter().any(|it| it.trim().is_empty()))
+            {
+                problems.push(Problem::new(
+                    file,
+                    None,
+                    format!("`ownership` of system `{name}` has an empty name, no time, or a list that is too long"),
+                    format!(
+                        "name an `assignee`, a `due` such as `14d`, and at most {OWNERSHIP_LIST_MAX} `heirs` and `actions`"
+                    ),
+                ));
+            }
+        }
         problems.into_result(|| config)
     }
 }
@@ -137,6 +205,8 @@ pub struct System {
     template: Option<CompiledTemplate>,
     initial_password: InitialPassword,
     sessions: Sessions,
+    after_leaving: AfterLeaving,
+    ownership: Ownership,
     capabilities: Capabilities,
 }
 
@@ -161,6 +231,8 @@ impl System {
             template,
             initial_password,
             sessions: Sessions::default(),
+            after_leaving: AfterLeaving::default(),
+            ownership: Ownership::default(),
             capabilities,
         }
     }
@@ -169,6 +241,35 @@ impl System {
     pub fn with_sessions(mut self, sessions: Sessions) -> Self {
         self.sessions = sessions;
         self
+    }
+
+    #[must_use]
+    pub fn with_after_leaving(mut self, after_leaving: AfterLeaving) -> Self {
+        self.after_leaving = after_leaving;
+        self
+    }
+
+    /// With what the system's file says of it, if it does.
+    #[must_use]
+    pub fn with_ownership(mut self, ownership: Option<Ownership>) -> Self {
+        if let Some(ownership) = ownership {
+            self.ownership = Ownership {
+                stated: true,
+                ..ownership
+            };
+        }
+        self
+    }
+
+    /// How long accounts of people who have left are kept; `None` for ever.
+    #[must_use]
+    pub fn delete_after(&self) -> Option<Span> {
+        self.after_leaving.delete_after
+    }
+
+    #[must_use]
+    pub fn ownership(&self) -> &Ownership {
+        &self.ownership
     }
 
     #[must_use]
@@ -276,6 +377,20 @@ impl System {
                 gaps.push(format!("cannot `{}`: {consequence}", operation.as_str()));
             }
         }
+        let ends_keys = self.can(OperationName::DestroyCredential)
+            || self.can(OperationName::DeactivateCredential);
+        if self.sessions == Sessions::Possible
+            && !self.capabilities.by_hand
+            && (self.capabilities.credentials.is_empty() || !ends_keys)
+        {
+            gaps.push(
+                "cannot end keys and tokens: one that it takes from a disabled account goes on working"
+                    .to_owned(),
+            );
+        }
+        if self.delete_after().is_some() && !self.can(OperationName::DeleteAccount) {
+            gaps.push("cannot `delete_account`, which `after_leaving` asks for".to_owned());
+        }
         gaps
     }
 }
@@ -332,7 +447,12 @@ impl Systems {
                         template,
                         config.initial_password,
                     );
-                    systems.push(system.with_sessions(config.sessions));
+                    systems.push(
+                        system
+                            .with_sessions(config.sessions)
+                            .with_after_leaving(config.after_leaving)
+                            .with_ownership(config.ownership.clone()),
+                    );
                 }
                 Err(error) => problems.push(Problem::new(
                     file,

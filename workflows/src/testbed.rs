@@ -18,9 +18,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::NaiveDate;
 use connectors::connector::{
-    Account, Capabilities, Claim, ClaimName, Connector, Cursor, EntitlementName, Error, ErrorKind,
-    Finding, Health, Kind, NativeId, Object, ObjectRef, Observation, Operation, OperationKey,
-    OperationName, Outcome, Page, Receipt, Verdict,
+    Account, Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialId,
+    CredentialKind, Cursor, EntitlementName, Error, ErrorKind, Finding, Health, Kind, NativeId,
+    Object, ObjectRef, Observation, Operation, OperationKey, OperationName, Outcome, Page, Receipt,
+    Verdict,
 };
 use connectors::layer::{BreakerLimits, Limits};
 use engine::core::Timestamp;
@@ -47,12 +48,16 @@ use crate::directory::{self, Directory, DirectoryProjection};
 use crate::intake::{ImportReport, Intake, IntakeError, PolicyCell};
 use crate::policy::{PolicySet, Schema, yaml};
 use crate::sources::{SnapshotInput, Source};
-use crate::systems::{InitialPassword, System, SystemConfig, Systems};
+use crate::systems::{AfterLeaving, InitialPassword, Ownership, System, SystemConfig, Systems};
 
 #[derive(Debug, Default)]
 struct State {
     accounts: BTreeMap<String, Account>,
     sessions: BTreeMap<String, u32>,
+    /// Keys, each with the account it opens; they open disabled accounts too.
+    keys: BTreeMap<String, String>,
+    /// Papers, each with the account that owns it.
+    papers: BTreeMap<String, String>,
     made: u32,
     /// What really changed something, in order: `create ann`, `grant ann staff`.
     effects: Vec<String>,
@@ -168,6 +173,39 @@ impl Memory {
                 .to_string();
             *state.sessions.entry(id).or_default() += 1;
         });
+    }
+
+    fn id_of(state: &State, name: &str) -> String {
+        let mut accounts = state.accounts.values();
+        let found = accounts.find(|account| account.name == name).unwrap();
+        found.id.to_string()
+    }
+
+    pub fn put_key(&self, name: &str, key: &str) {
+        self.state(|state| {
+            let id = Self::id_of(state, name);
+            state.keys.insert(key.to_owned(), id);
+        });
+    }
+
+    /// Whether a key opens anything.
+    pub fn opens(&self, key: &str) -> bool {
+        self.state(|state| state.keys.contains_key(key))
+    }
+
+    pub fn put_paper(&self, name: &str, paper: &str) {
+        self.state(|state| {
+            let id = Self::id_of(state, name);
+            state.papers.insert(paper.to_owned(), id);
+        });
+    }
+
+    /// The name of the account that owns a paper.
+    pub fn owner(&self, paper: &str) -> Option<String> {
+        self.state(|state| {
+            let id = state.papers.get(paper)?;
+            state.accounts.get(id).map(|account| account.name.clone())
+        })
     }
 
     pub fn sessions(&self) -> u32 {
@@ -307,6 +345,27 @@ impl State {
                     .is_some_and(|sessions| sessions > 0);
                 Ok(self.outcome(account, changed, "end sessions {}"))
             }
+            Operation::DestroyCredential {
+                account,
+                credential,
+            } => {
+                let held = self.keys.get(credential.as_str()) == Some(&account.to_string());
+                if held {
+                    self.keys.remove(credential.as_str());
+                }
+                Ok(self.outcome(account, held, &format!("destroy {{}} {credential}")))
+            }
+            Operation::TransferOwnership { from, to } => {
+                self.account(to)?;
+                let mut moved = 0;
+                for owner in self.papers.values_mut() {
+                    if *owner == from.to_string() {
+                        *owner = to.to_string();
+                        moved += 1;
+                    }
+                }
+                Ok(self.outcome(from, moved > 0, "hand over {}"))
+            }
             _ => Err(error(ErrorKind::Unsupported, "no such operation")),
         }
     }
@@ -362,6 +421,19 @@ impl State {
                 self.sessions.get(account.as_str()).copied().unwrap_or(0) == 0,
                 None,
             ),
+            Claim::CredentialInactive {
+                account,
+                credential,
+            } => (
+                self.keys.get(credential.as_str()) != Some(&account.to_string()),
+                None,
+            ),
+            Claim::OwnsNothing { account } => (
+                self.papers
+                    .values()
+                    .all(|owner| *owner != account.to_string()),
+                None,
+            ),
         }
     }
 }
@@ -381,10 +453,20 @@ impl Connector for Memory {
         ]);
         if self.ends_sessions {
             operations.insert(Op::EndSessions);
+            operations.insert(Op::DestroyCredential);
+            operations.insert(Op::TransferOwnership);
+        }
+        let mut claims = BTreeSet::from([ClaimName::AccountExists]);
+        let mut credentials = BTreeSet::new();
+        if self.ends_sessions {
+            claims.insert(ClaimName::CredentialInactive);
+            claims.insert(ClaimName::OwnsNothing);
+            credentials.insert(CredentialKind::ApiKey);
         }
         Capabilities {
             operations,
-            claims: BTreeSet::from([ClaimName::AccountExists]),
+            claims,
+            credentials,
             finds_by_owner: true,
             ..Capabilities::default()
         }
@@ -442,6 +524,20 @@ impl Connector for Memory {
                 });
             }
             Ok(outcome)
+        })
+    }
+
+    async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
+        self.up()?;
+        let keys = self.state(|state| {
+            let keys = state.keys.iter();
+            let held = keys.filter(|(_, owner)| **owner == account.to_string());
+            held.map(|(key, _)| Credential::new(CredentialId::new(key), CredentialKind::ApiKey))
+                .collect()
+        });
+        Ok(Coverage {
+            value: keys,
+            blind_spots: Vec::new(),
         })
     }
 
@@ -577,6 +673,15 @@ async fn run_sql(url: &str, sql: String) {
         .unwrap();
 }
 
+/// What a system does about people who have left.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Leaving {
+    pub after: AfterLeaving,
+    pub ownership: Option<Ownership>,
+    /// Workflows of its own.
+    pub workflows: &'static [(&'static str, &'static str)],
+}
+
 pub(crate) struct Company {
     /// What the guard measures by.
     pub policy: PolicyCell,
@@ -653,23 +758,36 @@ impl Company {
 
     /// With workflows and manual systems of its own.
     pub async fn with(workflows: &[(&str, &str)], manual: &[(&str, &str)], roles: &str) -> Self {
-        Self::build(workflows, manual, roles, None, Arc::new(SystemClock)).await
+        Self::build(
+            workflows,
+            manual,
+            roles,
+            None,
+            Arc::new(SystemClock),
+            Leaving::default(),
+        )
+        .await
     }
 
-    /// As [`Company::new`] or [`Company::on_postgres`], in a time of its own. Without the guard: what many people go through
-    /// in a short time is what it is there to stop.
-    pub async fn in_time(clock: Arc<dyn Clock>, on_postgres: bool) -> Self {
+    /// As [`Company::in_time`], with what `ldap` does about people who have left.
+    pub async fn leaving(clock: Arc<dyn Clock>, on_postgres: bool, leaving: Leaving) -> Self {
         let postgres = if on_postgres {
             Some(Self::own_schema().await)
         } else {
             None
         };
-        let company = Self::build(&[], &[], ROLES, postgres, clock).await;
+        let company = Self::build(leaving.workflows, &[], ROLES, postgres, clock, leaving).await;
         let (directory, definitions) = (&company.directory, &company.definitions);
         Self {
             intake: Intake::new(directory.clone(), Arc::clone(definitions)),
             ..company
         }
+    }
+
+    /// As [`Company::new`] or [`Company::on_postgres`], in a time of its own. Without the guard: what many people go through
+    /// in a short time is what it is there to stop.
+    pub async fn in_time(clock: Arc<dyn Clock>, on_postgres: bool) -> Self {
+        Self::leaving(clock, on_postgres, Leaving::default()).await
     }
 
     /// As [`Company::new`] or [`Company::on_postgres`], with workflows of its own.
@@ -679,13 +797,22 @@ impl Company {
         } else {
             None
         };
-        Self::build(workflows, &[], ROLES, postgres, Arc::new(SystemClock)).await
+        let clock = Arc::new(SystemClock);
+        Self::build(workflows, &[], ROLES, postgres, clock, Leaving::default()).await
     }
 
     /// As [`Company::new`], with its store in a schema of its own on the server of the lab.
     pub async fn on_postgres() -> Self {
         let postgres = Self::own_schema().await;
-        Self::build(&[], &[], ROLES, Some(postgres), Arc::new(SystemClock)).await
+        Self::build(
+            &[],
+            &[],
+            ROLES,
+            Some(postgres),
+            Arc::new(SystemClock),
+            Leaving::default(),
+        )
+        .await
     }
 
     async fn own_schema() -> (String, String) {
@@ -713,6 +840,7 @@ impl Company {
         roles: &str,
         postgres: Option<(String, String)>,
         clock: Arc<dyn Clock>,
+        leaving: Leaving,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (store, directory) = Self::open(&folder, postgres.as_ref()).await;
@@ -750,7 +878,14 @@ impl Company {
             Box::new(move |directory: Directory| {
                 let system = |(name, kind, inner): &(String, &'static str, Arc<dyn Connector>)| {
                     let (inner, limits) = (Arc::clone(inner), limits.clone());
-                    System::new(name, kind, inner, limits, None, InitialPassword::None)
+                    let system =
+                        System::new(name, kind, inner, limits, None, InitialPassword::None);
+                    if name != "ldap" {
+                        return system;
+                    }
+                    system
+                        .with_after_leaving(leaving.after)
+                        .with_ownership(leaving.ownership.clone())
                 };
                 Arc::new(IdentityActions::new(
                     directory,

@@ -4,8 +4,12 @@
 //! |---|---|
 //! | `access.plan` | compares what policy wants with what is held |
 //! | `account.create`, `.update`, `.enable`, `.disable`, `.delete` | one account on one system |
+//! | `deletion.plan` | starts the case that deletes accounts when their time is over |
 //! | `grant.add`, `grant.revoke` | one right on one system |
 //! | `sessions.revoke` | ends what is open on one system |
+//! | `credentials.revoke` | ends keys, tokens, certificates and passwords on one system |
+//! | `approvals.reroute` | puts the questions that wait for the person to somebody else |
+//! | `ownership.transfer` | hands what an account owns to somebody who stays |
 //! | `identity.activate`, `identity.leave` | where the person stands |
 //! | `notify` | tells somebody |
 //! | `noop` | nothing, for measuring |
@@ -15,17 +19,24 @@
 
 mod access_plan;
 mod account_create;
+mod account_delete;
 mod account_state;
 mod account_update;
 mod apply;
+mod approvals_reroute;
 mod context;
+mod credentials_revoke;
+mod deletion_plan;
 mod grant_add;
 mod grant_revoke;
 mod notify;
+mod ownership_transfer;
 mod protected;
 mod recent;
 mod sessions_revoke;
 
+#[cfg(test)]
+mod leaving_tests;
 #[cfg(test)]
 mod tests;
 
@@ -59,6 +70,10 @@ pub mod name {
     pub const GRANT_ADD: &str = "grant.add";
     pub const GRANT_REVOKE: &str = "grant.revoke";
     pub const SESSIONS_REVOKE: &str = "sessions.revoke";
+    pub const CREDENTIALS_REVOKE: &str = "credentials.revoke";
+    pub const OWNERSHIP_TRANSFER: &str = "ownership.transfer";
+    pub const DELETION_PLAN: &str = "deletion.plan";
+    pub const APPROVALS_REROUTE: &str = "approvals.reroute";
     pub const IDENTITY_ACTIVATE: &str = "identity.activate";
     pub const IDENTITY_LEAVE: &str = "identity.leave";
     pub const NOTIFY: &str = "notify";
@@ -66,7 +81,7 @@ pub mod name {
 }
 
 /// Every action, with a sentence for people.
-pub const ACTIONS: [(&str, &str); 13] = [
+pub const ACTIONS: [(&str, &str); 17] = [
     (
         name::ACCESS_PLAN,
         "compares what policy wants for the person with what they hold",
@@ -87,7 +102,10 @@ pub const ACTIONS: [(&str, &str); 13] = [
         name::ACCOUNT_DISABLE,
         "makes every new login to the account on `system` fail",
     ),
-    (name::ACCOUNT_DELETE, "deletes the account on `system`"),
+    (
+        name::ACCOUNT_DELETE,
+        "deletes the account on `system`, unless a legal hold stands",
+    ),
     (
         name::GRANT_ADD,
         "gives `entitlement` on `system`, once the account is there",
@@ -96,6 +114,22 @@ pub const ACTIONS: [(&str, &str); 13] = [
     (
         name::SESSIONS_REVOKE,
         "ends what the person has open on `system`",
+    ),
+    (
+        name::CREDENTIALS_REVOKE,
+        "ends the keys, tokens, certificates and passwords of the account on `system`",
+    ),
+    (
+        name::OWNERSHIP_TRANSFER,
+        "hands what the account on `system` owns to somebody who stays",
+    ),
+    (
+        name::DELETION_PLAN,
+        "starts the case that deletes accounts when their systems no longer keep them",
+    ),
+    (
+        name::APPROVALS_REROUTE,
+        "puts the questions that wait for the person to somebody who can answer them",
     ),
     (name::IDENTITY_ACTIVATE, "the person has begun"),
     (
@@ -180,11 +214,15 @@ impl IdentityActions {
             name::ACCOUNT_UPDATE => account_update::run(context).await,
             name::ACCOUNT_ENABLE => account_state::enable(context).await,
             name::ACCOUNT_DISABLE => account_state::disable(context).await,
-            name::ACCOUNT_DELETE => account_state::delete(context).await,
+            name::ACCOUNT_DELETE => account_delete::run(context).await,
             name::GRANT_ADD => grant_add::run(context).await,
             name::GRANT_REVOKE => grant_revoke::run(context).await,
             name::SESSIONS_REVOKE => sessions_revoke::run(context).await,
             name::NOTIFY => notify::run(context.attempt),
+            name::CREDENTIALS_REVOKE => credentials_revoke::run(context).await,
+            name::OWNERSHIP_TRANSFER => ownership_transfer::run(context).await,
+            name::DELETION_PLAN => deletion_plan::run(context).await,
+            name::APPROVALS_REROUTE => approvals_reroute::run(context).await,
             // The projection of the finished step changes the directory; nothing outside is touched.
             name::IDENTITY_ACTIVATE | name::IDENTITY_LEAVE | name::NOOP => {
                 Ok(not_needed(Value::Null))
@@ -238,7 +276,7 @@ impl Actions for IdentityActions {
         let limits = self.systems.get(system)?.limits();
         let waits = matches!(
             attempt.uses.as_str(),
-            name::GRANT_ADD | name::SESSIONS_REVOKE
+            name::GRANT_ADD | name::SESSIONS_REVOKE | name::CREDENTIALS_REVOKE
         );
         // What may wait for another step of its case has a queue of its own: it must never hold the places that
         // the other step needs. The layers around the connector bound both together.

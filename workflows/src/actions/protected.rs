@@ -15,7 +15,10 @@ pub(super) async fn check(context: &Context<'_>) -> Result<(), Failure> {
     let attempt = context.attempt;
     let takes = matches!(
         attempt.uses.as_str(),
-        name::ACCOUNT_DISABLE | name::ACCOUNT_DELETE | name::GRANT_REVOKE
+        name::ACCOUNT_DISABLE
+            | name::ACCOUNT_DELETE
+            | name::GRANT_REVOKE
+            | name::CREDENTIALS_REVOKE
     );
     let policy = context.policy();
     let rules = policy.guard();

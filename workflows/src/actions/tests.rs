@@ -931,7 +931,7 @@ async fn a_leaver_takes_the_place_of_a_joiner_that_waits() {
         .unwrap();
     node.nudge();
     company
-        .until(&["joiner A1 preempted", "leaver A1 unverified"])
+        .until(&["joiner A1 preempted", "lockout A1 unverified"])
         .await;
     assert_eq!(company.scim.shown(), ["a1: off"]);
     assert_eq!(company.ldap.shown(), Vec::<String>::new());

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use engine::store::{StoreError, Transaction};
 
 use super::Directory;
+use super::credentials::CredentialRow;
 use super::database::{Sql, execute_all, rows_in};
+use super::holds::HoldRow;
 use crate::policy::IdentityFacts;
 use crate::sources::record::attribute;
 
@@ -25,6 +27,10 @@ pub struct IdentityDetail {
     pub identity: IdentityRow,
     pub accounts: Vec<AccountRow>,
     pub grants: Vec<GrantRow>,
+    /// Keys, tokens, certificates and passwords that were ended.
+    pub credentials: Vec<CredentialRow>,
+    /// Legal holds, those too that are released.
+    pub holds: Vec<HoldRow>,
     /// Newest first, at most [`EVENTS_SHOWN_MAX`].
     pub events: Vec<EventRow>,
 }
@@ -73,6 +79,8 @@ impl Directory {
             identity: holdings.identity,
             accounts: holdings.accounts,
             grants: holdings.grants,
+            credentials: self.credentials_of(key).await?,
+            holds: self.holds_of(key).await?,
             events,
         }))
     }

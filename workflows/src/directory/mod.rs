@@ -6,11 +6,14 @@
 //!
 //! Reading is for people (command line, API) and for planning; it never takes part in a transition.
 
+mod asked;
 mod beliefs;
+mod credentials;
 pub(crate) mod database;
 mod events;
 pub(crate) mod guard;
 mod heard;
+mod holds;
 mod identities;
 mod lag;
 mod policies;
@@ -40,9 +43,12 @@ pub(crate) use snapshots::{
     Position, RecordRow, decide as decide_snapshot, mark_gone, move_on, put_records, put_snapshot,
 };
 
+pub use asked::{ANSWERING, Asked, PERSON};
 pub use beliefs::{Believed, BelievedSpell, KnownEvent};
+pub use credentials::CredentialRow;
 pub use guard::DoubtRow;
 pub use heard::{HEARD_EVERY_S, HeardRow};
+pub use holds::{HOLD_NAME_BYTES_MAX, HOLD_REASON_BYTES_MAX, HoldRow, NewHold};
 pub use identities::{
     EVENTS_SHOWN_MAX, Holdings, IdentityDetail, IdentityFilter, PAGE_ROWS_MAX, SEARCH_BYTES_MAX,
     facts_of,
@@ -88,6 +94,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "guard",
         postgres: include_str!("../../../migrations/postgres/0015_guard.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0015_guard.sql"),
+    },
+    Migration {
+        version: 16,
+        name: "legal_hold",
+        postgres: include_str!("../../../migrations/postgres/0016_legal_hold.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0016_legal_hold.sql"),
     },
 ];
 

@@ -13,6 +13,7 @@ use engine::store::{Outcome, OutcomeKind, Projection, StepEnding, StoreError, Tr
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::credentials::{CredentialRow, PUT_CREDENTIALS};
 use super::database::{execute_all, stored_time, stored_time_option};
 use super::rows::{AccountStatus, GrantReason, GrantStatus};
 use super::statements::{
@@ -34,6 +35,17 @@ struct Effect {
     attributes_digest: Option<String>,
     /// Nothing was there to do, or the system cannot do it.
     skipped: bool,
+    /// What `credentials.revoke` ended.
+    credentials: Vec<Ended>,
+}
+
+/// A credential that was ended.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Ended {
+    id: String,
+    kind: String,
+    #[serde(default)]
+    expires_at: Option<DateTime<Utc>>,
 }
 
 impl Effect {
@@ -66,6 +78,10 @@ impl Effect {
             policy: text("policy"),
             attributes_digest: text("attributes_digest"),
             skipped: truth("skipped").unwrap_or(false),
+            credentials: merged
+                .get("credentials")
+                .and_then(|ended| serde_json::from_value(ended.clone()).ok())
+                .unwrap_or_default(),
         }
     }
 }
@@ -225,6 +241,7 @@ struct Changes {
     accounts: BTreeMap<(i32, String, String), AccountChange>,
     grants: BTreeMap<(i32, String, String, String), GrantChange>,
     gone: Vec<AccountGone>,
+    credentials: BTreeMap<(i32, String, String, String), CredentialRow>,
     lags: BTreeMap<(i32, String, String, LagKind), LagChange>,
     reasons: BTreeMap<(i32, String, String, String), ReasonsChange>,
     activated: Vec<StatusChange>,
@@ -321,6 +338,9 @@ impl Changes {
         if let Some(status) = grant {
             self.grant(outcome, status, effect, verification);
         }
+        if (uses, ending) == (name::CREDENTIALS_REVOKE, Done) {
+            self.credentials(outcome, effect);
+        }
         if ending == Done {
             self.lag(outcome, uses, effect, verification);
         }
@@ -402,6 +422,30 @@ impl Changes {
         self.grants.insert(key, change);
     }
 
+    fn credentials(&mut self, outcome: &Outcome, effect: &Effect) {
+        let Some(system) = &effect.system else { return };
+        for ended in &effect.credentials {
+            let key = (
+                outcome.shard.0,
+                outcome.subject.0.clone(),
+                system.clone(),
+                ended.id.clone(),
+            );
+            let row = CredentialRow {
+                shard_id: key.0,
+                identity_key: key.1.clone(),
+                system: key.2.clone(),
+                credential_id: key.3.clone(),
+                kind: ended.kind.clone(),
+                status: "ended".to_owned(),
+                issued_at: None,
+                expires_at: ended.expires_at,
+                case_id: outcome.case.to_string(),
+            };
+            self.credentials.insert(key, row);
+        }
+    }
+
     fn lag(
         &mut self,
         outcome: &Outcome,
@@ -414,7 +458,8 @@ impl Changes {
             name::ACCOUNT_DISABLE
             | name::ACCOUNT_DELETE
             | name::GRANT_REVOKE
-            | name::SESSIONS_REVOKE => LagKind::Removal,
+            | name::SESSIONS_REVOKE
+            | name::CREDENTIALS_REVOKE => LagKind::Removal,
             _ => return,
         };
         let Some(system) = &effect.system else { return };
@@ -479,11 +524,13 @@ impl Changes {
     async fn write(self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
         let accounts: Vec<_> = self.accounts.into_values().collect();
         let grants: Vec<_> = self.grants.into_values().collect();
+        let credentials: Vec<_> = self.credentials.into_values().collect();
         let lags: Vec<_> = self.lags.into_values().collect();
         let reasons: Vec<_> = self.reasons.into_values().collect();
         execute_all(transaction, &PUT_ACCOUNTS, &accounts).await?;
         execute_all(transaction, &PUT_GRANTS, &grants).await?;
         execute_all(transaction, &CLOSE_GRANTS, &self.gone).await?;
+        execute_all(transaction, &PUT_CREDENTIALS, &credentials).await?;
         execute_all(transaction, &REASONS, &reasons).await?;
         execute_all(transaction, &PUT_LAGS, &lags).await?;
         // In this order: one batch may hold a joiner that began and the leaver that took its place.

@@ -1,0 +1,84 @@
+//! `deletion.plan`: starts the case that deletes the accounts of somebody who has left, after the time that each system
+//! keeps them.
+//!
+//! A case of its own, so that the end of access is closed when access has ended, and whatever comes in between finds
+//! nobody in its way: another end does its work at once, and whoever comes back supersedes it, for it belongs to the
+//! life that has ended. It is named after the case that starts it, so starting it twice makes one.
+//!
+//! Takes optionally `{workflow}`. Gives `{case, accounts: [{system, account, name, due}]}`, or `{skipped: true}` where no
+//! system deletes accounts.
+
+use engine::core::case::Failure;
+use engine::core::definition::Lane;
+use engine::core::id::{Actor, CaseId, Subject};
+use engine::core::input::AttemptResult;
+use engine::runner::{Message, StartCase};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::context::{Context, database, not_needed, permanent};
+use crate::directory::AccountStatus;
+
+/// The workflow that is started where the step names none.
+const WORKFLOW: &str = "deletion";
+/// Makes identifiers of the cases that follow others.
+const NAMESPACE: Uuid = Uuid::from_u128(0x3d0b_6a71_52c8_4e57_a6ac_0b7d_90e4_1f26);
+
+pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure> {
+    let attempt = context.attempt;
+    let now = context.actions.clock().now();
+    let holdings = context.holdings().await?;
+    let mut last = None;
+    let mut accounts = Vec::new();
+    for account in &holdings.accounts {
+        let known = !matches!(
+            account.status,
+            AccountStatus::Deleted | AccountStatus::Planned
+        );
+        let system = context.actions.systems().get(&account.system);
+        let Some(after) = system.and_then(|system| system.delete_after()) else {
+            continue;
+        };
+        if !known {
+            continue;
+        }
+        let due = now + after.delta();
+        last = last.max(Some(due));
+        accounts.push(json!({
+            "system": account.system,
+            "account": account.native_id,
+            "name": account.name,
+            "due": due.to_rfc3339(),
+        }));
+    }
+    if accounts.is_empty() {
+        return Ok(not_needed(json!({"skipped": true})));
+    }
+    let workflow = context.text("workflow").unwrap_or(WORKFLOW);
+    let case = CaseId::caused(
+        &NAMESPACE,
+        attempt.received_at,
+        &format!("{}\n{workflow}", attempt.case),
+    );
+    let start = StartCase {
+        case,
+        workflow: workflow.to_owned(),
+        subject: Subject(context.subject().to_owned()),
+        generation: attempt.generation,
+        input: json!({"accounts": accounts, "follows": attempt.case.to_string()}),
+        initiator: Actor::engine(),
+        effective_at: last,
+    };
+    let row = Message::Start(start)
+        .into_row(attempt.shard, case.0, Lane::Normal, now)
+        .map_err(|error| permanent("stored_form", error.to_string()))?;
+    let store = context.actions.directory().store();
+    store
+        .put_inbox(&[row])
+        .await
+        .map_err(|error| database(&error))?;
+    Ok(not_needed(json!({
+        "case": case.to_string(),
+        "accounts": Value::Array(accounts),
+    })))
+}
