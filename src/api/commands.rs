@@ -187,7 +187,7 @@ fn answer(case: CaseId, id: Uuid, reply: Option<ReplyRow>) -> Result<Response, A
 }
 
 /// The position of a step in the case's own version of its workflow, and that version.
-async fn step_index(
+pub(super) async fn step_index(
     api: &Api,
     case: CaseId,
     name: &str,

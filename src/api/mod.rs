@@ -16,6 +16,7 @@ pub mod events;
 mod explain;
 mod exports;
 mod health;
+mod holds;
 mod identities;
 mod imports;
 mod input;
@@ -26,6 +27,7 @@ mod notices;
 mod parked;
 mod policies;
 pub mod problem;
+mod reassign;
 mod schedules;
 mod schemas;
 pub mod scim;
@@ -176,6 +178,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(cases::instances))
         .routes(routes!(cases::timeline))
         .routes(routes!(commands::retry))
+        .routes(routes!(reassign::post))
         .routes(routes!(commands::skip))
         .routes(routes!(commands::cancel))
         .routes(routes!(commands::pause))
@@ -195,6 +198,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(identities::list))
         .routes(routes!(identities::get))
         .routes(routes!(identities::belief))
+        .routes(routes!(holds::list, holds::place))
+        .routes(routes!(holds::release))
         .routes(routes!(explain::get))
         .routes(routes!(workflow_list::list))
         .routes(routes!(workflow_list::get))

@@ -3,6 +3,7 @@
 pub mod bulk;
 pub mod case_view;
 pub mod database;
+pub mod holds;
 pub mod moving;
 pub mod node;
 pub mod node_view;

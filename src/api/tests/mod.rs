@@ -10,6 +10,7 @@
 
 mod behaviour;
 mod events;
+mod holds;
 mod hostile;
 mod moves;
 mod notices;

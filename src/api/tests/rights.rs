@@ -15,6 +15,7 @@ fn operations() -> Vec<(Method, String, Option<Role>)> {
             .replace("{step}", "0")
             .replace("{instance}", "0")
             .replace("{name}", "nothing")
+            .replace("{hold}", "matter")
             .replace("{key}", "nobody");
         let path = match path.as_str() {
             "/v1/explain" => "/v1/explain?identity=a&system=b&entitlement=c".to_owned(),
@@ -59,6 +60,12 @@ fn body(path: &str) -> (&'static str, String) {
             json!({"workflow": "leaver", "cron": "0 0 29 2 *", "zone": "UTC", "subject": "b"})
                 .to_string(),
         ),
+        "reassign" => (
+            json,
+            json!({"step": "a", "from": "manager", "to": "role:b", "reason": "b"}).to_string(),
+        ),
+        "holds" => (json, json!({"hold": "a", "reason": "b"}).to_string()),
+        "release" => (json, json!({"reason": "b"}).to_string()),
         "signal" => (json, json!({"name": "b"}).to_string()),
         "reject" | "approve" => (json, json!({"note": "b"}).to_string()),
         "0" => (json, json!({"approve": true}).to_string()),

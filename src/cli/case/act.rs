@@ -385,7 +385,7 @@ pub(super) fn part(
 }
 
 /// The one instance that is meant: the only one that fits what the options name.
-fn only(
+pub(super) fn only(
     case: &Case,
     target: &Target,
     what: &str,

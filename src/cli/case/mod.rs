@@ -5,6 +5,7 @@ mod bulk;
 mod list;
 mod migrate;
 mod parked;
+mod reassign;
 mod show;
 mod steer;
 mod transfer;
@@ -49,6 +50,7 @@ enum Sub {
     Approve(act::Approve),
     Reject(act::Reject),
     CompleteTask(act::CompleteTask),
+    Reassign(reassign::Reassign),
     Signal(act::Signal),
     Migrate(migrate::Migrate),
     Export(transfer::Export),
@@ -76,6 +78,7 @@ pub async fn run(context: &Context, command: CaseCommand) -> anyhow::Result<Exit
         Sub::Approve(command) => act::approve(context, command).await,
         Sub::Reject(command) => act::reject(context, command).await,
         Sub::CompleteTask(command) => act::complete_task(context, command).await,
+        Sub::Reassign(command) => reassign::run(context, command).await,
         Sub::Signal(command) => act::signal(context, command).await,
         Sub::Migrate(command) => migrate::run(context, command).await,
         Sub::Export(command) => transfer::export(context, command).await,

@@ -1,5 +1,7 @@
 //! `tenure identity`: who is known and what they hold.
 
+mod hold;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -23,7 +25,8 @@ use crate::shell::{case_view, now};
 #[command(after_long_help = "\
 Examples:
   tenure identity list --status leaving
-  tenure identity show E10023")]
+  tenure identity show E10023
+  tenure identity hold E10023 --name matter-17 --reason 'litigation, see legal/17'")]
 pub struct IdentityCommand {
     #[command(subcommand)]
     command: Sub,
@@ -33,6 +36,8 @@ pub struct IdentityCommand {
 enum Sub {
     List(List),
     Show(Show),
+    Hold(hold::Hold),
+    Release(hold::Release),
 }
 
 /// List people in the order of their keys
@@ -96,6 +101,8 @@ pub async fn run(context: &Context, command: IdentityCommand) -> anyhow::Result<
             show_belief(context, &show).await
         }
         Sub::Show(show) => show_person(context, &show.key).await,
+        Sub::Hold(hold) => hold::hold(context, hold).await,
+        Sub::Release(release) => hold::release(context, release).await,
     }
 }
 
@@ -329,6 +336,22 @@ fn describe(detail: &IdentityDetail) -> String {
         paint("Rights", Tone::Strong),
         grants(detail)
     );
+    if !detail.credentials.is_empty() {
+        let _ = write!(
+            text,
+            "\n\n{}\n{}",
+            paint("Credentials that were ended", Tone::Strong),
+            credentials(detail)
+        );
+    }
+    if !detail.holds.is_empty() {
+        let _ = write!(
+            text,
+            "\n\n{}\n{}",
+            paint("Legal holds", Tone::Strong),
+            hold::table(&detail.holds)
+        );
+    }
     let _ = write!(
         text,
         "\n\n{}\n{}",
@@ -420,6 +443,19 @@ fn grants(detail: &IdentityDetail) -> String {
                 row.verified_at,
                 row.unverified.as_deref(),
             ),
+            (case_view::short(&row.case_id).to_owned(), Tone::Code),
+        ]);
+    }
+    listing.to_string()
+}
+
+fn credentials(detail: &IdentityDetail) -> String {
+    let mut listing = Listing::new(&["SYSTEM", "KIND", "CREDENTIAL", "CASE"]).narrow(&[0, 1, 3]);
+    for row in &detail.credentials {
+        listing.row([
+            (plain(&row.system), Tone::Strong),
+            (plain(&row.kind), Tone::Plain),
+            (shortened(&row.credential_id, 60), Tone::Dim),
             (case_view::short(&row.case_id).to_owned(), Tone::Code),
         ]);
     }
