@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! tenure.yaml      where the store is, the node, the API (may be missing: everything has a default)
+//! correlation.yaml when a record is about somebody who is known (may be missing: never)
 //! sources/*.yaml   one feed a file
 //! systems/*.yaml   one target system a file
 //! policy/*.yaml    roles and account templates, split as you like
@@ -28,6 +29,7 @@ use engine::store::{SHARDS_DEFAULT, SHARDS_MAX};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::correlation::{CORRELATION_FILE, Correlation};
 use crate::definitions;
 use crate::notices::{Notices, NotificationSettings};
 use crate::policy::{PolicySet, Problem, Problems, Schema, yaml};
@@ -246,6 +248,8 @@ pub struct Configuration {
     pub sources: BTreeMap<String, Arc<Source>>,
     pub systems: Arc<Systems>,
     pub policy: Arc<PolicySet>,
+    /// When a record is about somebody who is known under another key; without it never.
+    pub correlation: Option<Arc<Correlation>>,
     /// The built-in workflows and those of the folder.
     pub definitions: Vec<Definition>,
     /// By name.
@@ -266,6 +270,7 @@ impl Configuration {
     pub fn load(root: &Path) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let settings = take(Self::load_settings(root), &mut problems).unwrap_or_default();
+        let correlation = take(load_correlation(root), &mut problems).flatten();
         let mut warnings = Vec::new();
         let mut read = |folder: &str| take(files(root, folder), &mut problems).unwrap_or_default();
         let (source_files, system_files, policy_files) =
@@ -333,6 +338,7 @@ impl Configuration {
                     sources,
                     systems: Arc::new(systems),
                     policy: Arc::new(policy),
+                    correlation: correlation.map(Arc::new),
                     definitions,
                     schedules,
                     notices: Arc::new(notices),
@@ -359,6 +365,14 @@ impl Configuration {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Settings::default()),
             Err(error) => Err(unreadable(SETTINGS_FILE, &error).into()),
         }
+    }
+}
+
+fn load_correlation(root: &Path) -> Result<Option<Correlation>, Problems> {
+    match std::fs::read_to_string(root.join(CORRELATION_FILE)) {
+        Ok(text) => Correlation::load(CORRELATION_FILE, &text).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(CORRELATION_FILE, &error).into()),
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! - [`sources`] (pure) turns files into business events; [`policy`] (pure) turns facts into wanted access;
 //! - [`timeline`] (pure) is what is believed about a person, from all that was said about them;
+//! - [`correlation`] (pure) says whether a record is about somebody who is known already;
 //! - [`intake`] makes events durable, decides their order and starts cases, in one transaction;
 //! - [`definitions`] are the workflows these cases run; [`actions`] are what their steps do;
 //! - [`directory`] is what is known, written by the intake and by the projection of finished steps;
@@ -17,6 +18,7 @@
 
 pub mod actions;
 pub mod config;
+pub mod correlation;
 pub mod definitions;
 pub mod directory;
 pub mod intake;

@@ -3,12 +3,13 @@
 use super::source::{Finding, Source, words};
 use super::{finds, holds};
 
-const PURE: [&str; 6] = [
+const PURE: [&str; 7] = [
     "engine/src/core/",
     "engine/src/evidence/",
     "workflows/src/policy/",
     "workflows/src/scim/",
     "workflows/src/sources/",
+    "workflows/src/correlation/",
     "workflows/src/timeline/",
 ];
 
