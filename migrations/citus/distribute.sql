@@ -55,5 +55,10 @@ SELECT create_distributed_table('access_lag', 'shard_id', colocate_with => 'shar
 SELECT create_distributed_table('notice', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('notice_delivery', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('notice_change', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('identity_merge', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('correlation_review', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('correlation_block', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('correlation_index', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('account_adopted', 'shard_id', colocate_with => 'shard');
 
 COMMIT;

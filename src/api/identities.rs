@@ -17,7 +17,7 @@ use super::problem::{ApiError, Problem};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListParameters {
-    /// `expected`, `active`, `leaving` or `departed`.
+    /// `expected`, `active`, `leaving`, `departed` or `merged`.
     #[serde(default)]
     status: Option<String>,
     /// Part of the key or the name.

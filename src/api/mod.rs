@@ -20,6 +20,7 @@ mod holds;
 mod identities;
 mod imports;
 mod input;
+mod merges;
 mod metrics;
 mod moves;
 mod nodes;
@@ -28,12 +29,14 @@ mod parked;
 mod policies;
 pub mod problem;
 mod reassign;
+mod reviews;
 mod schedules;
 mod schemas;
 pub mod scim;
 pub mod server;
 mod sources;
 mod systems;
+mod takeover;
 mod tasks;
 mod token_list;
 pub mod tokens;
@@ -200,6 +203,14 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(identities::belief))
         .routes(routes!(holds::list, holds::place))
         .routes(routes!(holds::release))
+        .routes(routes!(merges::merge))
+        .routes(routes!(merges::split))
+        .routes(routes!(merges::list))
+        .routes(routes!(reviews::list))
+        .routes(routes!(reviews::get))
+        .routes(routes!(reviews::link))
+        .routes(routes!(reviews::separate))
+        .routes(routes!(reviews::collisions))
         .routes(routes!(explain::get))
         .routes(routes!(workflow_list::list))
         .routes(routes!(workflow_list::get))
@@ -218,6 +229,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(policies::approve))
         .routes(routes!(policies::reject))
         .routes(routes!(systems::list))
+        .routes(routes!(takeover::get, takeover::post))
         .routes(routes!(nodes::list))
         .routes(routes!(token_list::list, token_list::create))
         .routes(routes!(token_list::revoke))

@@ -309,7 +309,11 @@ impl From<IntakeError> for ApiError {
             IntakeError::NoSuchDifference(difference) => {
                 Self::NotFound(format!("there is no import `{difference}`"))
             }
+            IntakeError::NobodyKnown(_) | IntakeError::NoSuchReview(_) => {
+                Self::NotFound(error.to_string())
+            }
             IntakeError::Decided { .. }
+            | IntakeError::Merge(_)
             | IntakeError::MovedOn { .. }
             | IntakeError::PlanChanged { .. }
             | IntakeError::OtherEvent { .. } => Self::Conflict(error.to_string()),

@@ -5,6 +5,7 @@ mod blast;
 mod case;
 mod check;
 mod connector;
+mod correlation;
 mod demo;
 mod demo_scim;
 mod explain;
@@ -113,6 +114,7 @@ enum Command {
     Source(source::SourceCommand),
     Case(case::CaseCommand),
     Identity(identity::IdentityCommand),
+    Correlation(correlation::CorrelationCommand),
     Explain(explain::Explain),
     Workflow(workflow::WorkflowCommand),
     Schedule(schedule::ScheduleCommand),
@@ -268,6 +270,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Source(command) => source::run(&context, command).await,
         Command::Case(command) => case::run(&context, command).await,
         Command::Identity(command) => identity::run(&context, command).await,
+        Command::Correlation(command) => correlation::run(&context, command).await,
         Command::Explain(command) => explain::run(&context, command).await,
         Command::Workflow(command) => workflow::run(&context, command).await,
         Command::Schedule(command) => schedule::run(&context, command).await,

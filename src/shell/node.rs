@@ -98,12 +98,16 @@ impl Running {
             .await
             .context("cannot tell which policy is in force")?;
         let policy = PolicyCell::new(Arc::clone(&in_force));
-        let identity_actions = Arc::new(IdentityActions::new(
+        let intake = Intake::new(database.directory.clone(), Arc::clone(&definitions))
+            .guarded(policy.clone(), configuration.sources.values())
+            .with_correlation(configuration.correlation.clone());
+        let identity_actions = IdentityActions::new(
             database.directory.clone(),
             Arc::clone(&configuration.systems),
             in_force,
             Arc::clone(&clock),
-        ));
+        );
+        let identity_actions = Arc::new(identity_actions.with_intake(intake.clone()));
         let actions = Arc::new(ObservedActions::new(
             Arc::clone(&identity_actions) as Arc<dyn Actions>,
             telemetry.metrics.clone(),
@@ -142,8 +146,7 @@ impl Running {
             node.owner(),
         );
         let running = Self {
-            intake: Intake::new(database.directory.clone(), Arc::clone(&definitions))
-                .guarded(policy.clone(), configuration.sources.values()),
+            intake,
             policies,
             policy,
             actions: identity_actions,

@@ -9,7 +9,7 @@ use crate::actions;
 use crate::policy::{Problem, Problems};
 
 /// The built-in workflows: file name and text.
-pub const BUILT_IN: [(&str, &str); 5] = [
+pub const BUILT_IN: [(&str, &str); 6] = [
     ("joiner.yaml", include_str!("../definitions/joiner.yaml")),
     ("mover.yaml", include_str!("../definitions/mover.yaml")),
     ("leaver.yaml", include_str!("../definitions/leaver.yaml")),
@@ -18,6 +18,7 @@ pub const BUILT_IN: [(&str, &str); 5] = [
         "deletion.yaml",
         include_str!("../definitions/deletion.yaml"),
     ),
+    ("regroup.yaml", include_str!("../definitions/regroup.yaml")),
 ];
 
 /// The built-in workflows, with those of `files` (name and text) added; one of the same name replaces.

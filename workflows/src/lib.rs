@@ -14,6 +14,7 @@
 //! - [`directory`] is what is known, written by the intake and by the projection of finished steps;
 //! - [`scim`] (pure) is the protocol by which identity providers push people;
 //! - [`notices`] tell people and programs what they have to know;
+//! - [`takeover`] looks at systems whose accounts were made by others;
 //! - [`systems`] are the configured targets; [`config`] reads the configuration folder.
 
 pub mod actions;
@@ -29,6 +30,7 @@ pub mod schedules;
 pub mod scim;
 pub mod sources;
 pub mod systems;
+pub mod takeover;
 pub mod timeline;
 
 #[cfg(test)]

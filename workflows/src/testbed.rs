@@ -27,7 +27,7 @@ use connectors::layer::{BreakerLimits, Limits};
 use engine::core::Timestamp;
 use engine::core::case::Failure;
 use engine::core::definition::Lane;
-use engine::core::id::{Actor, CaseId, Subject};
+use engine::core::id::{Actor, CaseId, ShardId, Subject};
 use engine::core::input::AttemptResult;
 use engine::runner::{
     Actions, Attempt, Availability, Clock, Command, Definitions, Message, Node, NodeConfig,
@@ -43,6 +43,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::actions::IdentityActions;
+use crate::correlation::Correlation;
 use crate::definitions;
 use crate::directory::{self, Directory, DirectoryProjection};
 use crate::intake::{ImportReport, Intake, IntakeError, PolicyCell};
@@ -160,6 +161,35 @@ impl Memory {
                 },
             );
         });
+    }
+
+    fn change(&self, name: &str, change: impl FnOnce(&mut Account)) {
+        self.state(|state| {
+            let mut accounts = state.accounts.values_mut();
+            change(accounts.find(|account| account.name == name).unwrap());
+        });
+    }
+
+    /// What somebody there gives behind Tenure's back.
+    pub fn give(&self, name: &str, entitlement: &str) {
+        let entitlement = EntitlementName::new(entitlement);
+        self.change(name, |account| {
+            account
+                .entitlements
+                .get_or_insert_default()
+                .insert(entitlement);
+        });
+    }
+
+    pub fn set_attribute(&self, name: &str, attribute: &str, value: &str) {
+        let value = json!(value);
+        self.change(name, |account| {
+            account.attributes.insert(attribute.to_owned(), value);
+        });
+    }
+
+    pub fn open(&self, name: &str) {
+        self.change(name, |account| account.enabled = Some(true));
     }
 
     pub fn open_session(&self, name: &str) {
@@ -483,7 +513,13 @@ impl Connector for Memory {
     }
 
     async fn list(&self, _kind: Kind, _after: Option<Cursor>) -> Result<Page, Error> {
-        Err(error(ErrorKind::Unsupported, "not listed"))
+        self.up()?;
+        let accounts = self.state(|state| state.accounts.values().cloned().collect::<Vec<_>>());
+        Ok(Page {
+            items: accounts.into_iter().map(Object::Account).collect(),
+            next: None,
+            complete: true,
+        })
     }
 
     async fn get(&self, object: &ObjectRef) -> Result<Option<Object>, Error> {
@@ -765,6 +801,7 @@ impl Company {
             None,
             Arc::new(SystemClock),
             Leaving::default(),
+            None,
         )
         .await
     }
@@ -776,7 +813,7 @@ impl Company {
         } else {
             None
         };
-        let company = Self::build(leaving.workflows, &[], ROLES, postgres, clock, leaving).await;
+        let company = Self::build(leaving.workflows, &[], ROLES, postgres, clock, leaving, None).await;
         let (directory, definitions) = (&company.directory, &company.definitions);
         Self {
             intake: Intake::new(directory.clone(), Arc::clone(definitions)),
@@ -798,19 +835,33 @@ impl Company {
             None
         };
         let clock = Arc::new(SystemClock);
-        Self::build(workflows, &[], ROLES, postgres, clock, Leaving::default()).await
+        Self::build(workflows, &[], ROLES, postgres, clock, Leaving::default(), None).await
     }
 
     /// As [`Company::new`], with its store in a schema of its own on the server of the lab.
     pub async fn on_postgres() -> Self {
         let postgres = Self::own_schema().await;
+        let clock = Arc::new(SystemClock);
+        let postgres = Some(postgres);
+        Self::build(&[], &[], ROLES, postgres, clock, Leaving::default(), None).await
+    }
+
+    /// With rules of correlation.
+    pub async fn recognising(correlation: Correlation, on_postgres: bool) -> Self {
+        let postgres = if on_postgres {
+            Some(Self::own_schema().await)
+        } else {
+            None
+        };
+        let correlation = Some(Arc::new(correlation));
         Self::build(
             &[],
             &[],
             ROLES,
-            Some(postgres),
+            postgres,
             Arc::new(SystemClock),
             Leaving::default(),
+            correlation,
         )
         .await
     }
@@ -841,6 +892,7 @@ impl Company {
         postgres: Option<(String, String)>,
         clock: Arc<dyn Clock>,
         leaving: Leaving,
+        correlation: Option<Arc<Correlation>>,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (store, directory) = Self::open(&folder, postgres.as_ref()).await;
@@ -873,8 +925,18 @@ impl Company {
             .into_iter()
             .chain(by_hand)
             .collect();
+        let definitions = Arc::new(Definitions::new());
+        let own: Vec<_> = workflows
+            .iter()
+            .map(|(file, text)| ((*file).to_owned(), (*text).to_owned()))
+            .collect();
+        for definition in definitions::load(&own).unwrap() {
+            definitions.add(definition);
+        }
         let renew = {
             let clock = Arc::clone(&clock);
+            let definitions = Arc::clone(&definitions);
+            let correlation = correlation.clone();
             Box::new(move |directory: Directory| {
                 let system = |(name, kind, inner): &(String, &'static str, Arc<dyn Connector>)| {
                     let (inner, limits) = (Arc::clone(inner), limits.clone());
@@ -887,26 +949,21 @@ impl Company {
                         .with_after_leaving(leaving.after)
                         .with_ownership(leaving.ownership.clone())
                 };
-                Arc::new(IdentityActions::new(
+                let intake = Intake::new(directory.clone(), Arc::clone(&definitions));
+                let actions = IdentityActions::new(
                     directory,
                     Arc::new(Systems::new(inner.iter().map(system).collect::<Vec<_>>())),
                     Arc::clone(&policy),
                     Arc::clone(&clock),
-                ))
+                );
+                Arc::new(actions.with_intake(intake.with_correlation(correlation.clone())))
             })
         };
         let actions = renew(directory.clone());
-        let definitions = Arc::new(Definitions::new());
-        let own: Vec<_> = workflows
-            .iter()
-            .map(|(file, text)| ((*file).to_owned(), (*text).to_owned()))
-            .collect();
-        for definition in definitions::load(&own).unwrap() {
-            definitions.add(definition);
-        }
         let source = Arc::new(Source::load("hr.yaml", HR).unwrap());
         let intake = Intake::new(directory.clone(), Arc::clone(&definitions))
-            .guarded(policy_cell.clone(), [&source].into_iter());
+            .guarded(policy_cell.clone(), [&source].into_iter())
+            .with_correlation(correlation);
         Self {
             policy: policy_cell,
             intake,
@@ -1093,6 +1150,35 @@ impl Company {
                 self.failures().await
             );
         }
+    }
+
+    /// Waits until nothing is open any more, and nothing waits to begin.
+    pub async fn settled(&self, node: &NodeHandle) {
+        let open = CaseFilter {
+            open_only: true,
+            ..CaseFilter::default()
+        };
+        for _ in 0..2_000 {
+            node.nudge();
+            assert!(node.idle().await);
+            // In this order: what is taken out of the inbox is an open case by then.
+            if !self.begins_something().await
+                && self.store.list(&open, None, 1).await.unwrap().is_empty()
+            {
+                return;
+            }
+            // sleeps: between two looks at the cases
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{:#?}\n{}", self.shown().await, self.failures().await);
+    }
+
+    /// Whether something waits to be made a case.
+    pub async fn begins_something(&self) -> bool {
+        let shards: Vec<ShardId> = (0..SHARDS_DEFAULT)
+            .map(|shard| ShardId(i32::try_from(shard).unwrap()))
+            .collect();
+        !self.store.inbox(&shards, 1).await.unwrap().is_empty()
     }
 
     /// What went wrong in open cases, for a failing test.

@@ -253,7 +253,7 @@ async fn schemas_of_events_are_there() {
     let admin = server.admin().await;
     let answer = admin.get("/v1/schemas/events").await;
     assert_eq!(answer.headers["content-type"], "application/schema+json");
-    assert_eq!(answer.expect(200)["oneOf"].as_array().unwrap().len(), 25);
+    assert_eq!(answer.expect(200)["oneOf"].as_array().unwrap().len(), 26);
     let one = admin
         .get("/v1/schemas/events/project.start")
         .await

@@ -20,6 +20,7 @@ mod schedules;
 mod scim;
 mod signed;
 mod sources;
+mod who;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -16,10 +16,12 @@ fn operations() -> Vec<(Method, String, Option<Role>)> {
             .replace("{instance}", "0")
             .replace("{name}", "nothing")
             .replace("{hold}", "matter")
-            .replace("{key}", "nobody");
+            .replace("{key}", "nobody")
+            .replace("{system}", "nothing");
         let path = match path.as_str() {
             "/v1/explain" => "/v1/explain?identity=a&system=b&entitlement=c".to_owned(),
             "/v1/imports" => "/v1/imports?source=hr".to_owned(),
+            "/v1/correlation/collisions" => "/v1/correlation/collisions?system=a".to_owned(),
             _ => path,
         };
         for (method, operation) in item.as_object().unwrap() {
@@ -49,7 +51,7 @@ fn body(path: &str) -> (&'static str, String) {
             json,
             json!({"operation": "retry", "reason": "b", "filter": {}}).to_string(),
         ),
-        "run" | "remove" => (json, json!({"reason": "b"}).to_string()),
+        "run" | "remove" | "split" | "separate" => (json, json!({"reason": "b"}).to_string()),
         "backfill" => (
             json,
             json!({"from": "2024-01-01T00:00:00Z", "to": "2024-01-02T00:00:00Z", "reason": "b"})
@@ -68,6 +70,9 @@ fn body(path: &str) -> (&'static str, String) {
         "release" => (json, json!({"reason": "b"}).to_string()),
         "signal" => (json, json!({"name": "b"}).to_string()),
         "reject" | "approve" => (json, json!({"note": "b"}).to_string()),
+        "merge" => (json, json!({"absorbed": "a", "reason": "b"}).to_string()),
+        "link" => (json, json!({"key": "a", "reason": "b"}).to_string()),
+        "wave" => (json, json!({"exactly": "a", "reason": "b"}).to_string()),
         "0" => (json, json!({"approve": true}).to_string()),
         "tokens" => (
             json,

@@ -1,4 +1,4 @@
-//! `tenure identity`: who is known and what they hold.
+//! `tenure identity`: who is known and what they hold, and which keys are one person.
 
 mod hold;
 
@@ -14,19 +14,21 @@ use workflows::directory::{
     AccountStatus, Believed, GrantStatus, IdentityDetail, IdentityFilter, IdentityRow,
     IdentityStatus,
 };
+use workflows::intake::MergeReport;
 use workflows::timeline::Employment;
 
 use super::format::{Listing, Tone, counted, paint, plain, shortened, time};
-use super::{Context, Exit};
+use super::{Context, Exit, actor, correlation, import};
 use crate::shell::{case_view, now};
 
-/// Look at people and what they hold
+/// Look at people and what they hold, and say which keys are one person
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   tenure identity list --status leaving
   tenure identity show E10023
-  tenure identity hold E10023 --name matter-17 --reason 'litigation, see legal/17'")]
+  tenure identity hold E10023 --name matter-17 --reason 'litigation, see legal/17'
+  tenure identity merge E10023 C7 --reason 'was a contractor before'")]
 pub struct IdentityCommand {
     #[command(subcommand)]
     command: Sub,
@@ -38,6 +40,40 @@ enum Sub {
     Show(Show),
     Hold(hold::Hold),
     Release(hold::Release),
+    Merge(Merge),
+    Split(Split),
+}
+
+/// Two keys are one person: what both hold and all that was said under either becomes one
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Open cases of both end as superseded; accounts and rights of the second key become the first's, and a new case brings access
+in line with what the person does now. On a system where both have an account, the first key's stays, and the second's is
+closed (or kept, with `second_accounts: keep` in correlation.yaml). All of it can be taken back with `split`.
+
+Examples:
+  tenure identity merge E10023 C7 --reason 'was a contractor before'")]
+struct Merge {
+    /// The key under which the person stands from now on
+    survivor: String,
+    /// The key that is the same person
+    absorbed: String,
+    /// Why; it stands in the record
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+}
+
+/// A key is somebody else after all: what it had brought along goes back
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  tenure identity split C7 --reason 'another Ann'")]
+struct Split {
+    /// The key that was merged into a person
+    absorbed: String,
+    /// Why; it stands in the record
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
 }
 
 /// List people in the order of their keys
@@ -103,7 +139,39 @@ pub async fn run(context: &Context, command: IdentityCommand) -> anyhow::Result<
         Sub::Show(show) => show_person(context, &show.key).await,
         Sub::Hold(hold) => hold::hold(context, hold).await,
         Sub::Release(release) => hold::release(context, release).await,
+        Sub::Merge(merge) => {
+            let (configuration, database) = (context.configuration()?, context.database().await?);
+            let reason = correlation::reason(&merge.reason)?;
+            let report = import::intake(&configuration, &database)
+                .merge(&merge.survivor, &merge.absorbed, &actor(), &reason, now())
+                .await?;
+            regrouped(context, &report)
+        }
+        Sub::Split(split) => {
+            let (configuration, database) = (context.configuration()?, context.database().await?);
+            let reason = correlation::reason(&split.reason)?;
+            let report = import::intake(&configuration, &database)
+                .split(&split.absorbed, &actor(), &reason, now())
+                .await?;
+            regrouped(context, &report)
+        }
     }
+}
+
+fn regrouped(context: &Context, report: &MergeReport) -> anyhow::Result<Exit> {
+    context.output.result(report, |report| {
+        let (absorbed, survivor) = (plain(&report.absorbed), plain(&report.survivor));
+        let done = if report.state.holds() {
+            format!("`{absorbed}` is `{survivor}` from now on; accounts and rights follow")
+        } else {
+            format!("`{absorbed}` is somebody else than `{survivor}` from now on; what it had brought along goes back")
+        };
+        format!(
+            "{done} when open cases have ended.\nfollow it with {}",
+            paint(format!("tenure identity show {survivor}"), Tone::Code)
+        )
+    })?;
+    Ok(Exit::Good)
 }
 
 #[derive(Serialize)]
@@ -176,7 +244,7 @@ fn status_tone(status: IdentityStatus) -> Tone {
         IdentityStatus::Expected => Tone::Busy,
         IdentityStatus::Active => Tone::Good,
         IdentityStatus::Leaving => Tone::Warn,
-        IdentityStatus::Departed => Tone::Dim,
+        IdentityStatus::Departed | IdentityStatus::Merged => Tone::Dim,
     }
 }
 
@@ -244,15 +312,25 @@ fn describe_belief(believed: &Believed) -> String {
             Tone::Dim
         )
     );
-    let mut attributes = Listing::new(&["ATTRIBUTE", "VALUE", "SAID BY"]).narrow(&[0]);
+    let mut attributes =
+        Listing::new(&["ATTRIBUTE", "VALUE", "SOURCE", "KEY", "SAID BY"]).narrow(&[0]);
     for (name, value) in &believed.belief.attributes {
         let value = value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned);
         let origin = believed.belief.origins.get(name);
+        let event = origin.and_then(|id| believed.events.iter().find(|event| event.id == *id));
         attributes.row([
             (plain(name), Tone::Dim),
             (shortened(&value, 60), Tone::Plain),
+            (
+                event.map_or_else(String::new, |event| plain(&event.source)),
+                Tone::Dim,
+            ),
+            (
+                event.map_or_else(String::new, |event| plain(&event.key)),
+                Tone::Dim,
+            ),
             (plain(origin.map_or("", String::as_str)), Tone::Code),
         ]);
     }
@@ -310,6 +388,7 @@ fn describe(detail: &IdentityDetail) -> String {
             Tone::Dim
         )
     );
+    text.push_str(&standing(identity));
     for (name, value) in &identity.attributes {
         let value = match value {
             Value::String(text) => plain(text),
@@ -358,6 +437,97 @@ fn describe(detail: &IdentityDetail) -> String {
         paint("What the sources said", Tone::Strong),
         events(detail)
     );
+    if !detail.merges.is_empty() {
+        let _ = write!(
+            text,
+            "\n\n{}\n{}",
+            paint("Keys that are or were this person", Tone::Strong),
+            merges(detail)
+        );
+    }
+    text
+}
+
+/// Who else this is, and what stays open about it.
+fn standing(identity: &IdentityRow) -> String {
+    let mut text = String::new();
+    if let Some(into) = &identity.merged_into {
+        let _ = writeln!(
+            text,
+            "this is {}: everything stands there",
+            paint(plain(into), Tone::Code)
+        );
+    }
+    if !identity.members.is_empty() {
+        let keys: Vec<String> = identity.members.iter().map(|key| plain(key)).collect();
+        let _ = writeln!(text, "also known as {}", keys.join(", "));
+    }
+    for question in &identity.disputes {
+        let what = if question.starts_with("cor_") {
+            format!(
+                "who this is is asked: tenure correlation show {}",
+                plain(question)
+            )
+        } else {
+            "keys are being merged or split".to_owned()
+        };
+        let _ = writeln!(
+            text,
+            "{} {what}; nothing is given meanwhile",
+            paint(Tone::Warn.sign(), Tone::Warn)
+        );
+    }
+    text
+}
+
+fn merges(detail: &IdentityDetail) -> String {
+    let now = now();
+    let mut listing = Listing::new(&["KEY", "IS", "STATE", "SINCE", "BY", "WHY", "ACCOUNTS"])
+        .narrow(&[0, 1, 2, 3]);
+    for row in &detail.merges {
+        let (at, by, why) = if row.state.holds() {
+            (row.merged_at, &row.merged_by, &row.merged_reason)
+        } else {
+            (row.split_at, &row.split_by, &row.split_reason)
+        };
+        let accounts = row.moved.iter().map(|moved| {
+            format!(
+                "{} {}",
+                plain(&moved.account.system),
+                plain(&moved.account.name)
+            )
+        });
+        listing.row([
+            (plain(&row.absorbed), Tone::Code),
+            (plain(&row.survivor), Tone::Code),
+            (row.state.as_str().to_owned(), Tone::Plain),
+            (
+                at.map_or_else(String::new, |at| time::clock(at, now)),
+                Tone::Dim,
+            ),
+            (plain(by.as_deref().unwrap_or_default()), Tone::Plain),
+            (
+                shortened(why.as_deref().unwrap_or_default(), 40),
+                Tone::Plain,
+            ),
+            (accounts.collect::<Vec<_>>().join(", "), Tone::Plain),
+        ]);
+    }
+    let mut text = listing.to_string();
+    for account in &detail.second_accounts {
+        let _ = write!(
+            text,
+            "\n{} a second account on {}: {} under `{}`, {}",
+            paint(Tone::Warn.sign(), Tone::Warn),
+            plain(&account.system),
+            plain(&account.name),
+            plain(&account.identity_key),
+            match account.status {
+                AccountStatus::Disabled => "closed",
+                _ => "not closed",
+            }
+        );
+    }
     text
 }
 

@@ -352,10 +352,12 @@ pub(in crate::cli) fn intake(configuration: &Configuration, database: &Database)
     for definition in &configuration.definitions {
         definitions.add(definition.clone());
     }
-    Intake::new(database.directory.clone(), Arc::new(definitions)).guarded(
-        PolicyCell::new(Arc::clone(&configuration.policy)),
-        configuration.sources.values(),
-    )
+    Intake::new(database.directory.clone(), Arc::new(definitions))
+        .guarded(
+            PolicyCell::new(Arc::clone(&configuration.policy)),
+            configuration.sources.values(),
+        )
+        .with_correlation(configuration.correlation.clone())
 }
 
 /// After the import: works it off here, waits for it, or says how to go on.

@@ -12,6 +12,7 @@
 //! | `ownership.transfer` | hands what an account owns to somebody who stays |
 //! | `identity.activate`, `identity.leave` | where the person stands |
 //! | `notify` | tells somebody |
+//! | `identity.regroup` | goes on with a merge of identities, or the end of one |
 //! | `noop` | nothing, for measuring |
 //!
 //! Parameters come from `with:` and, for what that leaves out, from the `item` of `for_each:`. Every action on a
@@ -33,6 +34,7 @@ mod notify;
 mod ownership_transfer;
 mod protected;
 mod recent;
+mod regroup;
 mod sessions_revoke;
 
 #[cfg(test)]
@@ -56,6 +58,7 @@ pub use self::protected::APPROVED_BY;
 use self::context::{Context, database, not_needed, permanent};
 use self::recent::Recent;
 use crate::directory::{AccountStatus, Directory, GrantStatus, Holdings};
+use crate::intake::Intake;
 use crate::policy::PolicySet;
 use crate::systems::Systems;
 
@@ -77,11 +80,12 @@ pub mod name {
     pub const IDENTITY_ACTIVATE: &str = "identity.activate";
     pub const IDENTITY_LEAVE: &str = "identity.leave";
     pub const NOTIFY: &str = "notify";
+    pub const IDENTITY_REGROUP: &str = "identity.regroup";
     pub const NOOP: &str = "noop";
 }
 
 /// Every action, with a sentence for people.
-pub const ACTIONS: [(&str, &str); 17] = [
+pub const ACTIONS: [(&str, &str); 18] = [
     (
         name::ACCESS_PLAN,
         "compares what policy wants for the person with what they hold",
@@ -137,6 +141,10 @@ pub const ACTIONS: [(&str, &str); 17] = [
         "the person is leaving: nothing may be given any more",
     ),
     (name::NOTIFY, "tells `to`: by mail, by webhook, or both"),
+    (
+        name::IDENTITY_REGROUP,
+        "goes on with a merge of two identities, or with taking one back",
+    ),
     (name::NOOP, "does nothing, durably"),
 ];
 
@@ -156,6 +164,7 @@ pub struct IdentityActions {
     policy: RwLock<Arc<PolicySet>>,
     clock: Arc<dyn Clock>,
     recent: Recent,
+    intake: Option<Intake>,
 }
 
 impl IdentityActions {
@@ -172,6 +181,16 @@ impl IdentityActions {
             policy: RwLock::new(policy),
             clock,
             recent: Recent::default(),
+            intake: None,
+        }
+    }
+
+    /// With what merges go on through.
+    #[must_use]
+    pub fn with_intake(self, intake: Intake) -> Self {
+        Self {
+            intake: Some(intake),
+            ..self
         }
     }
 
@@ -202,6 +221,10 @@ impl IdentityActions {
         &*self.clock
     }
 
+    fn intake(&self) -> Option<&Intake> {
+        self.intake.as_ref()
+    }
+
     fn recent(&self) -> &Recent {
         &self.recent
     }
@@ -223,6 +246,7 @@ impl IdentityActions {
             name::OWNERSHIP_TRANSFER => ownership_transfer::run(context).await,
             name::DELETION_PLAN => deletion_plan::run(context).await,
             name::APPROVALS_REROUTE => approvals_reroute::run(context).await,
+            name::IDENTITY_REGROUP => regroup::run(context).await,
             // The projection of the finished step changes the directory; nothing outside is touched.
             name::IDENTITY_ACTIVATE | name::IDENTITY_LEAVE | name::NOOP => {
                 Ok(not_needed(Value::Null))

@@ -27,6 +27,8 @@ pub struct Believed {
 /// One employment or contract.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BelievedSpell {
+    /// The key under which it was told.
+    pub key: String,
     pub contract: Option<String>,
     pub start: DateTime<Utc>,
     pub begun_by: String,
@@ -38,6 +40,8 @@ pub struct BelievedSpell {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KnownEvent {
     pub id: String,
+    /// The key under which it was told.
+    pub key: String,
     #[serde(rename = "type")]
     pub event_type: String,
     pub source: String,
@@ -60,8 +64,12 @@ impl Directory {
         as_of: DateTime<Utc>,
         known_at: DateTime<Utc>,
     ) -> Result<Option<Believed>, StoreError> {
-        let parameter = json!({ "shard_id": self.shard(key), "key": key });
-        let mut rows: Vec<EventRow> = self.reader().rows(&ALL_OF, &parameter).await?;
+        let mut rows: Vec<EventRow> = Vec::new();
+        for key in self.keys_at(key, known_at).await? {
+            let parameter = json!({ "shard_id": self.shard(&key), "key": key });
+            rows.extend(self.reader().rows::<EventRow>(&ALL_OF, &parameter).await?);
+        }
+        rows.sort_by(|a, b| (a.received_at, &a.event_id).cmp(&(b.received_at, &b.event_id)));
         rows.retain(|row| row.received_at <= known_at);
         if rows.is_empty() {
             return Ok(None);
@@ -70,6 +78,7 @@ impl Directory {
         let came = rows.iter().map(|row| row.received_at);
         let timeline = Timeline::of(came.zip(&events));
         let spells = timeline.spells().iter().map(|spell| BelievedSpell {
+            key: spell.subject.to_owned(),
             contract: spell.contract.map(str::to_owned),
             start: spell.start,
             begun_by: spell.begun_by.to_owned(),
@@ -78,6 +87,7 @@ impl Directory {
         });
         let known = rows.iter().map(|row| KnownEvent {
             id: row.event_id.clone(),
+            key: row.subject.clone(),
             event_type: row.event_type.to_string(),
             source: row.source.clone(),
             occurred_at: row.occurred_at,
@@ -94,6 +104,24 @@ impl Directory {
             spells: spells.collect(),
             events: known.collect(),
         }))
+    }
+}
+
+impl Directory {
+    /// The keys that were known at `at` to be the person of `key`, that one first.
+    async fn keys_at(&self, key: &str, at: DateTime<Utc>) -> Result<Vec<String>, StoreError> {
+        let mut keys = vec![key.to_owned()];
+        let mut place = 0;
+        while let Some(key) = keys.get(place).cloned() {
+            let merges = self.merges(&key).await?;
+            for merge in merges.into_iter().filter(|merge| merge.survivor == key) {
+                if merge.held_at(at) && !keys.contains(&merge.absorbed) {
+                    keys.push(merge.absorbed);
+                }
+            }
+            place += 1;
+        }
+        Ok(keys)
     }
 }
 

@@ -185,12 +185,12 @@ const MARK: Sql = Sql {
     postgres: "
         UPDATE business_event AS e SET status = now.status, cases = now.cases
         FROM jsonb_to_recordset($1::jsonb) AS now(shard_id int, event_id text, status text, cases jsonb)
-        WHERE e.shard_id = now.shard_id AND e.event_id = now.event_id AND e.status IN ('waiting', 'superseded')",
+        WHERE e.shard_id = now.shard_id AND e.event_id = now.event_id AND e.status IN ('waiting', 'superseded', 'held')",
     sqlite: "
         UPDATE business_event SET status = changed.value ->> 'status', cases = changed.value -> 'cases'
         FROM json_each(?1) AS changed
         WHERE business_event.shard_id = changed.value ->> 'shard_id'
-          AND business_event.event_id = changed.value ->> 'event_id' AND business_event.status IN ('waiting', 'superseded')",
+          AND business_event.event_id = changed.value ->> 'event_id' AND business_event.status IN ('waiting', 'superseded', 'held')",
 };
 
 const WAITING: Sql = Sql {

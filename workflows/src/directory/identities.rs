@@ -12,7 +12,8 @@ use super::holds::HoldRow;
 use crate::policy::IdentityFacts;
 use crate::sources::record::attribute;
 
-use super::rows::{AccountRow, EventRow, GrantRow, IdentityRow, IdentityStatus};
+use super::merges::MergeRow;
+use super::rows::{AccountRow, AccountStatus, EventRow, GrantRow, IdentityRow, IdentityStatus};
 
 /// The most identities one page of a listing holds.
 pub const PAGE_ROWS_MAX: u32 = 1_000;
@@ -33,6 +34,10 @@ pub struct IdentityDetail {
     pub holds: Vec<HoldRow>,
     /// Newest first, at most [`EVENTS_SHOWN_MAX`].
     pub events: Vec<EventRow>,
+    /// The merges this key had a part in, newest first.
+    pub merges: Vec<MergeRow>,
+    /// Accounts under other keys of the person, which this one could not take over.
+    pub second_accounts: Vec<AccountRow>,
 }
 
 /// What a step may need to know: the person, and what they hold.
@@ -75,7 +80,18 @@ impl Directory {
         let parameter =
             json!({ "shard_id": self.shard(key), "key": key, "limit": EVENTS_SHOWN_MAX });
         let events = self.reader().rows(&EVENTS_OF, &parameter).await?;
+        let mut second_accounts = Vec::new();
+        let mut members = holdings.identity.members.clone();
+        while let Some(member) = members.pop() {
+            if let Some(held) = self.holdings(&member).await? {
+                members.extend(held.identity.members);
+                let stays = |account: &AccountRow| account.status != AccountStatus::Deleted;
+                second_accounts.extend(held.accounts.into_iter().filter(stays));
+            }
+        }
         Ok(Some(IdentityDetail {
+            merges: self.merges(key).await?,
+            second_accounts,
             identity: holdings.identity,
             accounts: holdings.accounts,
             grants: holdings.grants,
@@ -165,6 +181,33 @@ pub(crate) async fn for_update(
     Ok(found)
 }
 
+/// The identities of these keys as they are, for whoever holds the lock of the person they belong to.
+pub(crate) async fn in_transaction(
+    transaction: &mut Transaction<'_>,
+    keys: &[(i32, String)],
+) -> Result<Vec<IdentityRow>, StoreError> {
+    let mut found = Vec::with_capacity(keys.len());
+    for part in keys.chunks(super::database::ROWS_PER_STATEMENT_MAX) {
+        let parameter: Vec<Value> = part
+            .iter()
+            .map(|(shard_id, key)| json!({ "shard_id": shard_id, "key": key }))
+            .collect();
+        found.extend(rows_in::<IdentityRow>(transaction, &IN_TRANSACTION, &parameter).await?);
+    }
+    Ok(found)
+}
+
+/// What these hold, for whoever holds the lock of the person they belong to.
+pub(crate) async fn holdings_in(
+    transaction: &mut Transaction<'_>,
+    shard_id: i32,
+    key: &str,
+) -> Result<Option<Holdings>, StoreError> {
+    let parameter = json!({ "shard_id": shard_id, "key": key });
+    let found = rows_in(transaction, &HOLDINGS, &parameter).await?;
+    Ok(found.into_iter().next())
+}
+
 /// Adds people nobody has introduced yet; false when another transaction introduced one of them first. Waits for one
 /// that is about to. What was decided without knowing of them is void then, so roll back and begin again.
 pub(crate) async fn introduce(
@@ -195,7 +238,8 @@ const LIST: Sql = Sql {
         SELECT json_object('shard_id', shard_id, 'identity_key', identity_key, 'identity_type', identity_type,
             'status', status, 'status_case', status_case, 'generation', generation, 'source', source,
             'display_name', display_name, 'attributes', json(attributes), 'attributes_version', attributes_version,
-            'first_seen_at', first_seen_at, 'changed_at', changed_at, 'departed_at', departed_at)
+            'first_seen_at', first_seen_at, 'changed_at', changed_at, 'departed_at', departed_at,
+            'merged_into', merged_into, 'members', json(members), 'disputes', json(disputes))
         FROM identity
         WHERE identity_key > ?1 ->> 'after'
           AND (?1 ->> 'status' IS NULL OR status = ?1 ->> 'status')
@@ -232,7 +276,8 @@ const HOLDINGS: Sql = Sql {
                 'identity_type', i.identity_type, 'status', i.status, 'status_case', i.status_case,
                 'generation', i.generation, 'source', i.source, 'display_name', i.display_name,
                 'attributes', json(i.attributes), 'attributes_version', i.attributes_version,
-                'first_seen_at', i.first_seen_at, 'changed_at', i.changed_at, 'departed_at', i.departed_at),
+                'first_seen_at', i.first_seen_at, 'changed_at', i.changed_at, 'departed_at', i.departed_at,
+                'merged_into', i.merged_into, 'members', json(i.members), 'disputes', json(i.disputes)),
             'accounts', (SELECT json_group_array(json_object('shard_id', a.shard_id, 'identity_key', a.identity_key,
                     'system', a.system, 'native_id', a.native_id, 'name', a.name, 'status', a.status,
                     'attributes_digest', a.attributes_digest, 'created_at', a.created_at, 'disabled_at', a.disabled_at,
@@ -281,7 +326,25 @@ const FOR_UPDATE: Sql = Sql {
             'status', i.status, 'status_case', i.status_case, 'generation', i.generation, 'source', i.source,
             'display_name', i.display_name, 'attributes', json(i.attributes),
             'attributes_version', i.attributes_version, 'first_seen_at', i.first_seen_at,
-            'changed_at', i.changed_at, 'departed_at', i.departed_at)
+            'changed_at', i.changed_at, 'departed_at', i.departed_at,
+            'merged_into', i.merged_into, 'members', json(i.members), 'disputes', json(i.disputes))
+        FROM json_each(?1) AS wanted
+        JOIN identity AS i ON i.shard_id = wanted.value ->> 'shard_id' AND i.identity_key = wanted.value ->> 'key'",
+};
+
+const IN_TRANSACTION: Sql = Sql {
+    table: "identity",
+    postgres: "
+        SELECT to_jsonb(i)::text FROM identity AS i
+        JOIN jsonb_to_recordset($1::jsonb) AS wanted(shard_id int, key text)
+          ON i.shard_id = wanted.shard_id AND i.identity_key = wanted.key",
+    sqlite: "
+        SELECT json_object('shard_id', i.shard_id, 'identity_key', i.identity_key, 'identity_type', i.identity_type,
+            'status', i.status, 'status_case', i.status_case, 'generation', i.generation, 'source', i.source,
+            'display_name', i.display_name, 'attributes', json(i.attributes),
+            'attributes_version', i.attributes_version, 'first_seen_at', i.first_seen_at,
+            'changed_at', i.changed_at, 'departed_at', i.departed_at,
+            'merged_into', i.merged_into, 'members', json(i.members), 'disputes', json(i.disputes))
         FROM json_each(?1) AS wanted
         JOIN identity AS i ON i.shard_id = wanted.value ->> 'shard_id' AND i.identity_key = wanted.value ->> 'key'",
 };
@@ -290,18 +353,19 @@ const INTRODUCE: Sql = Sql {
     table: "identity",
     postgres: "
         INSERT INTO identity (shard_id, identity_key, identity_type, status, status_case, generation, source,
-            display_name, attributes, attributes_version, first_seen_at, changed_at, departed_at)
+            display_name, attributes, attributes_version, first_seen_at, changed_at, departed_at, merged_into, members, disputes)
         SELECT shard_id, identity_key, identity_type, status, status_case, generation, source,
-            display_name, attributes, attributes_version, first_seen_at, changed_at, departed_at
+            display_name, attributes, attributes_version, first_seen_at, changed_at, departed_at, merged_into, members, disputes
         FROM jsonb_populate_recordset(NULL::identity, $1::jsonb)
         ON CONFLICT (shard_id, identity_key) DO NOTHING",
     sqlite: "
         INSERT INTO identity (shard_id, identity_key, identity_type, status, status_case, generation, source,
-            display_name, attributes, attributes_version, first_seen_at, changed_at, departed_at)
+            display_name, attributes, attributes_version, first_seen_at, changed_at, departed_at, merged_into, members, disputes)
         SELECT value ->> 'shard_id', value ->> 'identity_key', value ->> 'identity_type', value ->> 'status',
             value ->> 'status_case', value ->> 'generation', value ->> 'source', value ->> 'display_name',
             value -> 'attributes', value ->> 'attributes_version', value ->> 'first_seen_at',
-            value ->> 'changed_at', value ->> 'departed_at'
+            value ->> 'changed_at', value ->> 'departed_at', value ->> 'merged_into', value -> 'members',
+            value -> 'disputes'
         FROM json_each(?1) WHERE true
         ON CONFLICT (shard_id, identity_key) DO NOTHING",
 };
@@ -310,26 +374,29 @@ const PUT: Sql = Sql {
     table: "identity",
     postgres: "
         INSERT INTO identity (shard_id, identity_key, identity_type, status, status_case, generation, source,
-            display_name, attributes, attributes_version, first_seen_at, changed_at, departed_at)
+            display_name, attributes, attributes_version, first_seen_at, changed_at, departed_at, merged_into, members, disputes)
         SELECT shard_id, identity_key, identity_type, status, status_case, generation, source,
-            display_name, attributes, attributes_version, first_seen_at, changed_at, departed_at
+            display_name, attributes, attributes_version, first_seen_at, changed_at, departed_at, merged_into, members, disputes
         FROM jsonb_populate_recordset(NULL::identity, $1::jsonb)
         ON CONFLICT (shard_id, identity_key) DO UPDATE SET
             identity_type = excluded.identity_type, status = excluded.status, status_case = excluded.status_case,
             generation = excluded.generation, source = excluded.source, display_name = excluded.display_name,
             attributes = excluded.attributes, attributes_version = excluded.attributes_version,
-            changed_at = excluded.changed_at, departed_at = excluded.departed_at",
+            changed_at = excluded.changed_at, departed_at = excluded.departed_at,
+            merged_into = excluded.merged_into, members = excluded.members, disputes = excluded.disputes",
     sqlite: "
         INSERT INTO identity (shard_id, identity_key, identity_type, status, status_case, generation, source,
-            display_name, attributes, attributes_version, first_seen_at, changed_at, departed_at)
+            display_name, attributes, attributes_version, first_seen_at, changed_at, departed_at, merged_into, members, disputes)
         SELECT value ->> 'shard_id', value ->> 'identity_key', value ->> 'identity_type', value ->> 'status',
             value ->> 'status_case', value ->> 'generation', value ->> 'source', value ->> 'display_name',
             value -> 'attributes', value ->> 'attributes_version', value ->> 'first_seen_at',
-            value ->> 'changed_at', value ->> 'departed_at'
+            value ->> 'changed_at', value ->> 'departed_at', value ->> 'merged_into', value -> 'members',
+            value -> 'disputes'
         FROM json_each(?1) WHERE true
         ON CONFLICT (shard_id, identity_key) DO UPDATE SET
             identity_type = excluded.identity_type, status = excluded.status, status_case = excluded.status_case,
             generation = excluded.generation, source = excluded.source, display_name = excluded.display_name,
             attributes = excluded.attributes, attributes_version = excluded.attributes_version,
-            changed_at = excluded.changed_at, departed_at = excluded.departed_at",
+            changed_at = excluded.changed_at, departed_at = excluded.departed_at,
+            merged_into = excluded.merged_into, members = excluded.members, disputes = excluded.disputes",
 };

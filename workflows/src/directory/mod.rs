@@ -16,9 +16,11 @@ mod heard;
 mod holds;
 mod identities;
 mod lag;
+mod merges;
 mod policies;
 mod projection;
 pub mod resources;
+mod reviews;
 mod rows;
 mod snapshots;
 mod statements;
@@ -38,7 +40,13 @@ use database::Reader;
 
 pub(crate) use events::{claim, event_in, events_in, mark, put_events, waiting_due};
 pub(crate) use heard::{Expect, Hear};
-pub(crate) use identities::{for_update, introduce, put as put_identities};
+pub(crate) use identities::{
+    for_update, holdings_in, in_transaction as identities_in, introduce, put as put_identities,
+};
+pub(crate) use merges::{
+    holders, merges_in, put_adopted, put_holdings, put_merges, take_holdings, under_way,
+};
+pub(crate) use reviews::{BlockRow, put_blocks, put_indexed, put_reviews, review_in, with_blocks};
 pub(crate) use snapshots::{
     Position, RecordRow, decide as decide_snapshot, mark_gone, move_on, put_records, put_snapshot,
 };
@@ -54,8 +62,10 @@ pub use identities::{
     facts_of,
 };
 pub use lag::LagSummary;
+pub use merges::{AdoptedRow, MergeRow, MergeState, Moved};
 pub use policies::{PolicyRow, PolicyStatus};
 pub use projection::{DirectoryProjection, LagKind};
+pub use reviews::{ReviewFilter, ReviewRow, ReviewStatus};
 pub use rows::{
     AccountRow, AccountStatus, EventRow, EventStatus, GrantReason, GrantRow, GrantStatus,
     IdentityRow, IdentityStatus, SnapshotRow, SnapshotStatus, SystemState, SystemStateRow,
@@ -100,6 +110,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "legal_hold",
         postgres: include_str!("../../../migrations/postgres/0016_legal_hold.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0016_legal_hold.sql"),
+    },
+    Migration {
+        version: 17,
+        name: "correlation",
+        postgres: include_str!("../../../migrations/postgres/0017_correlation.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0017_correlation.sql"),
     },
 ];
 

@@ -20,10 +20,18 @@ pub enum IdentityStatus {
     Leaving,
     /// The case that took the access away is closed.
     Departed,
+    /// It is another person: everything about them stands under the key in `merged_into`.
+    Merged,
 }
 
 impl IdentityStatus {
-    pub const ALL: [Self; 4] = [Self::Expected, Self::Active, Self::Leaving, Self::Departed];
+    pub const ALL: [Self; 5] = [
+        Self::Expected,
+        Self::Active,
+        Self::Leaving,
+        Self::Departed,
+        Self::Merged,
+    ];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -32,6 +40,7 @@ impl IdentityStatus {
             Self::Active => "active",
             Self::Leaving => "leaving",
             Self::Departed => "departed",
+            Self::Merged => "merged",
         }
     }
 
@@ -84,6 +93,15 @@ pub struct IdentityRow {
     pub changed_at: DateTime<Utc>,
     #[serde(with = "stored_time_option")]
     pub departed_at: Option<DateTime<Utc>>,
+    /// The key of the person that this one is.
+    #[serde(default)]
+    pub merged_into: Option<String>,
+    /// The keys that were merged into this one, sorted.
+    #[serde(default, deserialize_with = "none_is_empty")]
+    pub members: Vec<String>,
+    /// Questions that are open about who this is, sorted: meanwhile nothing is given.
+    #[serde(default, deserialize_with = "none_is_empty")]
+    pub disputes: Vec<String>,
 }
 
 /// A login on a system.
@@ -231,7 +249,7 @@ pub enum EventStatus {
     Superseded,
     /// No workflow reacts to it.
     Recorded,
-    /// The guard holds it back until a person approves it. Never stored with an event: it is none yet.
+    /// A person decides first: the guard holds it back, and it is none yet, or who it is about is asked.
     Held,
 }
 
@@ -258,6 +276,13 @@ pub enum SystemState {
     Ready,
     /// Nothing is sent before `until`.
     Held,
+}
+
+/// Rows of before have no list.
+fn none_is_empty<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<String>, D::Error> {
+    Option::<Vec<String>>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// SQLite has no truth values.

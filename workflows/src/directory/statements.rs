@@ -161,13 +161,13 @@ pub const LEAVE: Sql = Sql {
             AS now(shard_id int, identity_key text, generation int, case_id text, at timestamptz)
         WHERE i.shard_id = now.shard_id AND i.identity_key = now.identity_key
           -- Somebody who has come back is not touched by the case of their earlier end.
-          AND i.generation <= now.generation AND i.status <> 'departed'",
+          AND i.generation <= now.generation AND i.status NOT IN ('departed', 'merged')",
     sqlite: "
         UPDATE identity SET status = 'leaving', status_case = changed.value ->> 'case_id', changed_at = changed.value ->> 'at'
         FROM json_each(?1) AS changed
         WHERE identity.shard_id = changed.value ->> 'shard_id' AND identity.identity_key = changed.value ->> 'identity_key'
           -- Somebody who has come back is not touched by the case of their earlier end.
-          AND identity.generation <= changed.value ->> 'generation' AND identity.status <> 'departed'",
+          AND identity.generation <= changed.value ->> 'generation' AND identity.status NOT IN ('departed', 'merged')",
 };
 
 /// Every closed case is offered; only the one that made the person leave matches.

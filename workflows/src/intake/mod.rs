@@ -11,13 +11,18 @@
 //! Several events for one person in one file make one case for each workflow that reacts, and none for a
 //! workflow that another of them would end at once.
 
+mod adopt;
 mod clock;
+mod correlate;
+mod groups;
 mod guard;
 mod heard;
+mod merge;
 mod named;
 mod person;
 mod pushed;
 mod report;
+mod reviews;
 mod settle;
 mod take;
 
@@ -39,9 +44,11 @@ use engine::runner::Definitions;
 use engine::store::{InboxRow, StoreError, Transaction, Work};
 use uuid::Uuid;
 
+use self::groups::REGROUPED;
 use self::guard::Judged;
 use self::settle::{INTRODUCED, Settled};
 use self::take::Take;
+use crate::correlation::{Correlation, SecondAccounts};
 use crate::directory::guard::{believe, forget_tallies};
 use crate::directory::{
     Directory, PendingSnapshot, Position, RecordRow, SnapshotRow, SnapshotStatus, decide_snapshot,
@@ -55,11 +62,14 @@ use crate::sources::{
     read_snapshot,
 };
 
+pub use self::adopt::WaveReport;
 pub use self::guard::{PolicyCell, protected};
+pub use self::merge::{MergeReport, MovedAccount, Part, REGROUP, RegroupInput, RegroupReport};
 pub use self::pushed::{
     Action, Outcome, Push, PushError, RESOURCE_BYTES_MAX, RESOURCE_NAME_BYTES_MAX, is_held,
 };
 pub use self::report::{Due, EventReport, ImportReport, ImportStatus, IntakeError};
+pub use self::reviews::ReviewReport;
 
 /// How many waiting events are started in one transaction.
 const DUE_EVENTS_MAX: usize = 500;
@@ -76,6 +86,9 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x0c5d_8a42_77e1_4d13_9b60_52fa_1e98_c3d
 pub struct Intake {
     directory: Directory,
     definitions: Arc<Definitions>,
+    correlation: Option<Arc<Correlation>>,
+    /// Whether everybody in the database is findable by the rules.
+    indexed: Arc<tokio::sync::Mutex<bool>>,
     written: heard::Written,
     /// What the guard measures accounts and rights by. Without one it counts people alone.
     policy: PolicyCell,
@@ -89,6 +102,8 @@ impl Intake {
         Self {
             directory,
             definitions,
+            correlation: None,
+            indexed: Arc::default(),
             written: heard::Written::default(),
             policy: PolicyCell::default(),
             limits: Arc::default(),
@@ -108,6 +123,27 @@ impl Intake {
             limits: Arc::new(limits.collect()),
             ..self
         }
+    }
+
+    /// With rules by which new records are about people who are known.
+    #[must_use]
+    pub fn with_correlation(self, correlation: Option<Arc<Correlation>>) -> Self {
+        Self {
+            correlation,
+            indexed: Arc::default(),
+            ..self
+        }
+    }
+
+    /// The rules by which new records are about people who are known.
+    #[must_use]
+    pub fn correlation(&self) -> Option<&Correlation> {
+        self.correlation.as_deref()
+    }
+
+    fn second_accounts(&self) -> SecondAccounts {
+        let rules = self.correlation.as_ref();
+        rules.map(|rules| rules.second_accounts).unwrap_or_default()
     }
 
     /// Reads a file and takes it in, or keeps it until a person has approved it.
@@ -521,6 +557,7 @@ impl Intake {
         now: Timestamp,
         judged: Option<&Judged>,
     ) -> Result<Settled, IntakeError> {
+        self.ready(now).await?;
         let decided = row.decided_by.is_some();
         let events: Vec<BusinessEvent> = pending
             .difference
@@ -574,7 +611,8 @@ impl Intake {
     async fn write(&self, work: &dyn Work) -> Result<(), StoreError> {
         for _ in 1..INTRODUCTIONS_MAX {
             match self.directory.write(work).await {
-                Err(StoreError::Projection(reason)) if reason == INTRODUCED => {}
+                Err(StoreError::Projection(reason))
+                    if reason == INTRODUCED || reason == REGROUPED => {}
                 written => return written,
             }
         }

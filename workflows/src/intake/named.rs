@@ -35,6 +35,13 @@ impl Intake {
         initiator: &Actor,
         now: Timestamp,
     ) -> Result<EventReport, IntakeError> {
+        if matches!(
+            event.event_type,
+            EventType::IdentityMerged | EventType::IdentitySplit
+        ) {
+            return self.event_about_keys(event, initiator, now).await;
+        }
+        self.ready(now).await?;
         let subject = event.subject.as_str();
         let shard_id = self.directory.shard(subject);
         let subjects = BTreeSet::from([(shard_id, subject.to_owned())]);
@@ -236,7 +243,7 @@ impl TakeNamed<'_> {
 }
 
 /// Where `event` says something else than the one that is known, in the words of CloudEvents.
-fn differences(event: &BusinessEvent, known: &EventRow) -> Vec<&'static str> {
+pub(super) fn differences(event: &BusinessEvent, known: &EventRow) -> Vec<&'static str> {
     // Both databases keep microseconds.
     let same_time = |a: Timestamp, b: Timestamp| a.timestamp_micros() == b.timestamp_micros();
     let same_data = same_time(event.effective_at, known.effective_at)
@@ -293,7 +300,7 @@ mod tests {
 
     use super::*;
     use crate::intake::tests::{at_once, event};
-    use crate::sources::{EventType, Key};
+    use crate::sources::Key;
     use crate::testbed::{Company, actor, now, on_both_databases};
 
     /// The fields in which an event with the identifier of another differs, if it was refused for that.

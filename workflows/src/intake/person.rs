@@ -66,5 +66,8 @@ pub(super) fn introduced(event: &BusinessEvent, shard_id: i32, now: Timestamp) -
         first_seen_at: now,
         changed_at: now,
         departed_at: None,
+        merged_into: None,
+        members: Vec::new(),
+        disputes: Vec::new(),
     }
 }

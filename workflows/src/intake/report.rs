@@ -110,6 +110,13 @@ pub enum IntakeError {
         event: String,
         differs: Vec<&'static str>,
     },
+    #[error("nobody with the key `{0}` is known; `tenure identity list --search` finds people")]
+    NobodyKnown(String),
+    /// What was said about who is whom cannot be.
+    #[error("{0}")]
+    Merge(String),
+    #[error("there is no question `{0}`; `tenure correlation list` shows those that are open")]
+    NoSuchReview(String),
     #[error("there is no difference `{0}`; `tenure import list` shows what waits")]
     NoSuchDifference(String),
     #[error("difference `{difference}` was decided already{}", by_whom(.by))]

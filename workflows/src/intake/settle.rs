@@ -13,11 +13,14 @@ use engine::store::{InboxRow, StoreError, Transaction};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::correlate::{self, Joined, include};
+use super::groups::{Groups, Locked};
 use super::person;
 use crate::actions::APPROVED_BY;
+use crate::correlation::Correlation;
 use crate::directory::{
-    EventRow, EventStatus, IdentityRow, IdentityStatus, events_in, for_update, introduce, mark,
-    put_events, put_identities,
+    Directory, EventRow, EventStatus, IdentityRow, IdentityStatus, MergeRow, events_in, holders,
+    introduce, mark, put_events, put_identities, put_merges,
 };
 use crate::sources::{BusinessEvent, EventType};
 use crate::timeline::{Belief, Class, Timeline, class};
@@ -42,7 +45,11 @@ pub(super) struct Settled {
 
 /// Who sends events, and when they came.
 pub(super) struct Origin<'a> {
+    pub directory: &'a Directory,
     pub definitions: &'a Definitions,
+    /// The rules by which new records are about people who are known; without them each is somebody new.
+    pub correlation: Option<&'a Correlation>,
+    pub groups: &'a Groups,
     pub initiator: &'a Actor,
     pub now: Timestamp,
     /// Whether an event that is known already happens again: a file says so that differs from the one before it.
@@ -52,12 +59,30 @@ pub(super) struct Origin<'a> {
 }
 
 /// One person, and everything that is being decided about them.
-struct Person {
-    shard_id: i32,
-    before: Option<IdentityRow>,
+#[derive(Default)]
+pub(super) struct Person {
+    pub shard_id: i32,
+    pub before: Option<IdentityRow>,
+    /// The rows of the other keys.
+    pub members: Vec<IdentityRow>,
     /// What was said before now.
-    known: Vec<EventRow>,
-    fresh: Vec<EventRow>,
+    pub known: Vec<EventRow>,
+    pub fresh: Vec<EventRow>,
+    /// New keys that are this person.
+    pub joined: Vec<Joined>,
+    /// Questions that are put about them.
+    pub asked: Vec<String>,
+    /// What made several people one, or one several: whatever follows from what they hold by now is started.
+    pub regrouped: Option<Regrouped>,
+}
+
+/// Why access is looked at anew.
+pub(super) struct Regrouped {
+    pub event: BusinessEvent,
+    /// Whether anything is there that could be taken away.
+    pub holds: bool,
+    /// Other keys whose accounts the person could not take over, and is not to keep.
+    pub second: Vec<String>,
 }
 
 /// What follows for one person.
@@ -67,7 +92,12 @@ struct Outcome {
     /// Known events whose status changed.
     marked: Vec<EventRow>,
     fresh: Vec<EventRow>,
-    starts: Vec<StartCase>,
+    starts: Vec<(i32, StartCase)>,
+    /// The same ends, for the other keys, if those hold anything.
+    ends: Vec<(IdentityRow, StartCase)>,
+    /// The rows of new keys.
+    joined: Vec<IdentityRow>,
+    merges: Vec<MergeRow>,
 }
 
 /// Takes `events` in, and starts what has become effective for `subjects`, whether new or waiting.
@@ -77,65 +107,137 @@ pub(super) async fn settle(
     subjects: &BTreeSet<(i32, String)>,
     events: &[BusinessEvent],
 ) -> Result<(Settled, Vec<InboxRow>, Vec<tracing::Span>), StoreError> {
-    let keys: Vec<(i32, String)> = subjects.iter().cloned().collect();
-    let mut people: BTreeMap<String, Person> = keys
-        .iter()
-        .map(|(shard_id, key)| (key.clone(), Person::unknown(*shard_id)))
-        .collect();
-    for identity in for_update(transaction, &keys).await? {
-        if let Some(person) = people.get_mut(&identity.identity_key) {
-            person.before = Some(identity);
-        }
-    }
-    for row in events_in(transaction, &keys).await? {
-        if let Some(person) = people.get_mut(&row.subject) {
-            person.known.push(row);
-        }
-    }
+    let keys: BTreeSet<String> = subjects.iter().map(|(_, key)| key.clone()).collect();
+    let locked = origin
+        .groups
+        .lock(transaction, origin.directory, &keys)
+        .await?;
+    let mut people = read(transaction, origin, locked).await?;
     let mut settled = Settled::default();
     for event in events {
-        if let Some(person) = people.get_mut(event.subject.as_str())
+        let key = event.subject.as_str();
+        if let Some(person) = people.get_mut(&origin.groups.root(key))
             && !person.hear(event, origin)
         {
-            settled.unknown.push(event.subject.as_str().to_owned());
+            settled.unknown.push(key.to_owned());
         }
     }
     if !settled.unknown.is_empty() {
         return Ok((settled, Vec::new(), Vec::new()));
     }
+    correlate::recognise(transaction, origin, &keys, &mut people).await?;
+    finish(transaction, origin, people, settled).await
+}
+
+/// The people under lock, with all that was said about them.
+pub(super) async fn read(
+    transaction: &mut Transaction<'_>,
+    origin: &Origin<'_>,
+    locked: BTreeMap<String, Locked>,
+) -> Result<BTreeMap<String, Person>, StoreError> {
+    let mut people = BTreeMap::new();
+    let mut roots: BTreeMap<String, String> = BTreeMap::new();
+    for (root, group) in locked {
+        roots.insert(root.clone(), root.clone());
+        let members = group.members.iter();
+        roots.extend(members.map(|row| (row.identity_key.clone(), root.clone())));
+        let person = Person {
+            shard_id: origin.directory.shard(&root),
+            before: group.row,
+            members: group.members,
+            ..Person::default()
+        };
+        people.insert(root, person);
+    }
+    let keys: BTreeSet<(i32, String)> = roots
+        .keys()
+        .map(|key| (origin.directory.shard(key), key.clone()))
+        .collect();
+    let keys: Vec<(i32, String)> = keys.into_iter().collect();
+    for row in events_in(transaction, &keys).await? {
+        let person = roots
+            .get(&row.subject)
+            .and_then(|root| people.get_mut(root));
+        if let Some(person) = person {
+            person.known.push(row);
+        }
+    }
+    Ok(people)
+}
+
+/// Writes what follows for these people.
+pub(super) async fn finish(
+    transaction: &mut Transaction<'_>,
+    origin: &Origin<'_>,
+    people: BTreeMap<String, Person>,
+    mut settled: Settled,
+) -> Result<(Settled, Vec<InboxRow>, Vec<tracing::Span>), StoreError> {
     let mut inbox = Vec::new();
     let mut traced = Vec::new();
     let (mut introduced, mut identities) = (Vec::new(), Vec::new());
     let (mut fresh, mut marked) = (Vec::new(), Vec::new());
+    let (mut starts, mut ends, mut merges) = (Vec::new(), Vec::new(), Vec::new());
+    let mut blocks = correlate::Blocks::default();
     for person in people.into_values() {
-        let (shard_id, before) = (person.shard_id, person.before.clone());
+        let before = person.before.clone();
         let outcome = person.settle(origin);
         for event in &outcome.fresh {
             *settled.events.entry(event.status).or_default() += 1;
         }
         fresh.extend(outcome.fresh);
         marked.extend(outcome.marked);
-        if before.is_none() {
-            introduced.extend(outcome.identity);
-        } else if outcome.identity != before {
-            identities.extend(outcome.identity);
-        }
-        for start in outcome.starts {
-            traced.extend(taken_in(&start));
-            settled
-                .cases
-                .entry(start.workflow.clone())
-                .or_default()
-                .push(start.case);
-            inbox.push(message(start, shard_id, origin)?);
+        starts.extend(outcome.starts);
+        ends.extend(outcome.ends);
+        merges.extend(outcome.merges);
+        introduced.extend(outcome.joined);
+        if let Some(after) = outcome.identity
+            && before.as_ref() != Some(&after)
+        {
+            blocks.change(origin, before.as_ref(), &after);
+            if before.is_none() {
+                introduced.push(after);
+            } else {
+                identities.push(after);
+            }
         }
     }
+    if !ends.is_empty() {
+        let keys = ends.iter();
+        let keys = keys
+            .map(|(row, _): &(IdentityRow, StartCase)| (row.shard_id, row.identity_key.clone()));
+        let holders = holders(transaction, &keys.collect::<Vec<_>>()).await?;
+        ends.retain(|(row, _)| holders.contains(&row.identity_key));
+    }
+    let ends = ends.into_iter().map(|(mut row, end)| {
+        // Whoever would move its accounts sees that they are being closed where they are.
+        row.status_case = Some(end.case.to_string());
+        let shard_id = row.shard_id;
+        let mut others = identities.iter();
+        if !others.any(|other| other.identity_key == row.identity_key) {
+            identities.push(row);
+        }
+        (shard_id, end)
+    });
+    let ends: Vec<(i32, StartCase)> = ends.collect();
+    for (shard_id, start) in starts.into_iter().chain(ends) {
+        traced.extend(taken_in(&start));
+        settled
+            .cases
+            .entry(start.workflow.clone())
+            .or_default()
+            .push(start.case);
+        inbox.push(message(start, shard_id, origin)?);
+    }
+    // Sorted: of two transactions that introduce the same people, one must not wait for the other that waits for it.
+    introduced.sort_by(|a, b| (a.shard_id, &a.identity_key).cmp(&(b.shard_id, &b.identity_key)));
     if !introduce(transaction, &introduced).await? {
         return Err(StoreError::Projection(INTRODUCED.to_owned()));
     }
     put_identities(transaction, &identities).await?;
     put_events(transaction, &fresh).await?;
     mark(transaction, &marked).await?;
+    put_merges(transaction, &merges).await?;
+    blocks.write(transaction).await?;
     Ok((settled, inbox, traced))
 }
 
@@ -158,13 +260,10 @@ fn taken_in(start: &StartCase) -> Option<tracing::Span> {
 }
 
 impl Person {
-    fn unknown(shard_id: i32) -> Self {
-        Self {
-            shard_id,
-            before: None,
-            known: Vec::new(),
-            fresh: Vec::new(),
-        }
+    /// Whether this is one of their keys.
+    pub fn has(&self, key: &str) -> bool {
+        let rows = self.before.iter().chain(&self.members);
+        rows.into_iter().any(|row| row.identity_key == key)
     }
 
     /// Takes a new event in. What is said about somebody of whom nothing is known yet is kept, except a demand that all
@@ -195,9 +294,8 @@ impl Person {
         if nobody && event.event_type == EventType::AccessRevokeNow {
             return false;
         }
-        let status = EventStatus::Recorded;
-        self.fresh
-            .push(row_of(event, self.shard_id, status, origin));
+        let shard_id = origin.directory.shard(event.subject.as_str());
+        self.fresh.push(row_of(event, shard_id, origin));
         true
     }
 
@@ -224,6 +322,11 @@ impl Person {
             return Outcome::default();
         };
         let mut identity = person::after(&before, &is, now);
+        let (joined, merges) = correlate::join(&mut identity, self.joined, origin);
+        for question in self.asked {
+            include(&mut identity.disputes, question);
+        }
+        let waits = !identity.disputes.is_empty();
         if let Some(newest) = self.fresh.iter().max_by_key(|row| row.version)
             && newest.version >= is.version
         {
@@ -238,8 +341,12 @@ impl Person {
                 EventStatus::Started
             }
         };
-        let is_open =
-            |row: &EventRow| matches!(row.status, EventStatus::Waiting | EventStatus::Superseded);
+        let is_open = |row: &EventRow| match row.status {
+            EventStatus::Waiting | EventStatus::Superseded => true,
+            // What waited for a decision goes on once there is one.
+            EventStatus::Held => !waits || status(row) == EventStatus::Superseded,
+            EventStatus::Started | EventStatus::Recorded => false,
+        };
         let mut marked: Vec<EventRow> = Vec::new();
         for mut row in self.known.iter().filter(|row| is_open(row)).cloned() {
             let status = status(&row);
@@ -274,7 +381,15 @@ impl Person {
             due: &due,
             news: &news,
         };
-        let starts = change.starts(origin);
+        let mut starts = match &self.regrouped {
+            Some(regrouped) => change.standing(origin, &identity, regrouped),
+            None => change.starts(origin),
+        };
+        // Nothing is given on a guess; what ends access waits for nobody.
+        let held = waits && is.is_employed();
+        if held {
+            starts.clear();
+        }
         // From here on nothing is given, and whoever is said to be back begins another life, however far the case that
         // ends this one has come.
         let here = matches!(
@@ -297,16 +412,50 @@ impl Person {
                 .map(|start| start.case.to_string())
                 .collect();
             if row.status == EventStatus::Started && cases.is_empty() {
-                row.status = EventStatus::Recorded;
+                row.status = if held {
+                    EventStatus::Held
+                } else {
+                    EventStatus::Recorded
+                };
             }
             row.cases = cases;
         }
+        let second = match &self.regrouped {
+            Some(regrouped) if is.is_employed() => change.second(origin, regrouped),
+            _ if is.is_employed() => Vec::new(),
+            _ => starts.clone(),
+        };
+        let closes = |member: &&IdentityRow| {
+            let named = self.regrouped.as_ref();
+            !is.is_employed()
+                || named.is_some_and(|regrouped| regrouped.second.contains(&member.identity_key))
+        };
+        let mut ends = Vec::new();
+        for member in self.members.iter().filter(closes) {
+            let own = second.iter().map(|end| for_member(end, member, origin));
+            ends.extend(own.map(|end| (member.clone(), end)));
+        }
+        let starts = starts.into_iter().map(|start| (self.shard_id, start));
         Outcome {
             identity: Some(identity),
             marked,
             fresh,
-            starts,
+            starts: starts.collect(),
+            ends,
+            joined,
+            merges,
         }
+    }
+}
+
+/// The same case for another key of the person.
+fn for_member(start: &StartCase, member: &IdentityRow, origin: &Origin<'_>) -> StartCase {
+    let cause = format!("{}\n{}", start.case, member.identity_key);
+    StartCase {
+        case: CaseId::caused(&NAMESPACE, start.effective_at.unwrap_or(origin.now), &cause),
+        subject: Subject(member.identity_key.clone()),
+        generation: member.generation,
+        ..start.clone()
     }
 }
 
@@ -395,6 +544,48 @@ impl Change<'_> {
             .collect()
     }
 
+    /// What brings access in line with where the person stands, whatever was said.
+    fn standing(
+        &self,
+        origin: &Origin<'_>,
+        identity: &IdentityRow,
+        regrouped: &Regrouped,
+    ) -> Vec<StartCase> {
+        let is_here = identity.status == IdentityStatus::Active;
+        // Its case may have been ended by this one.
+        let leaves = identity.status == IdentityStatus::Leaving;
+        let as_if = if self.is.is_employed() {
+            if is_here {
+                EventType::Transfer
+            } else {
+                EventType::Hire
+            }
+        } else if is_here || leaves || regrouped.holds {
+            EventType::TerminationEffective
+        } else {
+            return Vec::new();
+        };
+        let definitions = origin.definitions.started_by(as_if.as_str());
+        let starts = definitions.into_iter().filter_map(|definition| {
+            let mut reaction = Reaction::to(definition, as_if.as_str());
+            reaction.events.push(&regrouped.event);
+            self.start(&reaction, origin)
+        });
+        starts.collect()
+    }
+
+    /// What closes the accounts of another key that nobody is to keep.
+    fn second(&self, origin: &Origin<'_>, regrouped: &Regrouped) -> Vec<StartCase> {
+        let as_if = EventType::TerminationEffective.as_str();
+        let definitions = origin.definitions.started_by(as_if).into_iter();
+        let starts = definitions.filter_map(|definition| {
+            let mut reaction = Reaction::to(definition, as_if);
+            reaction.events.push(&regrouped.event);
+            self.start(&reaction, origin)
+        });
+        starts.collect()
+    }
+
     /// Whether an event that is effective says what holds now.
     fn holds(&self, event: &BusinessEvent) -> bool {
         match class(event.event_type) {
@@ -431,6 +622,11 @@ impl Change<'_> {
         // The same event may be the cause of another case when its own time comes.
         cause.extend(Some(reaction.as_if).filter(|as_if| !as_if.is_empty()));
         cause.extend(events.iter().map(|event| event.id.as_str()));
+        // One event may be the cause of cases of several people.
+        let generation = self.generation.to_string();
+        if is_about_several(first) {
+            cause.extend([self.before.identity_key.as_str(), &generation]);
+        }
         let cause = cause.join("\n");
         let effective_at = events.iter().map(|event| event.effective_at).min();
         let mut input = json!({
@@ -454,7 +650,18 @@ impl Change<'_> {
     }
 }
 
-fn message(start: StartCase, shard_id: i32, origin: &Origin<'_>) -> Result<InboxRow, StoreError> {
+fn is_about_several(event: &BusinessEvent) -> bool {
+    matches!(
+        event.event_type,
+        EventType::IdentityMerged | EventType::IdentitySplit
+    )
+}
+
+pub(super) fn message(
+    start: StartCase,
+    shard_id: i32,
+    origin: &Origin<'_>,
+) -> Result<InboxRow, StoreError> {
     let lane = origin
         .definitions
         .by_name(&start.workflow)
@@ -484,12 +691,7 @@ fn told(event: &BusinessEvent) -> Value {
     })
 }
 
-fn row_of(
-    event: &BusinessEvent,
-    shard_id: i32,
-    status: EventStatus,
-    origin: &Origin<'_>,
-) -> EventRow {
+pub(super) fn row_of(event: &BusinessEvent, shard_id: i32, origin: &Origin<'_>) -> EventRow {
     EventRow {
         shard_id,
         event_id: event.id.clone(),
@@ -502,7 +704,7 @@ fn row_of(
         zone: event.zone.clone(),
         received_at: origin.now,
         supersedes: event.supersedes.clone(),
-        status,
+        status: EventStatus::Recorded,
         data: event.data.clone(),
         cases: Vec::new(),
         initiator: origin.initiator.0.clone(),

@@ -6,9 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 use engine::core::Timestamp;
 use engine::core::id::Actor;
-use engine::runner::Definitions;
 use engine::store::{InboxRow, StoreError, Transaction, Work};
 
+use super::groups::Groups;
 use super::settle::{Origin, Settled, settle};
 use super::{Intake, IntakeError};
 use crate::sources::BusinessEvent;
@@ -23,7 +23,8 @@ impl Intake {
         now: Timestamp,
     ) -> Take<'a> {
         Take {
-            definitions: &self.definitions,
+            intake: self,
+            groups: Groups::default(),
             initiator,
             now,
             subjects,
@@ -38,7 +39,8 @@ impl Intake {
 
 /// Takes events in, in a transaction.
 pub(super) struct Take<'a> {
-    definitions: &'a Definitions,
+    intake: &'a Intake,
+    groups: Groups,
     initiator: &'a Actor,
     now: Timestamp,
     subjects: &'a BTreeSet<(i32, String)>,
@@ -71,11 +73,9 @@ impl Take<'_> {
         transaction: &mut Transaction<'_>,
     ) -> Result<Vec<InboxRow>, StoreError> {
         let origin = Origin {
-            definitions: self.definitions,
-            initiator: self.initiator,
-            now: self.now,
             repeats: self.repeats,
             approved: self.approved,
+            ..self.intake.origin(self.initiator, &self.groups, self.now)
         };
         let (settled, inbox, traced) =
             settle(transaction, &origin, self.subjects, self.events).await?;

@@ -136,7 +136,8 @@ fn fields(event_type: EventType) -> Fields {
             (&["contract", "last_day"], &[], &[])
         }
         EventType::Hire | EventType::Rehire | EventType::ContractStart => (&["contract"], &[], &[]),
-        EventType::OwnerChanged | EventType::IdentityMerged => (&["from", "to"], &[], &[]),
+        EventType::OwnerChanged => (&["from", "to"], &[], &[]),
+        EventType::IdentityMerged | EventType::IdentitySplit => (&["from", "to"], &["from"], &[]),
         EventType::LeaveStart
         | EventType::LeaveEnd
         | EventType::AccessRevokeNow
@@ -187,6 +188,7 @@ impl EventType {
             Self::ProjectStart => "somebody joins a project",
             Self::ProjectEnd => "somebody leaves a project",
             Self::IdentityMerged => "two identities are one person",
+            Self::IdentitySplit => "two identities that were taken for one person are two",
             Self::ServiceRegistered => "a service account or workload exists",
             Self::ServiceRetired => "a service account or workload ends",
             Self::OwnerChanged => "something has another owner",

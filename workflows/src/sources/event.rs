@@ -20,6 +20,7 @@ use crate::policy;
 /// | `leave.start`, `leave.end` | `attributes` |
 /// | `termination.scheduled`, `termination.corrected`, `contract.expired` | `last_day`, `previous_last_day`, `attributes` |
 /// | `termination.cancelled`, `contract.extended` | `last_day` (or null), `previous_last_day`, `attributes` |
+/// | `identity.merged`, `identity.split` | `from: {key}`: who is absorbed; `to: {key}`: who that is, the subject without it |
 /// | `termination.effective`, `hire.rescinded` | `inferred`, `last_day`, `attributes` (as last known) |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BusinessEvent {
@@ -136,6 +137,8 @@ vocabulary! {
     ProjectStart = "project.start",
     ProjectEnd = "project.end",
     IdentityMerged = "identity.merged",
+    /// They are not.
+    IdentitySplit = "identity.split",
     ServiceRegistered = "service.registered",
     ServiceRetired = "service.retired",
     OwnerChanged = "owner.changed",
@@ -161,7 +164,7 @@ mod tests {
 
     #[test]
     fn names_are_the_same_everywhere() {
-        assert_eq!(EventType::ALL.len(), 25);
+        assert_eq!(EventType::ALL.len(), 26);
         for event_type in EventType::ALL {
             let name = event_type.as_str();
             assert_eq!(EventType::parse(name), Some(*event_type));

@@ -104,6 +104,7 @@ pub fn said(event_type: EventType, data: &Value) -> Said {
         | EventType::Conversion
         | EventType::ContractStart
         | EventType::IdentityMerged
+        | EventType::IdentitySplit
         | EventType::ServiceRegistered
         | EventType::ServiceRetired
         | EventType::OwnerChanged

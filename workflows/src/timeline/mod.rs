@@ -17,15 +17,18 @@
 //! | everything else | attributes, from `effective_at` on |
 //!
 //! Statements that name a `contract` touch the spells of that contract only; somebody is employed as long as any runs.
+//! The same holds of somebody whom sources know under several keys: a contract that ends under one key ends no employment
+//! under another, and each key has attributes of its own ([`united`]).
 //! A statement that another one names in `supersedes` was never made, unless the other is itself superseded.
 
 mod attributes;
 mod spells;
+mod united;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -69,6 +72,7 @@ pub fn class(event_type: EventType) -> Class {
         | EventType::ProjectStart
         | EventType::ProjectEnd
         | EventType::IdentityMerged
+        | EventType::IdentitySplit
         | EventType::ServiceRegistered
         | EventType::ServiceRetired
         | EventType::OwnerChanged
@@ -188,9 +192,21 @@ impl<'a> Timeline<'a> {
             Employment::Expected { from } => from,
             _ => at,
         };
-        let told = attributes::told(&self.statements, seen_at);
+        let employed = matches!(employment, Employment::Employed { .. });
+        let keys: BTreeSet<&str> = self
+            .statements
+            .iter()
+            .map(|event| event.subject.as_str())
+            .collect();
+        let (told, on_leave) = if keys.len() > 1 {
+            self.united(&keys, at, seen_at)
+        } else {
+            let told = attributes::told(&self.statements, seen_at);
+            let key = keys.first().copied().unwrap_or_default();
+            (told, self.is_away(key, at))
+        };
         Belief {
-            on_leave: matches!(employment, Employment::Employed { .. }) && self.is_away(at),
+            on_leave: employed && on_leave,
             employment,
             version: told.version,
             attributes: told.values,
@@ -198,13 +214,14 @@ impl<'a> Timeline<'a> {
         }
     }
 
-    fn is_away(&self, at: DateTime<Utc>) -> bool {
-        let begun = self.spells.begun(at);
+    fn is_away(&self, key: &str, at: DateTime<Utc>) -> bool {
+        let begun = self.spells.begun(key, at);
         let said = self.statements.iter().enumerate().filter(|(_, event)| {
             matches!(
                 event.event_type,
                 EventType::LeaveStart | EventType::LeaveEnd
-            ) && event.effective_at <= at
+            ) && event.subject.as_str() == key
+                && event.effective_at <= at
                 && begun.is_some_and(|begun| event.effective_at >= begun)
         });
         said.max_by_key(|(place, event)| (event.effective_at, *place))

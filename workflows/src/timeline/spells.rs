@@ -11,6 +11,8 @@ use crate::sources::BusinessEvent;
 /// One employment, or one contract.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spell<'a> {
+    /// The key under which it was told.
+    pub subject: &'a str,
     /// The contract, where its statements name one.
     pub contract: Option<&'a str>,
     pub start: DateTime<Utc>,
@@ -21,6 +23,10 @@ pub struct Spell<'a> {
 }
 
 impl Spell<'_> {
+    fn is_of(&self, event: &BusinessEvent) -> bool {
+        self.subject == event.subject.as_str() && self.contract == contract(event)
+    }
+
     fn ends_after(&self, at: DateTime<Utc>) -> bool {
         self.end.is_none_or(|(end, _)| end > at)
     }
@@ -63,9 +69,8 @@ impl<'a> Spells<'a> {
 
     /// The spells of the event's contract, the last first.
     fn of(&mut self, event: &'a BusinessEvent) -> impl Iterator<Item = &mut Spell<'a>> {
-        let contract = contract(event);
         let spells = self.list.iter_mut().rev();
-        spells.filter(move |spell| spell.contract == contract)
+        spells.filter(move |spell| spell.is_of(event))
     }
 
     fn begins(&mut self, event: &'a BusinessEvent) {
@@ -90,6 +95,7 @@ impl<'a> Spells<'a> {
                 self.void.insert(void, id);
             }
             None => self.list.push(Spell {
+                subject: event.subject.as_str(),
                 contract: contract(event),
                 start,
                 begun_by: id,
@@ -101,8 +107,7 @@ impl<'a> Spells<'a> {
 
     /// Lets the spell that began at `start` take in those of its contract that were to follow.
     fn absorb(&mut self, event: &'a BusinessEvent, start: DateTime<Utc>) {
-        let contract = contract(event);
-        let follows = |spell: &Spell<'_>| spell.contract == contract && spell.start > start;
+        let follows = |spell: &Spell<'_>| spell.is_of(event) && spell.start > start;
         let later: Vec<Spell<'a>> = self
             .list
             .iter()
@@ -198,10 +203,11 @@ impl<'a> Spells<'a> {
         }
     }
 
-    /// When the longest of the running spells began.
-    pub fn begun(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    /// When the longest of the running spells began that were told under this key.
+    pub fn begun(&self, subject: &str, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let running = self.list.iter().filter(|spell| spell.runs(at));
-        running.map(|spell| spell.start).min()
+        let told = running.filter(|spell| spell.subject == subject);
+        told.map(|spell| spell.start).min()
     }
 }
 

@@ -18,6 +18,8 @@ use super::write::Write;
 use crate::directory::guard::{forget_tallies, held_events_in, release_events};
 use crate::directory::resources::{self, HELD_PREFIX, HeldRow};
 use crate::directory::{SnapshotRow, SnapshotStatus, decide_snapshot, put_snapshot};
+use crate::intake::groups::Groups;
+use crate::intake::settle::Origin;
 use crate::intake::settle::Settled;
 use crate::intake::{Intake, IntakeError, NAMESPACE};
 use crate::policy::guard::Operation;
@@ -49,6 +51,7 @@ impl Intake {
             row,
             by,
             now,
+            groups: Groups::default(),
             done: Mutex::default(),
         };
         match self.write(&work).await {
@@ -342,6 +345,7 @@ struct Decide<'a> {
     row: &'a SnapshotRow,
     by: &'a Actor,
     now: Timestamp,
+    groups: Groups,
     /// What was settled, events by type, and spans that end once it is durable.
     done: Mutex<(Settled, BTreeMap<String, u64>, Vec<tracing::Span>)>,
 }
@@ -372,16 +376,14 @@ impl Work for Decide<'_> {
             .collect();
         let changes = held.iter().flat_map(|held| &held.changes);
         let said: Vec<BusinessEvent> = said.into_iter().map(|held| held.event).collect();
+        let origin = Origin {
+            repeats: true,
+            approved: true,
+            ..self.intake.origin(self.by, &self.groups, self.now)
+        };
         let (settled, inbox, spans) = self
             .intake
-            .take_pushed(
-                transaction,
-                (&row.source, &said),
-                &told,
-                changes,
-                (self.by, true),
-                self.now,
-            )
+            .take_pushed(transaction, (&row.source, &said), &told, changes, &origin)
             .await?;
         let mut events = BTreeMap::new();
         let pushed = held.iter().flat_map(|held| &held.changes);

@@ -27,6 +27,7 @@ use serde_json::{Map, Value};
 use self::plan::Planned;
 use self::write::Write;
 use super::Intake;
+use super::groups::Groups;
 use crate::directory::resources::{self, ResourceRow};
 use crate::scim::{Kind, Refusal};
 use crate::sources::Source;
@@ -96,6 +97,7 @@ impl Intake {
     pub async fn push(&self, push: &Push<'_>, now: Timestamp) -> Result<Outcome, PushError> {
         // Both databases keep microseconds.
         let now = Timestamp::from_timestamp_micros(now.timestamp_micros()).unwrap_or(now);
+        self.ready(now).await?;
         for _ in 0..ATTEMPTS_MAX {
             let plan = match self.plan(push, now).await? {
                 Planned::Nothing(row) => {
@@ -112,6 +114,7 @@ impl Intake {
                 push,
                 plan: &plan,
                 now,
+                groups: Groups::default(),
                 done: Mutex::default(),
             };
             match self.write(&work).await {

@@ -13,6 +13,7 @@ use super::{Push, STALE};
 use crate::directory::resources;
 use crate::directory::{RecordRow, mark_gone, put_records};
 use crate::intake::Intake;
+use crate::intake::groups::Groups;
 use crate::intake::settle::{Origin, Settled, settle};
 use crate::sources::{BusinessEvent, Change, Key, Record};
 
@@ -24,6 +25,7 @@ pub(super) struct Write<'a> {
     pub push: &'a Push<'a>,
     pub plan: &'a Plan,
     pub now: Timestamp,
+    pub groups: Groups,
     pub done: Mutex<Option<Done>>,
 }
 
@@ -46,16 +48,15 @@ impl Work for Write<'_> {
             .map(|person| (person.key.as_str(), person.record.as_ref()))
             .collect::<Vec<_>>();
         let changes = people.iter().flat_map(|person| &person.changes);
+        let origin = Origin {
+            // What is pushed is compared with what the source said before.
+            repeats: true,
+            ..self.intake.origin(&initiator, &self.groups, self.now)
+        };
+        let source = self.push.source.name();
         let (settled, inbox, spans) = self
             .intake
-            .take_pushed(
-                transaction,
-                (self.push.source.name(), &[]),
-                &told,
-                changes,
-                (&initiator, false),
-                self.now,
-            )
+            .take_pushed(transaction, (source, &[]), &told, changes, &origin)
             .await?;
         *self.done.lock().unwrap_or_else(PoisonError::into_inner) =
             Some((settled, !held.is_empty(), spans));
@@ -71,8 +72,7 @@ impl Intake {
         (source, said): (&str, &[BusinessEvent]),
         told: &[(&str, Option<&Record>)],
         changes: impl Iterator<Item = &Change>,
-        (initiator, approved): (&Actor, bool),
-        now: Timestamp,
+        origin: &Origin<'_>,
     ) -> Result<(Settled, Vec<InboxRow>, Vec<tracing::Span>), StoreError> {
         let shard_id = self.directory.shard(source);
         let records: Vec<RecordRow> = told
@@ -109,15 +109,7 @@ impl Intake {
                 (self.directory.shard(key), key.to_owned())
             })
             .collect();
-        let origin = Origin {
-            definitions: &self.definitions,
-            initiator,
-            now,
-            // What is pushed is compared with what the source said before.
-            repeats: true,
-            approved,
-        };
-        let (settled, inbox, spans) = settle(transaction, &origin, &subjects, &events).await?;
+        let (settled, inbox, spans) = settle(transaction, origin, &subjects, &events).await?;
         match settled.unknown.first() {
             Some(subject) => Err(StoreError::Projection(format!(
                 "nobody has introduced `{subject}`"

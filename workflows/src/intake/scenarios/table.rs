@@ -1,7 +1,8 @@
 //! The scenarios: what is said, and what follows.
 //!
 //! An event is `said type effective words`, with days counted from the start. Words are a department (all attributes),
-//! `to=X` (a change of the department alone), `contract=A`, and `replaces=N` (the number of an event of the row).
+//! `to=X` (a change of the department alone), `contract=A`, `replaces=N` (the number of an event of the row), `key=b` (said of
+//! another key, which the person has or is taken to have), and `from=b` (which key is merged or split).
 //! Versions count up in the order of the row.
 //!
 //! Access is that on the directory: `none`, `sales`, `eng` and `staff` (the account is open, with these groups), `away:`
@@ -605,5 +606,78 @@ pub(super) const TABLE: &[Row] = &[
         "revoked before the first day",
         &["0 hire 40 Sales", "10 access.revoke_now 10"],
         &[(20, "none"), (40, "none")],
+    ),
+    (
+        "a contractor is hired under another key, known to be theirs",
+        &[
+            "0 contract.start 0 Engineering",
+            "20 identity.merged 20 from=b",
+            "20 hire 20 Sales key=b",
+            "40 contract.expired 40",
+        ],
+        &[(10, "eng"), (20, "sales"), (40, "sales"), (90, "sales")],
+    ),
+    (
+        "a contractor is hired under another key, known later",
+        &[
+            "0 contract.start 0 Engineering",
+            "20 hire 20 Sales key=b",
+            "30 contract.expired 30",
+            "50 identity.merged 50 from=b",
+        ],
+        &[(10, "eng"), (40, "sales"), (50, "sales"), (90, "sales")],
+    ),
+    (
+        "two at work are told to be one, and one of the two ends",
+        &[
+            "0 hire 0 Sales",
+            "10 hire 10 Engineering key=b",
+            "30 identity.merged 30 from=b",
+            "60 termination.effective 60 key=b",
+        ],
+        &[(30, "eng"), (50, "eng"), (60, "sales"), (90, "sales")],
+    ),
+    (
+        "two that are one leave under both keys",
+        &[
+            "0 hire 0 Sales",
+            "10 hire 10 Engineering key=b",
+            "20 identity.merged 20 from=b",
+            "40 termination.effective 40",
+            "60 termination.effective 60 key=b",
+        ],
+        &[(20, "eng"), (50, "eng"), (60, "off"), (90, "off")],
+    ),
+    (
+        "all access of two that are one is revoked under one key",
+        &[
+            "0 hire 0 Sales",
+            "10 hire 10 Engineering key=b",
+            "20 identity.merged 20 from=b",
+            "40 access.revoke_now 40 key=b",
+        ],
+        &[(30, "eng"), (40, "off"), (90, "off")],
+    ),
+    (
+        "merged by mistake and split again, then one leaves",
+        &[
+            "0 hire 0 Sales",
+            "10 hire 10 Engineering key=b",
+            "20 identity.merged 20 from=b",
+            "40 identity.split 40 from=b",
+            "50 termination.effective 50 key=b",
+        ],
+        &[(20, "eng"), (30, "eng"), (50, "sales"), (90, "sales")],
+    ),
+    (
+        "split and merged again",
+        &[
+            "0 hire 0 Sales",
+            "10 hire 10 Engineering key=b",
+            "20 identity.merged 20 from=b",
+            "30 identity.split 30 from=b",
+            "50 identity.merged 50 from=b",
+        ],
+        &[(20, "eng"), (50, "eng"), (90, "eng")],
     ),
 ];

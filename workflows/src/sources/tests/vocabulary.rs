@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::definitions;
+use crate::intake::REGROUP;
 use crate::sources::EventType;
 use crate::sources::data::{self, EventData, mistakes};
 
@@ -40,7 +41,14 @@ fn the_document_says_what_is_so() {
         let starts = definitions
             .iter()
             .filter(|definition| definition.on.iter().any(|on| on == name));
-        let starts = quoted(starts.map(|definition| definition.name.as_str()).collect());
+        let mut starts = quoted(starts.map(|definition| definition.name.as_str()).collect());
+        // Merges start their cases themselves, step by step.
+        if matches!(
+            event_type,
+            EventType::IdentityMerged | EventType::IdentitySplit
+        ) {
+            starts = format!("`{REGROUP}`");
+        }
         let begins = if starts.is_empty() {
             "nothing yet"
         } else {
