@@ -19,6 +19,7 @@ SELECT create_distributed_table('case_head', 'shard_id', colocate_with => 'shard
 SELECT create_distributed_table('case_state', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_open', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_closed_count', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('case_closed_part', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_step', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('case_pause', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('subject_generation', 'shard_id', colocate_with => 'shard');

@@ -415,6 +415,7 @@ impl Work for Recount {
 /// Every commit share-locks the rows of its shards, so it waits until this is over.
 const RECOUNT_POSTGRES: &str = "
 SELECT 1 FROM shard ORDER BY shard_id FOR UPDATE;
+DELETE FROM case_closed_part;
 DELETE FROM case_closed_count;
 INSERT INTO case_closed_count (shard_id, workflow, state, cases)
 SELECT head.shard_id, head.workflow, state.state, count(*)

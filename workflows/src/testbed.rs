@@ -813,7 +813,16 @@ impl Company {
         } else {
             None
         };
-        let company = Self::build(leaving.workflows, &[], ROLES, postgres, clock, leaving, None).await;
+        let company = Self::build(
+            leaving.workflows,
+            &[],
+            ROLES,
+            postgres,
+            clock,
+            leaving,
+            None,
+        )
+        .await;
         let (directory, definitions) = (&company.directory, &company.definitions);
         Self {
             intake: Intake::new(directory.clone(), Arc::clone(definitions)),
@@ -835,7 +844,16 @@ impl Company {
             None
         };
         let clock = Arc::new(SystemClock);
-        Self::build(workflows, &[], ROLES, postgres, clock, Leaving::default(), None).await
+        Self::build(
+            workflows,
+            &[],
+            ROLES,
+            postgres,
+            clock,
+            Leaving::default(),
+            None,
+        )
+        .await
     }
 
     /// As [`Company::new`], with its store in a schema of its own on the server of the lab.

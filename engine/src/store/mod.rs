@@ -168,6 +168,12 @@ pub const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../../../migrations/postgres/0011_node_lease.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0011_node_lease.sql"),
     },
+    Migration {
+        version: 18,
+        name: "closed_part",
+        postgres: include_str!("../../../migrations/postgres/0018_closed_part.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0018_closed_part.sql"),
+    },
 ];
 
 /// Up to when what is over may be forgotten; `None` is never. What belongs to an open case always stays.

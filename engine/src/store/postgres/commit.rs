@@ -8,6 +8,8 @@
 //! The fence locks the rows of the shards, and taking a shard over must update its row: so a takeover waits
 //! for a batch that is being written, and a batch that comes after it finds another epoch.
 
+use std::sync::atomic::Ordering;
+
 use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
@@ -75,18 +77,16 @@ WITH fence AS MATERIALIZED (
      WHERE case_open.shard_id = gone.shard_id AND case_open.case_id = gone.case_id
     RETURNING case_open.shard_id, case_open.workflow, gone.state
 ), counted AS (
-    -- A case that is made and closed in one batch never was open.
-    INSERT INTO case_closed_count (shard_id, workflow, state, cases)
-    SELECT ended.shard_id, ended.workflow, ended.state, count(*)
+    -- A case that is made and closed in one batch never was open. A row of its own, and not a change of the count: see
+    -- [`FOLD`].
+    INSERT INTO case_closed_part (shard_id, part, workflow, state, cases)
+    SELECT min(ended.shard_id), gen_random_uuid(), ended.workflow, ended.state, count(*)
       FROM (
         SELECT closed.shard_id, closed.workflow, closed.state FROM closed
          UNION ALL
         SELECT unnest($115::integer[]), unnest($116::text[]), unnest($117::text[])
       ) AS ended
-     GROUP BY ended.shard_id, ended.workflow, ended.state
-     ORDER BY ended.shard_id, ended.workflow, ended.state
-    ON CONFLICT (shard_id, workflow, state) DO UPDATE
-       SET cases = case_closed_count.cases + excluded.cases
+     GROUP BY ended.workflow, ended.state
 ), steps_fresh AS (
     INSERT INTO case_step (shard_id, case_id, step, instance, attempt, failures, away, changed_at, state, body)
     SELECT unnest($55::integer[]), unnest($56::uuid[]), unnest($57::integer[]), unnest($58::integer[]),
@@ -152,6 +152,21 @@ SELECT 1 / ((SELECT count(*) FROM fence) = cardinality($1))::integer AS fenced,
        1 / ((SELECT count(*) FROM moved) = cardinality($3))::integer AS moved,
        1 / ((SELECT count(*) FROM steps_known) = cardinality($65))::integer AS steps_known";
 
+/// Adds up what batches closed. Were it done by each of them, a count would change some times a second, and while somebody
+/// keeps an old snapshot all its versions stay and are walked over by every change.
+const FOLD: &str = "
+WITH parts AS (
+    DELETE FROM case_closed_part RETURNING shard_id, workflow, state, cases
+)
+INSERT INTO case_closed_count (shard_id, workflow, state, cases)
+SELECT shard_id, workflow, state, sum(cases) FROM parts
+ GROUP BY shard_id, workflow, state
+ ORDER BY shard_id, workflow, state
+ON CONFLICT (shard_id, workflow, state) DO UPDATE SET cases = case_closed_count.cases + excluded.cases";
+
+/// After so many batches of one store.
+const FOLD_EVERY: u64 = 1_000;
+
 /// Runs before [`COMMIT`] in the same transaction, for the few batches that need it: a version that a case left has
 /// its steps at other places.
 const REBUILD: &str = "
@@ -191,6 +206,21 @@ SELECT wanted.shard_id, wanted.case_id, wanted.step, wanted.instance
  LIMIT 1";
 
 pub(super) async fn commit(
+    store: &PostgresStore,
+    batch: &Batch,
+    projection: &dyn Projection,
+) -> Result<(), StoreError> {
+    write(store, batch, projection).await?;
+    if store.batches.fetch_add(1, Ordering::Relaxed) % FOLD_EVERY == FOLD_EVERY - 1 {
+        // The batch is durable, and what is not added up is counted all the same.
+        if let Err(error) = sqlx::query(FOLD).execute(&store.writers).await {
+            tracing::warn!(%error, "counts of closed cases could not be added up; the next batches try again");
+        }
+    }
+    Ok(())
+}
+
+async fn write(
     store: &PostgresStore,
     batch: &Batch,
     projection: &dyn Projection,

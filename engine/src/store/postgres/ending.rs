@@ -50,9 +50,8 @@ WITH closed AS (
     DELETE FROM case_open WHERE shard_id = $1 AND case_id = $2
     RETURNING shard_id, workflow
 )
-INSERT INTO case_closed_count (shard_id, workflow, state, cases)
-SELECT closed.shard_id, closed.workflow, 'cancelled', 1 FROM closed
-ON CONFLICT (shard_id, workflow, state) DO UPDATE SET cases = case_closed_count.cases + 1";
+INSERT INTO case_closed_part (shard_id, part, workflow, state, cases)
+SELECT closed.shard_id, gen_random_uuid(), closed.workflow, 'cancelled', 1 FROM closed";
 const END_PAUSE: &str = "DELETE FROM case_pause WHERE shard_id = $1 AND case_id = $2";
 /// Walks the timers of one shard: no index leads from a case to its timers, and this is rare.
 const END_TIMERS: &str = "DELETE FROM case_timer WHERE shard_id = $1 AND case_id = $2";

@@ -30,22 +30,9 @@ WITH gone AS MATERIALIZED (
     DELETE FROM case_head USING gone
      WHERE case_head.shard_id = gone.shard_id AND case_head.case_id = gone.case_id
     RETURNING case_head.shard_id, case_head.workflow, gone.state
-), fewer AS (
-    SELECT shard_id, workflow, state, count(*) AS cases FROM heads GROUP BY shard_id, workflow, state
-), locked AS MATERIALIZED (
-    -- In the order in which batches count, so that neither waits for the other.
-    SELECT counted.shard_id, counted.workflow, counted.state, fewer.cases
-      FROM case_closed_count AS counted
-      JOIN fewer ON fewer.shard_id = counted.shard_id AND fewer.workflow = counted.workflow
-       AND fewer.state = counted.state
-     ORDER BY counted.shard_id, counted.workflow, counted.state
-       FOR UPDATE OF counted
 ), uncounted AS (
-    UPDATE case_closed_count AS counted
-       SET cases = counted.cases - locked.cases
-      FROM locked
-     WHERE counted.shard_id = locked.shard_id AND counted.workflow = locked.workflow
-       AND counted.state = locked.state
+    INSERT INTO case_closed_part (shard_id, part, workflow, state, cases)
+    SELECT min(shard_id), gen_random_uuid(), workflow, state, -count(*) FROM heads GROUP BY workflow, state
 )
 SELECT count(*) AS cases FROM gone";
 

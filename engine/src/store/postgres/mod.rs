@@ -17,6 +17,7 @@ mod schedules;
 
 use std::collections::HashSet;
 use std::str::FromStr;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -74,6 +75,8 @@ pub struct PostgresStore {
     writers: PgPool,
     readers: PgPool,
     hints: Hints,
+    /// How many batches it has written.
+    batches: AtomicU64,
 }
 
 /// What every connection needs, whatever the server's defaults: statements that see what is committed, and a
@@ -141,6 +144,7 @@ impl PostgresStore {
             .map_err(from_driver)?;
         Ok(Self {
             hints: Hints::new(writers.clone()),
+            batches: AtomicU64::new(0),
             writers,
             lanes_max: usize::try_from(options.lanes_max).unwrap_or(1),
             lanes: pool(options.lanes_max, &[SESSION, LANE]).connect_lazy_with(connect.clone()),

@@ -204,9 +204,11 @@ SELECT counted.workflow, counted.state, sum(counted.cases)::bigint AS cases
      GROUP BY open.workflow, state.state
      UNION ALL
     SELECT workflow, state, sum(cases)::bigint FROM case_closed_count GROUP BY workflow, state
+     UNION ALL
+    SELECT workflow, state, sum(cases)::bigint FROM case_closed_part GROUP BY workflow, state
   ) AS counted
- WHERE counted.cases > 0
  GROUP BY counted.workflow, counted.state
+HAVING sum(counted.cases) > 0
  ORDER BY counted.workflow, counted.state";
 
 const HISTORY: &str = "
