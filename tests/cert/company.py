@@ -3,11 +3,17 @@
 
     company.py --program target/release/tenure --work DIR [--store sqlite:FILE | postgres://...]
                [--months 12] [--people 0] [--kills 0] [--seed 1] [--data FOLDER]
+               [--feed files|events] [--disorder]
 
 For every month: the snapshot is imported, the cases are run to their end, and oracle.py compares what the three
 systems hold with what the month calls for. `--people N` takes N people of the company (0: all). `--kills N` ends the
 running program with SIGKILL at N random moments, spread over the months, and starts it again each time; at the end
 the systems' own logs must show no creation and no disabling that took effect twice.
+
+`--feed events` makes events of the months instead: a hire, a transfer, an end, and for each project a window that opens
+and one that closes. `--disorder` shuffles the rows of every file, delivers files twice, and some of them only after those
+of the next month; whoever has been told everything must hold the same access. A month is compared once everything up to
+it has been delivered.
 
 The servers are the ones of tests/lab; their env files must have been read. Prints one JSON object; exits 1 when
 anything differs.
@@ -195,14 +201,21 @@ class Program:
             sys.exit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}\n{done.stdout}")
         return json.loads(done.stdout)
 
-    def run_import(self, file, kill_after):
-        """Imports a month and runs its cases to the end; killed at the given moments and started again."""
+    def refused(self, *arguments):
+        """What a command that must not succeed says."""
+        done = subprocess.run(self.command(*arguments, "--json"), capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            sys.exit(f"{' '.join(arguments)} should have been refused:\n{done.stdout}")
+        return done.stderr + done.stdout
+
+    def run_import(self, arguments, kill_after):
+        """Imports a file and runs its cases to the end; killed at the given moments and started again."""
         started = time.monotonic()
         moments = sorted(kill_after)
         while True:
             log = open(self.work / "program.log", "a", encoding="utf-8")
             process = subprocess.Popen(
-                self.command("import", str(file), "--source", "hr", "--run", "--json"),
+                self.command("import", *arguments, "--run", "--json"),
                 stdout=subprocess.PIPE, stderr=log, text=True,
             )
             try:
@@ -216,8 +229,101 @@ class Program:
             finally:
                 log.close()
             if process.returncode != 0:
-                sys.exit(f"import of {file} ended with {process.returncode}; see {self.work / 'program.log'}:\n{output}")
+                sys.exit(f"import of {' '.join(arguments)} ended with {process.returncode}; see {self.work / 'program.log'}:\n{output}")
             return json.loads(output), time.monotonic() - started
+
+
+# The feed: what is delivered for each month, as arguments of `tenure import`.
+
+
+def shuffle_rows(path, draw):
+    with open(path, newline="", encoding="utf-8") as file:
+        head, *rows = list(csv.reader(file))
+    draw.shuffle(rows)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([head, *rows])
+
+
+ATTRIBUTES = {
+    "employee_name": "name", "email": "email", "role": "title", "business_unit": "business_unit",
+    "functional_unit": "functional_unit", "department": "department", "team": "team",
+}
+
+
+def events_of(feed, months):
+    """{month: events}, from the differences between the months."""
+    before, told, events = {}, 0, {}
+    for month in months:
+        with open(feed / f"{month}.csv", newline="", encoding="utf-8") as file:
+            now = {row["user_id"]: row for row in csv.DictReader(file)}
+        at = f"{month}-01T05:00:00Z"
+        events[month] = []
+
+        def say(kind, subject, **data):
+            nonlocal told
+            told += 1
+            data |= {"effective_at": at, "zone": "America/New_York", "version": told}
+            events[month].append({
+                "specversion": "1.0", "id": f"cert-{told}", "source": "hr", "type": kind, "subject": subject,
+                "time": at, "data": data,
+            })
+
+        for key, row in now.items():
+            known = {name: row[column] for column, name in ATTRIBUTES.items() if row[column]}
+            old = before.get(key)
+            if old is None:
+                say("hire", key, attributes=known | {"projects": []})
+            else:
+                was = {name: old[column] for column, name in ATTRIBUTES.items() if old[column]}
+                changes = {name: {"to": known.get(name)} for name in was | known if was.get(name) != known.get(name)}
+                if changes:
+                    say("transfer", key, changes=changes)
+            was, has = (old or {}).get("projects", ""), row["projects"]
+            if was and was != has:
+                say("project.end", key, project=was)
+            if has and was != has:
+                say("project.start", key, project=has)
+        for key in before.keys() - now.keys():
+            say("termination.effective", key)
+        before = now
+    return events
+
+
+PARTS = 3
+
+
+def deliveries(given, feed, months, draw):
+    """For each month the files that are delivered then, and those of them that are refused as older ones."""
+    plan = {month: [] for month in months}
+    events = events_of(feed, months) if given.feed == "events" else {}
+    for place, month in enumerate(months):
+        if given.feed == "files":
+            files = [feed / f"{month}.csv"]
+            if given.disorder:
+                shuffle_rows(files[0], draw)
+        else:
+            said = events[month]
+            if given.disorder:
+                draw.shuffle(said)
+            parts = PARTS if given.disorder else 1
+            files = []
+            for part in range(parts):
+                files.append(feed / f"{month}-{part}.jsonl")
+                with open(files[-1], "w", encoding="utf-8") as file:
+                    file.writelines(json.dumps(event) + "\n" for event in said[part::parts])
+        for file in files:
+            # The first file brings everybody, and nothing comes after the last month.
+            late = given.disorder and 0 < place < len(months) - 1 and draw.random() < 0.3
+            plan[months[place + 1] if late else month].append((month, file))
+            if given.disorder and draw.random() < 0.5:
+                plan[months[min(place + draw.randrange(2), len(months) - 1)]].append((month, file))
+        if given.disorder:
+            draw.shuffle(plan[month])
+    return plan
+
+
+def arguments_of(given, file):
+    return ("events", str(file)) if given.feed == "events" else (str(file), "--source", "hr")
 
 
 def oracle(file, since):
@@ -280,6 +386,8 @@ def main():
     arguments.add_argument("--kills", type=int, default=0)
     arguments.add_argument("--kill-within", type=float, default=3.0, help="seconds of work between two kills, at most")
     arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument("--feed", choices=["files", "events"], default="files")
+    arguments.add_argument("--disorder", action="store_true")
     arguments.add_argument("--data", type=pathlib.Path, default=data_folder())
     given = arguments.parse_args()
 
@@ -301,16 +409,38 @@ def main():
         month = months[0] if draw.random() < 0.5 else draw.choice(months)
         moments[month].append(draw.uniform(0.02, given.kill_within))
     program = Program(given.program, given.work / "config", given.work)
-    report = {"months": [], "differences": 0}
+    report = {"months": [], "differences": 0, "deliveries": 0, "refused": 0}
+    plan = deliveries(given, feed, months, draw)
+    everything = {(month, file) for files in plan.values() for month, file in files}
+    delivered, newest = set(), ""
     for month in months:
-        file = feed / f"{month}.csv"
-        answer, seconds = program.run_import(file, moments[month])
-        equal, said = oracle(file, months[0])
+        seconds, answer = 0.0, {}
+        kill_after = moments[month]
+        for of, file in plan[month]:
+            report["deliveries"] += 1
+            if given.feed == "files" and of < newest:
+                said = program.refused("import", *arguments_of(given, file))
+                if "already" not in said:
+                    sys.exit(f"{file} of {of} came after {newest} and was refused for something else:\n{said}")
+                report["refused"] += 1
+                delivered.add((of, file))
+                continue
+            answer, took = program.run_import(arguments_of(given, file), kill_after)
+            delivered.add((of, file))
+            seconds, kill_after, newest = seconds + took, [], max(newest, of)
+        # A snapshot says everything itself; what is missing of it is in the next one.
+        missing = [of for of, file in everything - delivered if of <= month]
+        if missing or (given.feed == "files" and newest < month):
+            say(f"{month}: {seconds:7.2f} s  not everything was delivered yet")
+            report["months"].append({"month": month, "seconds": round(seconds, 2), "equal": None, "import": answer})
+            continue
+        equal, said = oracle(feed / f"{month}.csv", months[0])
         report["months"].append({"month": month, "seconds": round(seconds, 2), "equal": equal, "import": answer})
         if not equal:
             report["differences"] += 1
             report["months"][-1]["oracle"] = said
         say(f"{month}: {seconds:7.2f} s  {'zero differences' if equal else 'DIFFERENT'}")
+    report["compared"] = sum(month["equal"] is not None for month in report["months"])
     twice, looked_at = effective_twice()
     report["kills"] = program.kills
     report["effective_twice"] = twice
