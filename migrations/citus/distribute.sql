@@ -39,6 +39,7 @@ SELECT create_distributed_table('legal_hold', 'shard_id', colocate_with => 'shar
 SELECT create_distributed_table('source_snapshot', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('event_subject', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('source_heard', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('planned_start', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('scim_guard', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('scim_held', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('scim_member', 'shard_id', colocate_with => 'shard');

@@ -21,6 +21,12 @@ pub struct Workflow {
     definition: String,
     /// The types of event that start it.
     on: Vec<String>,
+    /// How long before such an event takes effect it starts, as `7d`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ahead: Option<String>,
+    /// How long after it took effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<String>,
     lane: &'static str,
     /// Workflows whose open cases it ends.
     preempts: Vec<String>,
@@ -59,6 +65,8 @@ impl Workflow {
             description: definition.description.clone(),
             definition: definition.hash.0.clone(),
             on: definition.on.clone(),
+            ahead: definition.ahead.map(|span| span.to_string()),
+            after: definition.after.map(|span| span.to_string()),
             lane: definition.lane.as_str(),
             preempts: definition.conflicts.preempts().map(str::to_owned).collect(),
             conflicts: definition.conflicts.told(),

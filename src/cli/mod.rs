@@ -12,6 +12,7 @@ mod explain;
 pub mod format;
 mod identity;
 mod import;
+mod import_events;
 mod init;
 mod migrate;
 mod nodes;

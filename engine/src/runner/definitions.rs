@@ -56,11 +56,21 @@ impl Definitions {
         self.read().by_hash.get(hash).cloned()
     }
 
-    /// The current definitions that a business event of this type starts, in order of their names.
+    /// The current definitions that a business event of this type starts when it takes effect, in order of their names.
     #[must_use]
     pub fn started_by(&self, event: &str) -> Vec<Arc<Definition>> {
         let mut found = self.all();
-        found.retain(|definition| definition.on.iter().any(|on| on == event));
+        found.retain(|definition| {
+            !definition.is_offset() && definition.on.iter().any(|on| on == event)
+        });
+        found
+    }
+
+    /// The current definitions that start before their event takes effect, or after, in order of their names.
+    #[must_use]
+    pub fn offset(&self) -> Vec<Arc<Definition>> {
+        let mut found = self.all();
+        found.retain(|definition| definition.is_offset());
         found
     }
 

@@ -1,7 +1,7 @@
 //! `POST /v1/events`: business events as CloudEvents 1.0 in JSON: one, a batch, or one with its attributes in headers.
 //!
 //! An event is acknowledged when it is durable. Its identity is `source` and `id` together: sent again, it
-//! changes nothing and is acknowledged again; another event that has them is refused. A batch is checked as a whole before any of it is taken in.
+//! changes nothing and is acknowledged again; another event that has them is refused. A batch is taken in as a whole or not at all.
 
 mod binary;
 pub mod door;
@@ -162,7 +162,7 @@ pub(super) async fn post(
     take_in(&api, mode, &sent, &events, actor, api.clock.now()).await
 }
 
-/// Makes events durable, in their order, and notes that their sources were heard at `heard_at`.
+/// Makes events durable, all of them or none, and notes that their sources were heard at `heard_at`.
 async fn take_in(
     api: &Shared,
     mode: Mode,
@@ -171,22 +171,23 @@ async fn take_in(
     actor: &Actor,
     heard_at: DateTime<Utc>,
 ) -> Result<(StatusCode, Json<Acknowledgement>), ApiError> {
-    let mut acknowledged = Vec::with_capacity(events.len());
-    for (index, (sent, event)) in sent.iter().zip(events).enumerate() {
-        let report = api
-            .intake
-            .event(event, actor, api.clock.now())
-            .await
-            .map_err(|error| placed(error, mode, index, sent))?;
-        acknowledged.push(Acknowledged {
+    let reports = api
+        .intake
+        .events(events, actor, api.clock.now())
+        .await
+        .map_err(|error| placed(error, mode, sent, events))?;
+    let acknowledged: Vec<Acknowledged> = sent
+        .iter()
+        .zip(reports)
+        .map(|(sent, report)| Acknowledged {
             id: sent.id.clone(),
             source: sent.source.clone(),
             event_id: report.id,
             new: report.new,
             status: report.status,
             cases: report.cases.iter().map(ToString::to_string).collect(),
-        });
-    }
+        })
+        .collect();
     api.nudge.notify_one();
     api.event_nudge.notify_one();
     let mut heard: BTreeMap<&str, bool> = BTreeMap::new();
@@ -205,8 +206,24 @@ async fn take_in(
     Ok((StatusCode::ACCEPTED, Json(body)))
 }
 
-/// What is wrong with the event at `index`. Those before it are durable; all of them sent again is harmless.
-fn placed(error: IntakeError, mode: Mode, index: usize, sent: &CloudEvent) -> ApiError {
+/// What is wrong with one of the events; nothing of any of them was stored.
+fn placed(
+    error: IntakeError,
+    mode: Mode,
+    sent: &[CloudEvent],
+    events: &[BusinessEvent],
+) -> ApiError {
+    let is_it = |event: &BusinessEvent| match &error {
+        IntakeError::OtherEvent { event: id, .. } => event.id == *id,
+        IntakeError::UnknownSubject(subject) => {
+            event.subject.as_str() == subject && event.event_type == EventType::AccessRevokeNow
+        }
+        _ => false,
+    };
+    let index = events.iter().position(is_it).unwrap_or_default();
+    let Some(sent) = sent.get(index) else {
+        return ApiError::from(error);
+    };
     let at = match mode {
         Mode::Batched => format!("/{index}"),
         Mode::Structured | Mode::Binary => String::new(),
@@ -271,6 +288,25 @@ fn understand(sent: &[CloudEvent]) -> Result<Vec<BusinessEvent>, ApiError> {
     } else {
         Err(ApiError::mistakes(mistakes))
     }
+}
+
+/// The event of a line of a file.
+///
+/// # Errors
+/// What is wrong with it, and where in it.
+pub(crate) fn read_line(line: &[u8]) -> Result<BusinessEvent, String> {
+    let sent: CloudEvent =
+        serde_json::from_slice(line).map_err(|error| format!("is no event: {error}"))?;
+    let mut mistakes = Vec::new();
+    let mut checking = Checking {
+        at: String::new(),
+        mistakes: &mut mistakes,
+    };
+    let event = checking.event(&sent);
+    let told = mistakes
+        .iter()
+        .map(|mistake| format!("`{}` {}", mistake.at, mistake.what));
+    event.ok_or_else(|| told.collect::<Vec<_>>().join("; "))
 }
 
 struct Checking<'a> {

@@ -247,11 +247,16 @@ async fn set_timers(fleet: &Fleet, options: &Growth, timers: u32) -> anyhow::Res
 
 /// The resident memory of this process.
 fn memory_bytes() -> anyhow::Result<u64> {
+    status_bytes("VmRSS:")
+}
+
+/// A size that the kernel tells about this process.
+pub(super) fn status_bytes(name: &str) -> anyhow::Result<u64> {
     let text = std::fs::read_to_string("/proc/self/status").context("cannot read memory use")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|rest| rest.trim().strip_suffix("kB"));
     let kib: u64 = kib
-        .context("no `VmRSS` in /proc/self/status")?
+        .with_context(|| format!("no `{name}` in /proc/self/status"))?
         .trim()
         .parse()?;
     Ok(kib * 1024)

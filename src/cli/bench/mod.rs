@@ -3,6 +3,7 @@
 mod engine;
 mod fleet;
 mod growth;
+mod import;
 mod limit;
 mod pinned;
 mod scratch;
@@ -28,6 +29,7 @@ pub struct Bench {
 enum What {
     Engine(Engine),
     Growth(Growth),
+    Import(Import),
     Storm(Storm),
     Pinned(Pinned),
 }
@@ -57,6 +59,32 @@ pub struct Growth {
     /// For how many seconds
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
+}
+
+/// Years of what was said about a company's people, taken in at once, and the cases that follow
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = "\
+Examples:
+  tenure bench import --store sqlite --identities 10000
+  tenure bench import --store postgres --url postgres://localhost/postgres --json
+
+People and their years are made up out of the seed: hired, moved, on leave, announced to leave, that moved or taken
+back, hired again. What was said about them goes into a file, late, out of order and some of it twice, which is taken in
+as `tenure import events` does. Then the cases run against a directory in memory. At the end everybody is compared with how
+they lived; exit code 1 when anything differs.")]
+pub struct Import {
+    /// A PostgreSQL server where a scratch database can be made
+    #[arg(long, value_name = "URL", env = "TENURE_BENCH_URL")]
+    url: Option<String>,
+    /// How many people
+    #[arg(long, value_name = "N", default_value_t = 300_000, value_parser = clap::value_parser!(u32).range(1..=5_000_000))]
+    identities: u32,
+    /// How many years of each
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+    years: u32,
+    /// Another seed is another company
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
 }
 
 /// Leavers in the middle of a storm of joiners, with one of ten systems away
@@ -192,6 +220,7 @@ pub async fn run(context: &Context, bench: Bench) -> anyhow::Result<Exit> {
     match bench.what {
         What::Engine(options) => engine::run(context, &options).await,
         What::Growth(options) => growth::run(context, &options).await,
+        What::Import(options) => import::run(context, &options).await,
         What::Storm(options) => storm::run(context, &options).await,
         What::Pinned(options) => pinned::run(context, &options).await,
     }

@@ -25,6 +25,7 @@ use workflows::sources::{
 use self::describe::{decide_hint, describe, describe_report, describe_worked, people_table};
 use crate::cli::blast;
 use crate::cli::format::{Listing, Tone, number, paint, plain, time};
+use crate::cli::import_events::{self, Events};
 use crate::cli::work::{Remaining, Started, work_off};
 use crate::cli::{Context, Exit, actor};
 use crate::shell::{Database, Running, now};
@@ -105,6 +106,7 @@ pub struct Then {
 
 #[derive(Debug, Subcommand)]
 enum Sub {
+    Events(Events),
     Preview(Preview),
     List(List),
     Show(Show),
@@ -217,6 +219,7 @@ pub async fn run(context: &Context, import: Import) -> anyhow::Result<Exit> {
             )
             .await
         }
+        (Some(Sub::Events(events)), ..) => import_events::run(context, &events).await,
         (Some(Sub::Preview(preview)), ..) => show_preview(context, preview).await,
         (Some(Sub::List(list)), ..) => list_files(context, list).await,
         (Some(Sub::Show(show)), ..) => show_file(context, &show.difference).await,

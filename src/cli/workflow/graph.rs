@@ -93,7 +93,7 @@ fn draw_text(context: &Context, definition: &Definition) -> anyhow::Result<()> {
         let on = if definition.on.is_empty() {
             "by hand".to_owned()
         } else {
-            definition.on.join(", ")
+            definition.started_by()
         };
         let head = format!(
             "{}  {}",

@@ -60,6 +60,8 @@ struct Line {
     version: String,
     lane: &'static str,
     on: Vec<String>,
+    /// In words, with how long before or after.
+    started_by: String,
     steps: usize,
     description: String,
     /// Versions that the database has seen; null when there is no database to ask.
@@ -109,6 +111,7 @@ async fn list(context: &Context) -> anyhow::Result<()> {
             version: definition.hash.to_string(),
             lane: definition.lane.as_str(),
             on: definition.on.clone(),
+            started_by: definition.started_by(),
             steps: definition.steps.len(),
             description: definition.description.clone(),
         })
@@ -129,7 +132,7 @@ async fn list(context: &Context) -> anyhow::Result<()> {
                     Tone::Dim
                 ),
                 plain(&line.description),
-                paint(line.on.join(", "), Tone::Code)
+                paint(&line.started_by, Tone::Code)
             );
             for version in line.versions.iter().flatten() {
                 // Versions that nothing runs any more are many after a while, and say nothing.

@@ -183,7 +183,7 @@ fn about(definition: &Definition) -> Vec<String> {
     let on = if definition.on.is_empty() {
         "started by hand".to_owned()
     } else {
-        format!("started by {}", definition.on.join(", "))
+        format!("started by {}", definition.started_by())
     };
     let failure = match definition.on_failure {
         OnFailure::Park => "stops at a failure",

@@ -31,6 +31,10 @@ struct Shown {
     version: String,
     description: String,
     on: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ahead: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<String>,
     lane: &'static str,
     conflicts: BTreeMap<String, &'static str>,
     steps: Vec<StepLine>,
@@ -82,6 +86,8 @@ fn shown(definition: &Definition) -> Shown {
         version: definition.hash.to_string(),
         description: definition.description.clone(),
         on: definition.on.clone(),
+        ahead: definition.ahead.map(|span| span.to_string()),
+        after: definition.after.map(|span| span.to_string()),
         lane: definition.lane.as_str(),
         conflicts: definition.conflicts.told(),
         steps: steps.collect(),

@@ -1,12 +1,13 @@
 //! What happened, once each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::core::Timestamp;
 use engine::store::{StoreError, Transaction};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::database::{ROWS_PER_STATEMENT_MAX, Sql, execute, execute_all, rows_in, time_text};
+use super::database::{ROWS_PER_STATEMENT_MAX, Sql, execute_all, rows_in, time_text};
 use super::rows::EventRow;
 
 /// All events of these subjects, oldest statement first.
@@ -25,31 +26,55 @@ pub(crate) async fn events_in(
     Ok(found)
 }
 
-/// Notes that an event of this identifier is about `subject`, unless one is known already, and gives the subject of the
-/// one that is known. Waits for a transaction that is about to note it. `shard_id` is the shard of the identifier.
-pub(crate) async fn claim(
-    transaction: &mut Transaction<'_>,
-    shard_id: i32,
-    event_id: &str,
-    subject: &str,
-) -> Result<Option<String>, StoreError> {
-    let parameter = json!({ "shard_id": shard_id, "event_id": event_id, "subject": subject });
-    if execute(transaction, &CLAIM, &parameter).await? == 1 {
-        return Ok(None);
-    }
-    let known: Vec<String> = rows_in(transaction, &CLAIMED, &parameter).await?;
-    Ok(known.into_iter().next())
+/// That the event of an identifier is about `subject`. `shard_id` is the shard of the identifier.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Claim {
+    pub shard_id: i32,
+    pub event_id: String,
+    pub subject: String,
 }
 
-/// The event of this identifier about somebody of this shard.
-pub(crate) async fn event_in(
+/// Notes whom events of these identifiers are about, unless events of them are known already, and gives the subjects of those
+/// that are known, by identifier. Waits for a transaction that is about to note one.
+pub(crate) async fn claim(
     transaction: &mut Transaction<'_>,
-    shard_id: i32,
-    event_id: &str,
-) -> Result<Option<EventRow>, StoreError> {
-    let parameter = json!({ "shard_id": shard_id, "event_id": event_id });
-    let found = rows_in(transaction, &EVENT, &parameter).await?;
-    Ok(found.into_iter().next())
+    mut claims: Vec<Claim>,
+) -> Result<BTreeMap<String, String>, StoreError> {
+    // In one order, so that no two transactions wait for each other.
+    claims.sort();
+    let mut known = BTreeMap::new();
+    for part in claims.chunks(ROWS_PER_STATEMENT_MAX) {
+        let noted: Vec<Claim> = rows_in(transaction, &CLAIM, &part).await?;
+        if noted.len() == part.len() {
+            continue;
+        }
+        let noted: BTreeSet<&str> = noted.iter().map(|claim| claim.event_id.as_str()).collect();
+        let is_known = |claim: &&Claim| !noted.contains(claim.event_id.as_str());
+        let others: Vec<&Claim> = part.iter().filter(is_known).collect();
+        let others: Vec<Claim> = rows_in(transaction, &CLAIMED, &others).await?;
+        known.extend(
+            others
+                .into_iter()
+                .map(|claim| (claim.event_id, claim.subject)),
+        );
+    }
+    Ok(known)
+}
+
+/// The events of these identifiers, each beside the shard of its subject.
+pub(crate) async fn events_named(
+    transaction: &mut Transaction<'_>,
+    names: &[(i32, String)],
+) -> Result<Vec<EventRow>, StoreError> {
+    let mut found = Vec::new();
+    for part in names.chunks(ROWS_PER_STATEMENT_MAX) {
+        let parameter: Vec<Value> = part
+            .iter()
+            .map(|(shard_id, id)| json!({ "shard_id": shard_id, "event_id": id }))
+            .collect();
+        found.extend(rows_in::<EventRow>(transaction, &NAMED, &parameter).await?);
+    }
+    Ok(found)
 }
 
 /// Adds events; one that is there already stays as it is. New ones are told apart beforehand by
@@ -128,36 +153,42 @@ const CLAIM: Sql = Sql {
     table: "event_subject",
     postgres: "
         INSERT INTO event_subject (shard_id, event_id, subject)
-        SELECT shard_id, event_id, subject FROM jsonb_populate_record(NULL::event_subject, $1::jsonb)
-        ON CONFLICT (shard_id, event_id) DO NOTHING",
+        SELECT shard_id, event_id, subject FROM jsonb_populate_recordset(NULL::event_subject, $1::jsonb)
+        ON CONFLICT (shard_id, event_id) DO NOTHING
+        RETURNING to_jsonb(event_subject)::text",
     sqlite: "
         INSERT INTO event_subject (shard_id, event_id, subject)
-        VALUES (?1 ->> 'shard_id', ?1 ->> 'event_id', ?1 ->> 'subject')
-        ON CONFLICT (shard_id, event_id) DO NOTHING",
+        SELECT value ->> 'shard_id', value ->> 'event_id', value ->> 'subject'
+        FROM json_each(?1) WHERE true
+        ON CONFLICT (shard_id, event_id) DO NOTHING
+        RETURNING json_object('shard_id', shard_id, 'event_id', event_id, 'subject', subject)",
 };
 
 const CLAIMED: Sql = Sql {
     table: "event_subject",
     postgres: "
-        SELECT to_jsonb(s.subject)::text FROM event_subject AS s
-        WHERE s.shard_id = ($1::jsonb->>'shard_id')::int AND s.event_id = $1::jsonb->>'event_id'",
+        SELECT to_jsonb(s)::text FROM event_subject AS s
+        JOIN jsonb_to_recordset($1::jsonb) AS wanted(shard_id int, event_id text)
+          ON s.shard_id = wanted.shard_id AND s.event_id = wanted.event_id",
     sqlite: "
-        SELECT json_quote(subject) FROM event_subject
-        WHERE shard_id = ?1 ->> 'shard_id' AND event_id = ?1 ->> 'event_id'",
+        SELECT json_object('shard_id', s.shard_id, 'event_id', s.event_id, 'subject', s.subject)
+        FROM json_each(?1) AS wanted
+        JOIN event_subject AS s ON s.shard_id = wanted.value ->> 'shard_id' AND s.event_id = wanted.value ->> 'event_id'",
 };
 
-const EVENT: Sql = Sql {
+const NAMED: Sql = Sql {
     table: "business_event",
     postgres: "
         SELECT to_jsonb(e)::text FROM business_event AS e
-        WHERE e.shard_id = ($1::jsonb->>'shard_id')::int AND e.event_id = $1::jsonb->>'event_id'",
+        JOIN jsonb_to_recordset($1::jsonb) AS wanted(shard_id int, event_id text)
+          ON e.shard_id = wanted.shard_id AND e.event_id = wanted.event_id",
     sqlite: "
-        SELECT json_object('shard_id', shard_id, 'event_id', event_id, 'subject', subject, 'source', source,
-            'event_type', event_type, 'version', version, 'occurred_at', occurred_at, 'effective_at', effective_at,
-            'zone', zone, 'received_at', received_at, 'supersedes', supersedes, 'status', status,
-            'data', json(data), 'cases', json(cases), 'initiator', initiator)
-        FROM business_event
-        WHERE shard_id = ?1 ->> 'shard_id' AND event_id = ?1 ->> 'event_id'",
+        SELECT json_object('shard_id', e.shard_id, 'event_id', e.event_id, 'subject', e.subject, 'source', e.source,
+            'event_type', e.event_type, 'version', e.version, 'occurred_at', e.occurred_at,
+            'effective_at', e.effective_at, 'zone', e.zone, 'received_at', e.received_at, 'supersedes', e.supersedes,
+            'status', e.status, 'data', json(e.data), 'cases', json(e.cases), 'initiator', e.initiator)
+        FROM json_each(?1) AS wanted
+        JOIN business_event AS e ON e.shard_id = wanted.value ->> 'shard_id' AND e.event_id = wanted.value ->> 'event_id'",
 };
 
 const PUT: Sql = Sql {

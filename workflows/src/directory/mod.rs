@@ -17,6 +17,7 @@ mod holds;
 mod identities;
 mod lag;
 mod merges;
+mod planned;
 mod policies;
 mod projection;
 pub mod resources;
@@ -38,7 +39,7 @@ use engine::store::{Migration, Store, StoreError, Work};
 
 use database::Reader;
 
-pub(crate) use events::{claim, event_in, events_in, mark, put_events, waiting_due};
+pub(crate) use events::{Claim, claim, events_in, events_named, mark, put_events, waiting_due};
 pub(crate) use heard::{Expect, Hear};
 pub(crate) use identities::{
     for_update, holdings_in, in_transaction as identities_in, introduce, put as put_identities,
@@ -46,6 +47,7 @@ pub(crate) use identities::{
 pub(crate) use merges::{
     holders, merges_in, put_adopted, put_holdings, put_merges, take_holdings, under_way,
 };
+pub(crate) use planned::{drop_planned, planned_due, planned_in, put_planned};
 pub(crate) use reviews::{BlockRow, put_blocks, put_indexed, put_reviews, review_in, with_blocks};
 pub(crate) use snapshots::{
     Position, RecordRow, decide as decide_snapshot, mark_gone, move_on, put_records, put_snapshot,
@@ -63,6 +65,7 @@ pub use identities::{
 };
 pub use lag::LagSummary;
 pub use merges::{AdoptedRow, MergeRow, MergeState, Moved};
+pub use planned::{PlannedRow, PlannedStatus};
 pub use policies::{PolicyRow, PolicyStatus};
 pub use projection::{DirectoryProjection, LagKind};
 pub use reviews::{ReviewFilter, ReviewRow, ReviewStatus};
@@ -116,6 +119,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "correlation",
         postgres: include_str!("../../../migrations/postgres/0017_correlation.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0017_correlation.sql"),
+    },
+    Migration {
+        version: 19,
+        name: "planned_start",
+        postgres: include_str!("../../../migrations/postgres/0019_planned_start.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0019_planned_start.sql"),
     },
 ];
 

@@ -20,6 +20,7 @@ mod heard;
 mod merge;
 mod named;
 mod person;
+mod planned;
 mod pushed;
 mod report;
 mod reviews;
@@ -28,6 +29,8 @@ mod take;
 
 #[cfg(test)]
 mod guarding;
+#[cfg(test)]
+mod others;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
@@ -52,7 +55,7 @@ use crate::correlation::{Correlation, SecondAccounts};
 use crate::directory::guard::{believe, forget_tallies};
 use crate::directory::{
     Directory, PendingSnapshot, Position, RecordRow, SnapshotRow, SnapshotStatus, decide_snapshot,
-    mark_gone, move_on, put_records, put_snapshot, waiting_due,
+    mark_gone, move_on, planned_due, put_records, put_snapshot, waiting_due,
 };
 use crate::policy::guard::LimitRule;
 use crate::policy::{Problem, Problems};
@@ -497,7 +500,8 @@ impl Intake {
         let nobody = Actor::engine();
         let mut cases: BTreeMap<String, u64> = BTreeMap::new();
         for _ in 0..DUE_ROUNDS_MAX {
-            let subjects = waiting_due(&self.directory, now, DUE_EVENTS_MAX).await?;
+            let mut subjects = waiting_due(&self.directory, now, DUE_EVENTS_MAX).await?;
+            subjects.extend(planned_due(&self.directory, now, DUE_EVENTS_MAX).await?);
             if subjects.is_empty() {
                 break;
             }
@@ -506,12 +510,14 @@ impl Intake {
                 *cases.entry(workflow).or_default() += started.len() as u64;
             }
         }
-        let next = self
-            .directory
-            .waiting_events(1)
-            .await?
+        let waiting = self.directory.waiting_events(1).await?;
+        let planned = self.directory.planned(1).await?;
+        let next = waiting
             .first()
-            .map(|event| event.effective_at);
+            .map(|event| event.effective_at)
+            .into_iter()
+            .chain(planned.first().map(|row| row.due_at))
+            .min();
         Ok(Due { cases, next })
     }
 
@@ -738,7 +744,7 @@ impl Work for Apply<'_> {
             &self.pending.gone,
         )
         .await?;
-        self.take.take(transaction).await
+        self.take.run(transaction).await
     }
 }
 

@@ -1,11 +1,11 @@
-//! One event whose identifier its sender gave.
+//! Events whose identifiers their senders gave.
 //!
 //! An identifier is one event of its source for ever. The same event again changes nothing; another one that has it is
 //! refused, whoever it is about: to take it for the first one would lose a fact, and to take both would make the first one
 //! count twice as soon as it is delivered again.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use engine::core::Timestamp;
@@ -15,9 +15,10 @@ use serde_json::Value;
 
 use super::guard::Measured;
 use super::pushed::Showing;
-use super::{EventReport, Intake, IntakeError, Take};
+use super::take::Settling;
+use super::{EventReport, Intake, IntakeError};
 use crate::directory::guard::{HeldEventRow, held_events_in, put_held_events};
-use crate::directory::{EventRow, EventStatus, claim, event_in, events_in, resources};
+use crate::directory::{Claim, EventRow, EventStatus, claim, events_in, events_named, resources};
 use crate::policy::IdentityFacts;
 use crate::policy::guard::Pair;
 use crate::sources::{BusinessEvent, ChangeKind, EventType};
@@ -27,62 +28,122 @@ impl Intake {
     /// Takes one event in. The same event again changes nothing.
     ///
     /// # Errors
-    /// [`IntakeError::UnknownSubject`] when it is about somebody whom no event has introduced;
-    /// [`IntakeError::OtherEvent`] when another event has its identifier. Nothing is changed then.
+    /// As [`Intake::events`].
     pub async fn event(
         &self,
         event: &BusinessEvent,
         initiator: &Actor,
         now: Timestamp,
     ) -> Result<EventReport, IntakeError> {
-        if matches!(
-            event.event_type,
-            EventType::IdentityMerged | EventType::IdentitySplit
-        ) {
-            return self.event_about_keys(event, initiator, now).await;
+        let reports = self
+            .events(std::slice::from_ref(event), initiator, now)
+            .await?;
+        Ok(reports
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| EventReport::known(event)))
+    }
+
+    /// Takes events in, all of them in one transaction, and says of each what came of it. Whoever is spoken of by
+    /// several of them is looked at once, with all of them known: what they change together becomes one case of each
+    /// workflow that reacts.
+    ///
+    /// # Errors
+    /// [`IntakeError::UnknownSubject`] when one is about somebody whom no event has introduced;
+    /// [`IntakeError::OtherEvent`] when another event has the identifier of one. Nothing is changed then, by none of them,
+    /// except that those before one that says who is whom stand by themselves: it cannot be taken in together with others.
+    pub async fn events(
+        &self,
+        events: &[BusinessEvent],
+        initiator: &Actor,
+        now: Timestamp,
+    ) -> Result<Vec<EventReport>, IntakeError> {
+        let mut reports = Vec::with_capacity(events.len());
+        let mut rest = events;
+        while let Some((first, later)) = rest.split_first() {
+            if is_about_keys(first) {
+                reports.push(self.event_about_keys(first, initiator, now).await?);
+                rest = later;
+                continue;
+            }
+            let end = rest.iter().position(is_about_keys);
+            let (together, later) = rest.split_at(end.unwrap_or(rest.len()));
+            reports.extend(self.events_together(together, initiator, now).await?);
+            rest = later;
         }
+        Ok(reports)
+    }
+
+    async fn events_together(
+        &self,
+        events: &[BusinessEvent],
+        initiator: &Actor,
+        now: Timestamp,
+    ) -> Result<Vec<EventReport>, IntakeError> {
         self.ready(now).await?;
-        let subject = event.subject.as_str();
-        let shard_id = self.directory.shard(subject);
-        let subjects = BTreeSet::from([(shard_id, subject.to_owned())]);
+        let mut first: BTreeMap<&str, &BusinessEvent> = BTreeMap::new();
+        let mut each: Vec<&BusinessEvent> = Vec::with_capacity(events.len());
+        for event in events {
+            let Some(known) = first.get(event.id.as_str()) else {
+                first.insert(&event.id, event);
+                each.push(event);
+                continue;
+            };
+            let differs = differences_of(event, known);
+            if !differs.is_empty() {
+                return Err(other(&event.id, differs));
+            }
+        }
         let work = TakeNamed {
             intake: self,
             by: initiator,
             now,
-            held: Mutex::new(false),
-            shard_id,
-            name_shard_id: self.directory.shard(&event.id),
-            event,
+            events: each,
+            held: Mutex::default(),
             differs: Mutex::default(),
-            take: self.take(&subjects, std::slice::from_ref(event), initiator, now),
+            settling: Settling::new(self, initiator, now),
         };
         let written = self.write(&work).await;
         let differs = work
             .differs
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        if !differs.is_empty() {
-            return Err(IntakeError::OtherEvent {
-                event: event.id.clone(),
-                differs,
-            });
+        if let Some((event, differs)) = differs {
+            return Err(other(&event, differs));
         }
         let held = work
             .held
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        let settled = work.take.ended(written)?;
-        let status = if held {
-            Some(EventStatus::Held)
-        } else {
-            settled.events.keys().next().copied()
+        let mut settled = work.settling.ended(written)?;
+        let waits = held
+            .into_iter()
+            .map(|id| (id, (EventStatus::Held, Vec::new())));
+        settled.by_event.extend(waits);
+        let mut report = |event: &BusinessEvent| match settled.by_event.remove(&event.id) {
+            None => EventReport::known(event),
+            Some((status, cases)) => EventReport {
+                id: event.id.clone(),
+                new: true,
+                status: Some(status),
+                cases,
+            },
         };
-        Ok(EventReport {
-            id: event.id.clone(),
-            new: status.is_some(),
-            status,
-            cases: settled.cases.into_values().flatten().collect(),
-        })
+        Ok(events.iter().map(&mut report).collect())
+    }
+}
+
+fn is_about_keys(event: &BusinessEvent) -> bool {
+    matches!(
+        event.event_type,
+        EventType::IdentityMerged | EventType::IdentitySplit
+    )
+}
+
+fn other(event: &str, differs: Vec<&'static str>) -> IntakeError {
+    IntakeError::OtherEvent {
+        event: event.to_owned(),
+        differs,
     }
 }
 
@@ -90,61 +151,109 @@ struct TakeNamed<'a> {
     intake: &'a Intake,
     by: &'a Actor,
     now: Timestamp,
-    /// Whether the guard holds it back.
-    held: Mutex<bool>,
-    /// Of the subject.
-    shard_id: i32,
-    /// Of the identifier.
-    name_shard_id: i32,
-    event: &'a BusinessEvent,
-    /// Where the event of this identifier that is known says something else.
-    differs: Mutex<Vec<&'static str>>,
-    take: Take<'a>,
+    /// Those that the guard holds back.
+    held: Mutex<BTreeSet<String>>,
+    /// In the order in which they came, each once.
+    events: Vec<&'a BusinessEvent>,
+    /// The event that is known otherwise, and where it says something else.
+    differs: Mutex<Option<(String, Vec<&'static str>)>>,
+    settling: Settling<'a>,
 }
 
 #[async_trait]
 impl Work for TakeNamed<'_> {
     async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
-        let (id, subject) = (&self.event.id, self.event.subject.as_str());
-        let known = claim(transaction, self.name_shard_id, id, subject).await?;
-        let inbox = match &known {
-            None if self.hold(transaction).await? => Vec::new(),
-            None => self.take.take(transaction).await?,
-            Some(known) if known != subject => return Err(self.refuse(vec!["subject"])),
-            Some(_) => Vec::new(),
-        };
-        if known.is_some() || !self.take.took_something() && !self.is_held() {
-            let differs = match event_in(transaction, self.shard_id, id).await? {
-                Some(row) => differences(self.event, &row),
-                None => self.differs_from_held(transaction).await?,
-            };
-            if !differs.is_empty() {
-                return Err(self.refuse(differs));
+        let shard = |text: &str| self.intake.directory.shard(text);
+        let claims: Vec<Claim> = self
+            .events
+            .iter()
+            .map(|event| Claim {
+                shard_id: shard(&event.id),
+                event_id: event.id.clone(),
+                subject: event.subject.as_str().to_owned(),
+            })
+            .collect();
+        let known = claim(transaction, claims).await?;
+        self.held().clear();
+        let mut new: BTreeMap<&str, Vec<&BusinessEvent>> = BTreeMap::new();
+        for event in &self.events {
+            let subject = event.subject.as_str();
+            match known.get(&event.id) {
+                None => new.entry(subject).or_default().push(event),
+                Some(known) if known != subject => {
+                    return Err(self.refuse(&event.id, vec!["subject"]));
+                }
+                Some(_) => {}
             }
         }
+        let mut subjects = BTreeSet::new();
+        for (subject, events) in new {
+            if !self.hold(transaction, subject, &events).await? {
+                subjects.insert((shard(subject), subject.to_owned()));
+            }
+        }
+        let new: Vec<BusinessEvent> = self
+            .events
+            .iter()
+            .filter(|event| !known.contains_key(&event.id) && !self.held().contains(&event.id))
+            .map(|event| (*event).clone())
+            .collect();
+        let inbox = self.settling.settle(transaction, &subjects, &new).await?;
+        let taken = self.settling.taken();
+        let again: BTreeMap<&str, &BusinessEvent> = self
+            .events
+            .iter()
+            .filter(|event| !taken.contains(&event.id) && !self.held().contains(&event.id))
+            .map(|event| (event.id.as_str(), *event))
+            .collect();
+        let names: Vec<(i32, String)> = again
+            .values()
+            .map(|event| (shard(event.subject.as_str()), event.id.clone()))
+            .collect();
+        let mut told: BTreeSet<String> = BTreeSet::new();
+        for row in events_named(transaction, &names).await? {
+            if let Some(event) = again.get(row.event_id.as_str()) {
+                let differs = differences(event, &row);
+                if !differs.is_empty() {
+                    return Err(self.refuse(&row.event_id, differs));
+                }
+            }
+            told.insert(row.event_id);
+        }
+        let left = again.values().filter(|event| !told.contains(&event.id));
+        self.compare_with_held(transaction, left.copied()).await?;
         Ok(inbox)
     }
 }
 
 impl TakeNamed<'_> {
-    fn is_held(&self) -> bool {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Holds the event back if it is too much, with what its source said before. A demand that the access of one person
-    /// ends now never waits, unless the person is protected.
-    async fn hold(&self, transaction: &mut Transaction<'_>) -> Result<bool, StoreError> {
-        let source = self.event.source.as_str();
-        let Some(measured) = self.measured(transaction).await? else {
+    /// Holds what is said about one person back if it is too much, with what its source said before. A demand that the
+    /// access of one person ends now never waits, unless the person is protected.
+    async fn hold(
+        &self,
+        transaction: &mut Transaction<'_>,
+        subject: &str,
+        events: &[&BusinessEvent],
+    ) -> Result<bool, StoreError> {
+        let Some(first) = events.first() else {
             return Ok(false);
         };
-        let mut reasons = if self.event.event_type == EventType::AccessRevokeNow {
+        let source = first.source.as_str();
+        let Some(measured) = self.measured(transaction, subject, events).await? else {
+            return Ok(false);
+        };
+        let demands = |event: &&BusinessEvent| event.event_type == EventType::AccessRevokeNow;
+        let mut reasons = if events.iter().any(demands) {
             let protected = &measured.blast.protected;
             let reason = (!protected.is_empty()).then(|| super::guard::protected(protected));
             reason.into_iter().collect()
         } else {
             self.intake
-                .judge_now(transaction, source, &measured, &self.event.id, self.now)
+                .judge_now(transaction, source, &measured, &first.id, self.now)
                 .await?
         };
         if reasons.is_empty() {
@@ -152,63 +261,69 @@ impl TakeNamed<'_> {
         }
         tracing::warn!(
             source,
-            event = self.event.id,
-            "an event is held back until a person approves it"
+            event = first.id,
+            events = events.len(),
+            "what was said about somebody is held back until a person approves it"
         );
         let shard_id = self.intake.directory.shard(source);
         let waiting = resources::lock_guard(transaction, shard_id, source, self.now).await?;
-        let row = HeldEventRow {
-            shard_id,
-            source: source.to_owned(),
-            event_id: self.event.id.clone(),
-            subject: self.event.subject.as_str().to_owned(),
-            event: self.event.clone(),
-            held_at: self.now,
-        };
-        put_held_events(transaction, &[row]).await?;
+        let rows: Vec<HeldEventRow> = events
+            .iter()
+            .map(|event| HeldEventRow {
+                shard_id,
+                source: source.to_owned(),
+                event_id: event.id.clone(),
+                subject: subject.to_owned(),
+                event: (*event).clone(),
+                held_at: self.now,
+            })
+            .collect();
+        put_held_events(transaction, &rows).await?;
         reasons.dedup();
-        let zone = self
-            .event
-            .zone
-            .parse::<chrono_tz::Tz>()
-            .unwrap_or(chrono_tz::UTC);
+        let zone = first.zone.parse::<chrono_tz::Tz>();
+        let zone = zone.unwrap_or(chrono_tz::UTC);
         let showing = Showing {
             source,
             shard_id,
             day: self.now.with_timezone(&zone).date_naive(),
-            id: &self.event.id,
+            id: &first.id,
             by: self.by,
             now: self.now,
             reasons,
             population: 0,
         };
         showing.show(transaction, waiting).await?;
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.held().extend(rows.into_iter().map(|row| row.event_id));
         Ok(true)
     }
 
-    /// What the event would do to its person, once it is effective. `None` when no limit could tell.
+    /// What the events would do to their person, once all of them are effective. `None` when no limit could tell.
     async fn measured(
         &self,
         transaction: &mut Transaction<'_>,
+        subject: &str,
+        events: &[&BusinessEvent],
     ) -> Result<Option<Measured>, StoreError> {
-        let event = self.event;
-        let begins = kind(event.event_type) == ChangeKind::Create;
-        if begins && !self.intake.watches_gifts(&event.source) {
+        let Some(first) = events.first() else {
+            return Ok(None);
+        };
+        let begins = |event: &&BusinessEvent| kind(event.event_type) == ChangeKind::Create;
+        if events.iter().all(begins) && !self.intake.watches_gifts(&first.source) {
             return Ok(None);
         }
-        let subject = (self.shard_id, event.subject.as_str().to_owned());
-        let known = events_in(transaction, &[subject]).await?;
-        let events: Vec<(Timestamp, BusinessEvent)> = known
+        let place = (self.intake.directory.shard(subject), subject.to_owned());
+        let known = events_in(transaction, &[place]).await?;
+        let all: Vec<(Timestamp, BusinessEvent)> = known
             .iter()
             .map(|row| (row.received_at, row.event()))
-            .chain([(self.now, event.clone())])
+            .chain(events.iter().map(|event| (self.now, (*event).clone())))
             .collect();
-        let said = || events.iter().map(|(came, event)| (*came, event));
-        let at = event.effective_at.max(self.now);
+        let said = || all.iter().map(|(came, event)| (*came, event));
+        let effective = events.iter().map(|event| event.effective_at).max();
+        let at = effective.map_or(self.now, |effective| effective.max(self.now));
         let facts = |belief: Belief| {
             belief.is_employed().then(|| IdentityFacts {
-                key: event.subject.as_str().to_owned(),
+                key: subject.to_owned(),
                 active: true,
                 on_leave: belief.on_leave,
                 attributes: belief.attributes,
@@ -218,32 +333,49 @@ impl TakeNamed<'_> {
             before: facts(Timeline::of(said().take(known.len())).at(at)),
             after: facts(Timeline::of(said()).at(at)),
         };
-        let limits = self.intake.limits_of(&event.source);
+        let limits = self.intake.limits_of(&first.source);
         self.intake.measure_all(limits, [pair]).await
     }
 
-    /// Where the event says something else than one of its identifier that is held back.
-    async fn differs_from_held(
+    /// Refuses an event that says something else than one of its identifier that is held back.
+    async fn compare_with_held(
         &self,
         transaction: &mut Transaction<'_>,
-    ) -> Result<Vec<&'static str>, StoreError> {
-        let source = self.event.source.as_str();
-        let shard_id = self.intake.directory.shard(source);
-        let held = held_events_in(transaction, shard_id, source).await?;
-        let held = held.into_iter().find(|held| held.event_id == self.event.id);
-        let written = |event: &BusinessEvent| serde_json::to_value(event).unwrap_or_default();
-        let differs = held.is_some_and(|held| !same(&written(&held.event), &written(self.event)));
-        Ok(if differs { vec!["data"] } else { Vec::new() })
+        events: impl Iterator<Item = &BusinessEvent>,
+    ) -> Result<(), StoreError> {
+        let mut by_source: BTreeMap<&str, Vec<&BusinessEvent>> = BTreeMap::new();
+        for event in events {
+            by_source.entry(&event.source).or_default().push(event);
+        }
+        for (source, events) in by_source {
+            let shard_id = self.intake.directory.shard(source);
+            for held in held_events_in(transaction, shard_id, source).await? {
+                let named = events.iter().find(|event| event.id == held.event_id);
+                let written =
+                    |event: &BusinessEvent| serde_json::to_value(event).unwrap_or_default();
+                let is_same =
+                    |event: &&&BusinessEvent| same(&written(&held.event), &written(event));
+                if let Some(event) = named.filter(|event| !is_same(event)) {
+                    return Err(self.refuse(&event.id, vec!["data"]));
+                }
+            }
+        }
+        Ok(())
     }
 
-    fn refuse(&self, differs: Vec<&'static str>) -> StoreError {
-        *self.differs.lock().unwrap_or_else(PoisonError::into_inner) = differs;
+    fn refuse(&self, event: &str, differs: Vec<&'static str>) -> StoreError {
+        *self.differs.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((event.to_owned(), differs));
         StoreError::Projection("another event has this identifier".to_owned())
     }
 }
 
 /// Where `event` says something else than the one that is known, in the words of CloudEvents.
 pub(super) fn differences(event: &BusinessEvent, known: &EventRow) -> Vec<&'static str> {
+    differences_of(event, &known.event())
+}
+
+fn differences_of(event: &BusinessEvent, known: &BusinessEvent) -> Vec<&'static str> {
     // Both databases keep microseconds.
     let same_time = |a: Timestamp, b: Timestamp| a.timestamp_micros() == b.timestamp_micros();
     let same_data = same_time(event.effective_at, known.effective_at)
@@ -252,7 +384,7 @@ pub(super) fn differences(event: &BusinessEvent, known: &EventRow) -> Vec<&'stat
         && event.supersedes == known.supersedes
         && same(&event.data, &known.data);
     [
-        ("subject", event.subject.as_str() == known.subject),
+        ("subject", event.subject == known.subject),
         ("type", event.event_type == known.event_type),
         ("time", same_time(event.occurred_at, known.occurred_at)),
         ("data", same_data),
@@ -300,7 +432,7 @@ mod tests {
 
     use super::*;
     use crate::intake::tests::{at_once, event};
-    use crate::sources::Key;
+    use crate::sources::{EventType, Key};
     use crate::testbed::{Company, actor, now, on_both_databases};
 
     /// The fields in which an event with the identifier of another differs, if it was refused for that.
@@ -400,6 +532,82 @@ mod tests {
         );
     }
 
+    async fn several_events_are_taken_in_together_or_not_at_all(company: &Company) {
+        let hire = |id: &str, who: &str| event(id, EventType::Hire, who, 1, 0);
+        let take = async |events: &[BusinessEvent]| {
+            company.intake.events(events, &actor("api"), now()).await
+        };
+        let first = hire("e1", "X1");
+        take(std::slice::from_ref(&first)).await.unwrap();
+        // One that is refused takes the others with it, in whatever place it is.
+        let stranger = event("e8", EventType::AccessRevokeNow, "X9", 1, 0);
+        for bad in [hire("e1", "X2"), stranger] {
+            for place in 0..3 {
+                let mut events = vec![hire("e2", "X2"), hire("e3", "X3")];
+                events.insert(place, bad.clone());
+                let error = take(&events).await.unwrap_err();
+                match error {
+                    IntakeError::OtherEvent { event, differs } => {
+                        assert_eq!((event.as_str(), differs), ("e1", vec!["subject"]));
+                    }
+                    IntakeError::UnknownSubject(subject) => assert_eq!(subject, "X9"),
+                    error => panic!("{error}"),
+                }
+                assert!(company.directory.identity("X2").await.unwrap().is_none());
+                assert!(company.directory.identity("X3").await.unwrap().is_none());
+            }
+        }
+        let once = hire("e2", "X2");
+        let mut otherwise = once.clone();
+        otherwise.version = 7;
+        let differ = take(&[once, otherwise])
+            .await
+            .map(|_| EventReport::known(&hire("e2", "X2")));
+        assert_eq!(differing(differ), ["data"]);
+        // Their order counts: whoever is hired in the same breath is known. One that comes twice is one; each is
+        // reported.
+        let gone = event("a0", EventType::AccessRevokeNow, "X2", 2, 0);
+        let mut moved = event("e5", EventType::Transfer, "X4", 2, 0);
+        moved.data = json!({ "changes": { "department": { "to": "Sales" } } });
+        let known = hire("e2", "X2");
+        let events = [
+            first.clone(),
+            known.clone(),
+            gone,
+            known,
+            hire("e4", "X4"),
+            moved,
+        ];
+        let reports = take(&events).await.unwrap();
+        let told: Vec<(&str, bool)> = reports
+            .iter()
+            .map(|report| (report.id.as_str(), report.new))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("e1", false),
+                ("e2", true),
+                ("a0", true),
+                ("e2", false),
+                ("e4", true),
+                ("e5", true)
+            ]
+        );
+        let [.., hired, moved] = reports.as_slice() else {
+            panic!("{reports:?}")
+        };
+        assert!(!hired.cases.is_empty(), "{reports:?}");
+        assert_eq!(moved.status, hired.status, "{reports:?}");
+        // Again, all of it is known.
+        let again = take(&events).await.unwrap();
+        assert!(
+            again
+                .iter()
+                .all(|report| !report.new && report.cases.is_empty())
+        );
+    }
+
     async fn of_two_events_at_once_with_one_identifier_one_is_refused(company: &Company) {
         for round in 0..10 {
             let id = format!("e{round}");
@@ -442,6 +650,7 @@ mod tests {
 
     on_both_databases! {
         an_identifier_is_one_event_for_ever,
+        several_events_are_taken_in_together_or_not_at_all,
         of_two_events_at_once_with_one_identifier_one_is_refused,
         an_event_of_before_is_known_too,
     }

@@ -12,7 +12,7 @@ use super::settle::Settled;
 use crate::directory::{EventStatus, SnapshotRow};
 use crate::policy::guard::Blast;
 use crate::policy::{Problem, Problems};
-use crate::sources::{ChangeKind, Key, Snapshot, Summary};
+use crate::sources::{BusinessEvent, ChangeKind, Key, Snapshot, Summary};
 
 /// What came of a file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -80,6 +80,18 @@ pub struct EventReport {
     /// What became of it, when it is new.
     pub status: Option<EventStatus>,
     pub cases: Vec<CaseId>,
+}
+
+impl EventReport {
+    /// Of an event that changed nothing, because it was known.
+    pub(super) fn known(event: &BusinessEvent) -> Self {
+        Self {
+            id: event.id.clone(),
+            new: false,
+            status: None,
+            cases: Vec::new(),
+        }
+    }
 }
 
 /// What a look at the clock started.

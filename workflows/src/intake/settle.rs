@@ -16,11 +16,13 @@ use uuid::Uuid;
 use super::correlate::{self, Joined, include};
 use super::groups::{Groups, Locked};
 use super::person;
+use super::planned::{Planned, Whose, plans};
 use crate::actions::APPROVED_BY;
 use crate::correlation::Correlation;
 use crate::directory::{
-    Directory, EventRow, EventStatus, IdentityRow, IdentityStatus, MergeRow, events_in, holders,
-    introduce, mark, put_events, put_identities, put_merges,
+    Directory, EventRow, EventStatus, IdentityRow, IdentityStatus, MergeRow, PlannedRow,
+    drop_planned, events_in, holders, introduce, mark, planned_in, put_events, put_identities,
+    put_merges, put_planned,
 };
 use crate::sources::{BusinessEvent, EventType};
 use crate::timeline::{Belief, Class, Timeline, class};
@@ -39,6 +41,8 @@ pub(super) struct Settled {
     pub events: BTreeMap<EventStatus, u64>,
     /// Cases by workflow.
     pub cases: BTreeMap<String, Vec<CaseId>>,
+    /// What became of each event that was not known before, and the cases that it started.
+    pub by_event: BTreeMap<String, (EventStatus, Vec<CaseId>)>,
     /// Subjects that nobody has introduced; nothing was written for anybody.
     pub unknown: Vec<String>,
 }
@@ -68,6 +72,7 @@ pub(super) struct Person {
     /// What was said before now.
     pub known: Vec<EventRow>,
     pub fresh: Vec<EventRow>,
+    planned: Vec<PlannedRow>,
     /// New keys that are this person.
     pub joined: Vec<Joined>,
     /// Questions that are put about them.
@@ -98,6 +103,8 @@ struct Outcome {
     /// The rows of new keys.
     joined: Vec<IdentityRow>,
     merges: Vec<MergeRow>,
+    planned: Vec<PlannedRow>,
+    unplanned: Vec<PlannedRow>,
 }
 
 /// Takes `events` in, and starts what has become effective for `subjects`, whether new or waiting.
@@ -107,6 +114,9 @@ pub(super) async fn settle(
     subjects: &BTreeSet<(i32, String)>,
     events: &[BusinessEvent],
 ) -> Result<(Settled, Vec<InboxRow>, Vec<tracing::Span>), StoreError> {
+    if subjects.is_empty() {
+        return Ok(Default::default());
+    }
     let keys: BTreeSet<String> = subjects.iter().map(|(_, key)| key.clone()).collect();
     let locked = origin
         .groups
@@ -162,6 +172,12 @@ pub(super) async fn read(
             person.known.push(row);
         }
     }
+    for row in planned_in(transaction, &keys).await? {
+        let root = roots.get(&row.subject);
+        if let Some(person) = root.and_then(|root| people.get_mut(root)) {
+            person.planned.push(row);
+        }
+    }
     Ok(people)
 }
 
@@ -177,13 +193,20 @@ pub(super) async fn finish(
     let (mut introduced, mut identities) = (Vec::new(), Vec::new());
     let (mut fresh, mut marked) = (Vec::new(), Vec::new());
     let (mut starts, mut ends, mut merges) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut planned, mut unplanned) = (Vec::new(), Vec::new());
     let mut blocks = correlate::Blocks::default();
     for person in people.into_values() {
         let before = person.before.clone();
         let outcome = person.settle(origin);
         for event in &outcome.fresh {
             *settled.events.entry(event.status).or_default() += 1;
+            let started = outcome.starts.iter().map(|(_, start)| start);
+            let started = started.filter(|start| causes(start).any(|id| id == event.event_id));
+            let became = (event.status, started.map(|start| start.case).collect());
+            settled.by_event.insert(event.event_id.clone(), became);
         }
+        planned.extend(outcome.planned);
+        unplanned.extend(outcome.unplanned);
         fresh.extend(outcome.fresh);
         marked.extend(outcome.marked);
         starts.extend(outcome.starts);
@@ -236,6 +259,8 @@ pub(super) async fn finish(
     put_identities(transaction, &identities).await?;
     put_events(transaction, &fresh).await?;
     mark(transaction, &marked).await?;
+    drop_planned(transaction, &unplanned).await?;
+    put_planned(transaction, &planned).await?;
     put_merges(transaction, &merges).await?;
     blocks.write(transaction).await?;
     Ok((settled, inbox, traced))
@@ -404,6 +429,18 @@ impl Person {
             identity.status_case = Some(end.case.to_string());
             identity.changed_at = now;
         }
+        let whose = Whose {
+            shard_id: self.shard_id,
+            subject: &identity.identity_key,
+            timeline: &timeline,
+            is: &is,
+            now,
+        };
+        let plans = plans(&origin.definitions.offset(), &whose, &events, &self.planned);
+        if !held {
+            let offset = plans.starts.iter();
+            starts.extend(offset.map(|planned| change.offset(planned, origin)));
+        }
         for row in marked.iter_mut().chain(&mut fresh) {
             let names = |start: &&StartCase| causes(start).any(|id| id == row.event_id);
             let cases: Vec<String> = starts
@@ -418,7 +455,9 @@ impl Person {
                     EventStatus::Recorded
                 };
             }
-            row.cases = cases;
+            // Those that began before its time stay.
+            row.cases.extend(cases);
+            row.cases.dedup();
         }
         let second = match &self.regrouped {
             Some(regrouped) if is.is_employed() => change.second(origin, regrouped),
@@ -444,6 +483,8 @@ impl Person {
             ends,
             joined,
             merges,
+            planned: plans.put,
+            unplanned: plans.dropped,
         }
     }
 }
@@ -612,6 +653,21 @@ impl Change<'_> {
                 Some(EventType::Transfer)
             }
             _ => None,
+        }
+    }
+
+    /// A case that starts at another moment than its event takes effect.
+    fn offset(&self, planned: &Planned<'_>, origin: &Origin<'_>) -> StartCase {
+        let (name, event) = (&planned.definition.name, planned.event);
+        let cause = format!("{name}\noffset\n{}", event.id);
+        StartCase {
+            case: CaseId::caused(&NAMESPACE, event.occurred_at, &cause),
+            workflow: name.clone(),
+            subject: Subject(self.before.identity_key.clone()),
+            generation: self.generation,
+            input: json!({ "event": told(event), "events": [told(event)] }),
+            initiator: origin.initiator.clone(),
+            effective_at: Some(planned.due_at),
         }
     }
 

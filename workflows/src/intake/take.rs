@@ -23,64 +23,92 @@ impl Intake {
         now: Timestamp,
     ) -> Take<'a> {
         Take {
-            intake: self,
-            groups: Groups::default(),
-            initiator,
-            now,
             subjects,
             events,
-            repeats: false,
-            approved: false,
-            settled: Mutex::new(None),
-            traced: Mutex::default(),
+            settling: Settling::new(self, initiator, now),
         }
     }
 }
 
 /// Takes events in, in a transaction.
 pub(super) struct Take<'a> {
-    intake: &'a Intake,
-    groups: Groups,
-    initiator: &'a Actor,
-    now: Timestamp,
     subjects: &'a BTreeSet<(i32, String)>,
     events: &'a [BusinessEvent],
-    /// See [`Origin::repeats`].
-    repeats: bool,
-    /// See [`Origin::approved`].
-    approved: bool,
-    settled: Mutex<Option<Settled>>,
-    /// Spans that end once it is durable.
-    traced: Mutex<Vec<tracing::Span>>,
+    settling: Settling<'a>,
 }
 
 impl Take<'_> {
     /// For events that happen now, whatever happened before in the same words.
-    pub fn repeating(self) -> Self {
-        Self {
-            repeats: true,
-            ..self
-        }
+    pub fn repeating(mut self) -> Self {
+        self.settling.repeats = true;
+        self
     }
 
     /// For what a person approved, who is the initiator.
-    pub fn approved(self, approved: bool) -> Self {
-        Self { approved, ..self }
+    pub fn approved(mut self, approved: bool) -> Self {
+        self.settling.approved = approved;
+        self
     }
 
-    pub async fn take(
+    /// What came of it, given whether it was written.
+    pub fn ended(self, written: Result<(), StoreError>) -> Result<Settled, IntakeError> {
+        self.settling.ended(written)
+    }
+}
+
+#[async_trait]
+impl Work for Take<'_> {
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        self.settling
+            .settle(transaction, self.subjects, self.events)
+            .await
+    }
+}
+
+/// Settles in a transaction, which may be begun again, and remembers what came of it the last time.
+pub(super) struct Settling<'a> {
+    intake: &'a Intake,
+    groups: Groups,
+    initiator: &'a Actor,
+    now: Timestamp,
+    /// See [`Origin::repeats`].
+    repeats: bool,
+    /// See [`Origin::approved`].
+    approved: bool,
+    settled: Mutex<Settled>,
+    /// Spans that end once it is durable.
+    traced: Mutex<Vec<tracing::Span>>,
+}
+
+impl<'a> Settling<'a> {
+    pub fn new(intake: &'a Intake, initiator: &'a Actor, now: Timestamp) -> Self {
+        Self {
+            intake,
+            groups: Groups::default(),
+            initiator,
+            now,
+            repeats: false,
+            approved: false,
+            settled: Mutex::default(),
+            traced: Mutex::default(),
+        }
+    }
+
+    /// Takes `events` in, and starts what has become effective for `subjects`.
+    pub async fn settle(
         &self,
         transaction: &mut Transaction<'_>,
+        subjects: &BTreeSet<(i32, String)>,
+        events: &[BusinessEvent],
     ) -> Result<Vec<InboxRow>, StoreError> {
         let origin = Origin {
             repeats: self.repeats,
             approved: self.approved,
             ..self.intake.origin(self.initiator, &self.groups, self.now)
         };
-        let (settled, inbox, traced) =
-            settle(transaction, &origin, self.subjects, self.events).await?;
+        let (settled, inbox, traced) = settle(transaction, &origin, subjects, events).await?;
         let refused = !settled.unknown.is_empty();
-        *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = Some(settled);
+        *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = settled;
         *self.traced.lock().unwrap_or_else(PoisonError::into_inner) = traced;
         if refused {
             return Err(StoreError::Projection("an event has no subject".to_owned()));
@@ -88,13 +116,10 @@ impl Take<'_> {
         Ok(inbox)
     }
 
-    /// Whether an event was taken in that nobody knew. False before [`Take::take`].
-    pub fn took_something(&self) -> bool {
-        self.settled
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .is_some_and(|settled| !settled.events.is_empty())
+    /// The identifiers of the events that nobody knew.
+    pub fn taken(&self) -> BTreeSet<String> {
+        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.by_event.keys().cloned().collect()
     }
 
     /// What came of it, given whether it was written.
@@ -102,8 +127,7 @@ impl Take<'_> {
         let settled = self
             .settled
             .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-            .unwrap_or_default();
+            .unwrap_or_else(PoisonError::into_inner);
         match (written, settled.unknown.first()) {
             (Ok(()) | Err(StoreError::Projection(_)), Some(subject)) => {
                 Err(IntakeError::UnknownSubject(subject.clone()))
@@ -111,12 +135,5 @@ impl Take<'_> {
             (Ok(()), None) => Ok(settled),
             (Err(error), _) => Err(error.into()),
         }
-    }
-}
-
-#[async_trait]
-impl Work for Take<'_> {
-    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
-        self.take(transaction).await
     }
 }

@@ -98,6 +98,7 @@ impl Checker<'_> {
                 self.problem(&step.id, what, "give one of them another id");
             }
         }
+        self.offset(&source);
         let weight = self.weight(source.weight.as_ref());
         let conflicts = self.conflicts(&source);
         let needs = self.needs(&source.steps);
@@ -126,6 +127,8 @@ impl Checker<'_> {
             name: source.name.value,
             description: source.description,
             on: source.on,
+            ahead: source.ahead.map(|span| span.value),
+            after: source.after.map(|span| span.value),
             lane: source.lane,
             weight,
             on_failure: source.on_failure,
@@ -191,6 +194,30 @@ impl Checker<'_> {
             what: what.into(),
             fix: fix.into(),
         });
+    }
+
+    fn offset(&mut self, source: &WorkflowSource) {
+        let (ahead, after) = (source.ahead.as_ref(), source.after.as_ref());
+        if let (Some(ahead), Some(_)) = (ahead, after) {
+            let what = "a workflow starts before its event takes effect or after it, not both";
+            self.problem(
+                ahead,
+                what,
+                "keep `ahead` or `after`, and make two workflows if both are meant",
+            );
+        }
+        for span in [ahead, after].into_iter().flatten() {
+            if span.value.ms() == 0 {
+                let what =
+                    "a workflow without `ahead` and `after` starts when its event takes effect";
+                self.problem(span, what, "give a length above zero, or leave it out");
+            }
+            if source.on.is_empty() {
+                let what =
+                    "no event starts this workflow, so there is nothing to be before or after";
+                self.problem(span, what, "name events in `on`");
+            }
+        }
     }
 
     fn weight(&mut self, weight: Option<&At<u32>>) -> u32 {

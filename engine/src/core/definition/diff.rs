@@ -139,6 +139,8 @@ fn whole(definition: &Definition) -> Value {
         "name": definition.name,
         "description": definition.description,
         "on": definition.on,
+        "ahead": definition.ahead,
+        "after": definition.after,
         "lane": definition.lane,
         "weight": definition.weight,
         "on_failure": definition.on_failure,

@@ -40,6 +40,9 @@ pub struct Definition {
     pub description: String,
     /// The types of business event that start it.
     pub on: Vec<String>,
+    /// How long before the event takes effect it starts, or how long after; at most one of them is given.
+    pub ahead: Option<Span>,
+    pub after: Option<Span>,
     pub lane: Lane,
     /// How often its work gets a turn where workflows compete for one system, beside the weights of the others.
     pub weight: u32,
@@ -54,6 +57,25 @@ pub struct Definition {
     pub source: String,
     /// For each step the steps that need it, in order.
     pub(crate) dependents: Vec<Vec<StepIndex>>,
+}
+
+impl Definition {
+    /// Whether it starts at another moment than the one at which its event takes effect.
+    #[must_use]
+    pub fn is_offset(&self) -> bool {
+        self.ahead.is_some() || self.after.is_some()
+    }
+
+    /// What starts it, for people: `hire, rehire`, `7d before hire`.
+    #[must_use]
+    pub fn started_by(&self) -> String {
+        let events = self.on.join(", ");
+        match (self.ahead, self.after) {
+            (Some(ahead), _) => format!("{ahead} before {events}"),
+            (None, Some(after)) => format!("{after} after {events}"),
+            (None, None) => events,
+        }
+    }
 }
 
 /// Which queue a case's work goes through.

@@ -53,6 +53,12 @@ pub(super) struct WorkflowSource {
     /// The types of business event that start it, for example `hire` or `termination.effective`.
     #[serde(default)]
     pub on: Vec<String>,
+    /// Starts so long before the event that starts it takes effect, as far as it is known by then.
+    #[serde(default)]
+    pub ahead: Option<At<Span>>,
+    /// Starts so long after the event that starts it took effect, unless that holds no more.
+    #[serde(default)]
+    pub after: Option<At<Span>>,
     #[serde(default)]
     pub lane: Lane,
     /// How often its work gets a turn where workflows compete for one system, beside the weights of the others:

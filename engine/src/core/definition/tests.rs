@@ -182,3 +182,39 @@ fn contradictory_rules_about_conflicts_are_told_with_their_line() {
         ]
     );
 }
+
+#[test]
+fn what_starts_before_or_after_its_event_says_so_in_one_way() {
+    let with = |head: &str| format!("name: w\n{head}\nsteps: [{{id: s, uses: noop}}]\n");
+    let parse = |head: &str| Definition::parse("w.yaml", &with(head), &[], &|_| true);
+    for (head, started_by, is_offset) in [
+        ("on: [hire]", "hire", false),
+        (
+            "on: [hire, rehire]\nahead: 7d",
+            "7d before hire, rehire",
+            true,
+        ),
+        ("on: [hire]\nafter: 1d12h", "1d12h after hire", true),
+    ] {
+        let definition = parse(head).unwrap();
+        assert_eq!(definition.started_by(), started_by);
+        assert_eq!(definition.is_offset(), is_offset, "{head}");
+    }
+    for (head, what) in [
+        (
+            "on: [hire]\nahead: 7d\nafter: 7d",
+            "before its event takes effect or after it, not both",
+        ),
+        (
+            "on: [hire]\nahead: 0s",
+            "starts when its event takes effect",
+        ),
+        ("after: 7d", "nothing to be before or after"),
+        ("on: [hire]\nahead: -7d", "is not a length of time"),
+        ("on: [hire]\nahead: 7", ""),
+    ] {
+        let problems = parse(head).unwrap_err().to_string();
+        assert!(problems.contains(what), "{head}: {problems}");
+        assert!(problems.contains("w.yaml:"), "{head}: {problems}");
+    }
+}

@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use super::{Decided, Done, Part, RegroupInput, Said, regroup_case};
 use crate::directory::{
-    EventStatus, IdentityRow, IdentityStatus, MergeRow, MergeState, ReviewStatus, claim, event_in,
-    introduce, merges_in, put_events, put_identities, put_merges, put_reviews, review_in,
+    Claim, EventStatus, IdentityRow, IdentityStatus, MergeRow, MergeState, ReviewStatus, claim,
+    events_named, introduce, merges_in, put_events, put_identities, put_merges, put_reviews,
+    review_in,
 };
 use crate::intake::correlate::{include, merge_id};
 use crate::intake::groups::{Groups, Locked, REGROUPED};
@@ -54,9 +55,15 @@ impl Work for State<'_> {
         let directory = &self.intake.directory;
         let subject = event.subject.as_str();
         let id_shard = directory.shard(&event.id);
-        if let Some(known) = claim(transaction, id_shard, &event.id, subject).await? {
-            let shard_id = directory.shard(&known);
-            let row = event_in(transaction, shard_id, &event.id).await?;
+        let own = Claim {
+            shard_id: id_shard,
+            event_id: event.id.clone(),
+            subject: subject.to_owned(),
+        };
+        if let Some(known) = claim(transaction, vec![own]).await?.remove(&event.id) {
+            let name = (directory.shard(&known), event.id.clone());
+            let rows = events_named(transaction, &[name]).await?;
+            let row = rows.into_iter().next();
             let differs = row.map_or_else(|| vec!["subject"], |row| differences(event, &row));
             if !differs.is_empty() {
                 return Err(self.refuse(IntakeError::OtherEvent {
