@@ -114,7 +114,7 @@ pub(super) async fn belief(
     let found = api
         .database
         .directory
-        .believed(&key, as_of, known_at)
+        .believed(&key, as_of, known_at, api.policy.precedence())
         .await?;
     found.map(Json).ok_or_else(|| {
         ApiError::NotFound("nothing was known of that key at that moment".to_owned())

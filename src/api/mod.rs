@@ -16,6 +16,7 @@ pub mod events;
 mod explain;
 mod exports;
 mod health;
+mod hints;
 mod holds;
 mod identities;
 mod imports;
@@ -172,6 +173,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(sources::list))
         .routes(routes!(sources::get))
         .routes(routes!(sources::heartbeat))
+        .routes(routes!(hints::post))
         .routes(routes!(imports::list, imports::post))
         .routes(routes!(imports::get))
         .routes(routes!(imports::approve))

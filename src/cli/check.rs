@@ -17,7 +17,7 @@ use super::format::{Bar, Listing, Tone, counted, paint, plain};
 use super::{Context, Exit};
 use crate::api::events::door::Doors;
 use crate::shell::schedules::FireView;
-use crate::shell::{database, notices, now, queries};
+use crate::shell::{database, notices, now, pulls, queries};
 
 /// How long one system may take for its check.
 const CHECK_LIMIT: Duration = Duration::from_secs(30);
@@ -167,7 +167,9 @@ fn described(folder: String, configuration: &Configuration, check: &Check) -> Co
     }
     let doors = Doors::open(&configuration.sources).map(|_| ());
     let sent = notices::check(configuration);
-    for error in [doors, queries::check(&configuration.sources), sent] {
+    let asked = queries::check(&configuration.sources);
+    let pulled = pulls::check(&configuration.sources);
+    for error in [doors, asked, pulled, sent] {
         if let Err(error) = error {
             let fix = "put it there, or take the place out of the file that names it";
             problems.push(Problem::new(&folder, None, format!("{error:#}"), fix));

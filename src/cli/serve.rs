@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::format::{Tone, paint};
 use super::{Context, Exit};
 use crate::api::{self, events::door::Doors};
-use crate::shell::{Running, database, notices, queries};
+use crate::shell::{Running, database, notices, pulls, queries};
 use crate::telemetry::{self, Look, Metrics};
 
 /// How long the states that the last metrics show may take to be read.
@@ -53,6 +53,7 @@ pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<Exit> {
     let opened = telemetry::open(&configuration.settings, true)?;
     let address = context.address()?;
     queries::check(&configuration.sources)?;
+    pulls::check(&configuration.sources)?;
     notices::check(&configuration)?;
     let listener = if serve.no_api {
         None

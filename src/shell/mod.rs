@@ -9,6 +9,7 @@ pub mod node;
 pub mod node_view;
 pub mod notices;
 pub mod parked;
+pub mod pulls;
 pub mod queries;
 pub mod reading;
 pub mod schedules;

@@ -32,6 +32,7 @@ use workflows::notices::NoticeProjection;
 use workflows::policies::{Policies, Proposed};
 use workflows::systems::System;
 
+use super::pulls::Pull;
 use super::{Database, notices, now};
 use crate::telemetry::{Metrics, ObservedActions, ObservedStore, Telemetry};
 
@@ -260,6 +261,28 @@ impl Running {
             });
         }
         for source in self.configuration.sources.values() {
+            if source.pull().is_some() {
+                let pull = Pull::new(
+                    Arc::clone(source),
+                    self.database.clone(),
+                    self.intake.clone(),
+                );
+                match pull {
+                    Ok(pull) => {
+                        let owner = self.node.owner().to_owned();
+                        let (node, due) = (self.node.nudger(), Arc::clone(&self.due));
+                        let (stop, asking) =
+                            (self.stop.clone(), pull.keep_asking(owner, node, due));
+                        self.side.spawn(async move {
+                            let _ = stop.run_until_cancelled(asking).await;
+                        });
+                    }
+                    // `tenure serve` has checked it; other commands go on without it.
+                    Err(error) => {
+                        tracing::warn!(error = format!("{error:#}"), "a source is not asked")
+                    }
+                }
+            }
             if source.query().is_none() {
                 continue;
             }

@@ -99,7 +99,7 @@ pub async fn keep_asking(
     }
 }
 
-async fn is_mine(
+pub(super) async fn is_mine(
     database: &Database,
     source: &str,
     owner: &str,
@@ -110,7 +110,7 @@ async fn is_mine(
     Ok(row.and_then(|row| row.owner.as_deref()) == Some(owner))
 }
 
-fn tell(report: &ImportReport) {
+pub(super) fn tell(report: &ImportReport) {
     let source = report.source.as_str();
     match &report.status {
         ImportStatus::Unchanged => {

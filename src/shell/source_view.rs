@@ -7,7 +7,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use engine::store::StoreError;
 use serde::Serialize;
 use utoipa::ToSchema;
-use workflows::directory::{Directory, DoubtRow, HeardRow, SnapshotRow};
+use workflows::directory::{Directory, DoubtRow, HeardRow, PullMarkRow, SnapshotRow};
 use workflows::sources::Source;
 
 /// How many files of a source its detail shows.
@@ -44,7 +44,7 @@ pub struct SourceView {
     pub name: String,
     pub state: Voice,
     /// How its files are written: `csv`, `json` or `jsonl`; `scim` when its people are pushed, `query` when it is a database
-    /// that is asked.
+    /// that is asked, `pull` when it is an API.
     pub format: &'static str,
     /// Whether it may sign events.
     pub signs: bool,
@@ -60,6 +60,9 @@ pub struct SourceView {
     pub known_since: Option<DateTime<Utc>>,
     /// The day of the last file that was applied.
     pub as_of: Option<NaiveDate>,
+    /// When it was last asked, of one that is; and up to where changes were asked for, by its own clock.
+    pub asked_at: Option<DateTime<Utc>>,
+    pub cursor: Option<String>,
     /// Why it is not believed, and what to do; null when it is.
     pub doubt: Option<String>,
     pub doubted_since: Option<DateTime<Utc>>,
@@ -89,11 +92,13 @@ pub async fn sources(
     let heard = directory.heard().await?;
     let positions = directory.source_days().await?;
     let doubts = directory.doubts().await?;
+    let marks = directory.pull_marks().await?;
     let views = configured.values().map(|source| {
         let row = heard.iter().find(|row| row.source == source.name());
         let doubt = doubts.iter().find(|row| row.source == source.name());
         let as_of = positions.get(source.name()).copied();
-        view(source, (row, doubt), as_of, now)
+        let mark = marks.iter().find(|row| row.source == source.name());
+        view(source, (row, doubt, mark), as_of, now)
     });
     Ok(views.collect())
 }
@@ -112,9 +117,10 @@ pub async fn detail(
     let as_of = directory.source_days().await?.get(source.name()).copied();
     let doubts = directory.doubts().await?;
     let doubt = doubts.iter().find(|row| row.source == source.name());
+    let mark = directory.pull_mark(source.name()).await?;
     let name = Some(source.name());
     Ok(SourceDetail {
-        source: view(source, (row, doubt), as_of, now),
+        source: view(source, (row, doubt, mark.as_ref()), as_of, now),
         time_zone: source.zone().name().to_owned(),
         files: directory.snapshots(name, false, FILES_SHOWN).await?,
     })
@@ -122,7 +128,7 @@ pub async fn detail(
 
 fn view(
     source: &Source,
-    (row, doubt): (Option<&HeardRow>, Option<&DoubtRow>),
+    (row, doubt, mark): (Option<&HeardRow>, Option<&DoubtRow>, Option<&PullMarkRow>),
     as_of: Option<NaiveDate>,
     now: DateTime<Utc>,
 ) -> SourceView {
@@ -139,6 +145,7 @@ fn view(
             None => Voice::NeverHeard,
         },
         format: match (source.query(), source.format()) {
+            _ if source.pull().is_some() => "pull",
             (Some(_), _) => "query",
             (None, Some(format)) => format.as_str(),
             (None, None) => "scim",
@@ -150,6 +157,11 @@ fn view(
         silent_from,
         known_since: row.map(|row| row.known_since),
         as_of,
+        asked_at: mark.map(|row| row.asked_at),
+        cursor: mark.and_then(|row| {
+            let since = row.mark.get("changed_since")?;
+            since.as_str().map(str::to_owned)
+        }),
         doubt: doubt.map(|row| row.reason.clone()),
         doubted_since: doubt.map(|row| row.since),
     }

@@ -22,6 +22,8 @@ use tokio::sync::Semaphore;
 use workflows::sources::signature::{SigningKey, VERSION_PREFIX, head};
 use workflows::sources::{SignatureConfig, Source};
 
+use super::hint_door::HintDoor;
+
 /// The longest `webhook-id`, in bytes.
 const ID_BYTES_MAX: usize = 200;
 /// The most signatures of one request.
@@ -34,7 +36,9 @@ pub struct Doors {
     by_source: BTreeMap<String, Door>,
     /// For names that have none: nobody knows its key.
     shut: Door,
-    pub(super) unproven: Semaphore,
+    hints: BTreeMap<String, HintDoor>,
+    shut_hints: HintDoor,
+    pub(in crate::api) unproven: Semaphore,
 }
 
 impl Doors {
@@ -44,6 +48,7 @@ impl Doors {
     /// The first secret that is missing or is none.
     pub fn open(sources: &BTreeMap<String, Arc<Source>>) -> anyhow::Result<Self> {
         let mut by_source = BTreeMap::new();
+        let mut hints = BTreeMap::new();
         for (name, source) in sources {
             if let Some(config) = source.signature() {
                 let door = Door::open(config).with_context(|| {
@@ -51,10 +56,17 @@ impl Doors {
                 })?;
                 by_source.insert(name.clone(), door);
             }
+            if let Some(config) = source.pull().and_then(|pull| pull.hints.as_ref()) {
+                let door = HintDoor::open(config)
+                    .with_context(|| format!("cannot use `pull.hints` of source `{name}`"))?;
+                hints.insert(name.clone(), door);
+            }
         }
         let nobody_knows: [u8; 32] = rand::random();
         Ok(Self {
             by_source,
+            hints,
+            shut_hints: HintDoor::shut(rand::random()),
             shut: Door {
                 keys: vec![SigningKey::of_bytes(nobody_knows.to_vec())],
                 window: TimeDelta::zero(),
@@ -62,6 +74,10 @@ impl Doors {
             },
             unproven: Semaphore::new(UNPROVEN_MAX),
         })
+    }
+
+    pub(in crate::api) fn hints_of(&self, source: &str) -> &HintDoor {
+        self.hints.get(source).unwrap_or(&self.shut_hints)
     }
 
     pub(super) fn of(&self, source: &str) -> &Door {

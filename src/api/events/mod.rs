@@ -5,6 +5,7 @@
 
 mod binary;
 pub mod door;
+mod hint_door;
 pub(super) mod signed;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -26,7 +26,7 @@ pub(in crate::api) fn decides(method: &Method, path: &str, headers: &HeaderMap) 
         return false;
     };
     let signed = match what {
-        "events" => true,
+        "events" | "hints" => true,
         "heartbeat" => !headers.contains_key(header::AUTHORIZATION),
         _ => false,
     };

@@ -134,7 +134,15 @@ async fn every_operation_takes_the_role_it_says_and_no_less() {
         }
     }
     open.sort();
-    assert_eq!(open, ["/healthz", "/readyz", "/v1/sources/{source}/events"]);
+    assert_eq!(
+        open,
+        [
+            "/healthz",
+            "/readyz",
+            "/v1/sources/{source}/events",
+            "/v1/sources/{source}/hints"
+        ]
+    );
 }
 
 #[tokio::test]

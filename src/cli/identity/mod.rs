@@ -15,7 +15,7 @@ use workflows::directory::{
     IdentityStatus,
 };
 use workflows::intake::MergeReport;
-use workflows::timeline::Employment;
+use workflows::timeline::{Employment, Precedence};
 
 use super::format::{Listing, Tone, counted, paint, plain, shortened, time};
 use super::{Context, Exit, actor, correlation, import};
@@ -254,15 +254,67 @@ async fn show_person(context: &Context, key: &str) -> anyhow::Result<Exit> {
     let detail = found.with_context(|| {
         format!("nobody with the key `{key}` is known; see `tenure identity list --search`")
     })?;
-    context.output.result(&detail, describe)?;
+    let (now, precedence) = (now(), precedence(context));
+    let believed = database
+        .directory
+        .believed(key, now, now, &precedence)
+        .await?;
+    let shown = Shown {
+        provenance: believed.as_ref().map(provenance).unwrap_or_default(),
+        detail,
+    };
+    context.output.result(&shown, describe)?;
     Ok(Exit::Good)
+}
+
+/// One person, and who said what about them.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    detail: IdentityDetail,
+    /// By attribute.
+    provenance: BTreeMap<String, Provenance>,
+}
+
+#[derive(Serialize)]
+struct Provenance {
+    source: String,
+    event: String,
+    said_at: DateTime<Utc>,
+}
+
+fn provenance(believed: &Believed) -> BTreeMap<String, Provenance> {
+    let origins = believed.belief.origins.iter();
+    let told = origins.filter_map(|(name, event)| {
+        let event = believed.events.iter().find(|known| known.id == *event)?;
+        let provenance = Provenance {
+            source: event.source.clone(),
+            event: event.id.clone(),
+            said_at: event.occurred_at,
+        };
+        Some((name.clone(), provenance))
+    });
+    told.collect()
+}
+
+/// Which source is believed about what: nothing special where no folder says so.
+fn precedence(context: &Context) -> Precedence {
+    let configuration = context.configuration().ok();
+    let policy = configuration.map(|configuration| configuration.policy);
+    policy
+        .map(|policy| policy.precedence().clone())
+        .unwrap_or_default()
 }
 
 async fn show_belief(context: &Context, show: &Show) -> anyhow::Result<Exit> {
     let database = context.database().await?;
     let (key, now) = (&show.key, now());
     let (as_of, known_at) = (show.as_of.unwrap_or(now), show.known_at.unwrap_or(now));
-    let found = database.directory.believed(key, as_of, known_at).await?;
+    let precedence = precedence(context);
+    let found = database
+        .directory
+        .believed(key, as_of, known_at, &precedence)
+        .await?;
     let believed = found.with_context(|| {
         format!(
             "nothing was known of `{key}` by {}; `tenure identity show {key}` shows when something was",
@@ -369,7 +421,8 @@ fn moment(text: &str) -> Result<DateTime<Utc>, String> {
     })
 }
 
-fn describe(detail: &IdentityDetail) -> String {
+fn describe(shown: &Shown) -> String {
+    let detail = &shown.detail;
     let now = now();
     let identity = &detail.identity;
     let mut text = format!(
@@ -396,10 +449,13 @@ fn describe(detail: &IdentityDetail) -> String {
             other => plain(&other.to_string()),
         };
         if !value.is_empty() {
+            let source = shown.provenance.get(name).map(|it| plain(&it.source));
+            let source = source.map_or_else(String::new, |source| format!("  ({source})"));
             let _ = writeln!(
                 text,
-                "  {}  {value}",
-                paint(format!("{:<16}", plain(name)), Tone::Dim)
+                "  {}  {value}{}",
+                paint(format!("{:<16}", plain(name)), Tone::Dim),
+                paint(source, Tone::Dim)
             );
         }
     }

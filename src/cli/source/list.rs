@@ -11,7 +11,8 @@ use crate::shell::source_view::{self, SourceView};
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 HEARD is the last time something good came from a source, NEWS the last time it said something new. SILENT is when it
-counts as silent if nothing more comes; empty when its file has no `silent_after`. FILE OF is the day of the last file.
+counts as silent if nothing more comes; empty when its file has no `silent_after`. FILE OF is the day of the last file. CURSOR is up to where a
+source that is pulled was asked for changes, by its own clock.
 
 A source that is `doubted` delivered something that is not believed; `source show` says why, and how to go on.
 
@@ -40,7 +41,7 @@ fn table(views: &[SourceView]) -> String {
         return "no sources; write one into `sources/` of the configuration".to_owned();
     }
     let headings = [
-        "NAME", "STATE", "HEARD", "NEWS", "SILENT", "FORMAT", "FILE OF", "SIGNS",
+        "NAME", "STATE", "HEARD", "NEWS", "SILENT", "FORMAT", "FILE OF", "SIGNS", "CURSOR",
     ];
     let mut listing = Listing::new(&headings).narrow(&[0, 1, 2, 3, 4]);
     for view in views {
@@ -60,6 +61,7 @@ fn table(views: &[SourceView]) -> String {
                 Tone::Plain,
             ),
             (if view.signs { "yes" } else { "" }.to_owned(), Tone::Dim),
+            (view.cursor.clone().unwrap_or_default(), Tone::Dim),
         ]);
     }
     listing.to_string()

@@ -44,6 +44,7 @@ fn page(detail: &SourceDetail) -> String {
     let comes = match view.format {
         "scim" => "pushed over SCIM".to_owned(),
         "query" => "asked of a database".to_owned(),
+        "pull" => "pulled from an API".to_owned(),
         format => format!("{format} files"),
     };
     let mut facts = vec![comes, plain(&detail.time_zone)];
@@ -73,6 +74,15 @@ fn page(detail: &SourceDetail) -> String {
             .to_owned(),
     };
     let _ = writeln!(text, "  {watched}");
+    if let Some(asked_at) = view.asked_at {
+        let cursor = view.cursor.as_deref().unwrap_or("everybody each time");
+        let _ = writeln!(
+            text,
+            "  asked {}, cursor {}",
+            at(Some(asked_at)),
+            plain(cursor)
+        );
+    }
     if let Some(doubt) = &view.doubt {
         let sign = paint(Tone::Bad.sign(), Tone::Bad);
         let _ = writeln!(

@@ -9,7 +9,7 @@ use super::Directory;
 use super::database::Sql;
 use super::rows::EventRow;
 use crate::sources::BusinessEvent;
-use crate::timeline::{Belief, Timeline};
+use crate::timeline::{Belief, Precedence, Timeline};
 
 /// The picture of a person on a day, as it was on another.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -53,7 +53,8 @@ pub struct KnownEvent {
 }
 
 impl Directory {
-    /// What was believed about the person of `key` to hold at `as_of`, from what had come in by `known_at`. `None` when
+    /// What was believed about the person of `key` to hold at `as_of`, from what had come in by `known_at`, each source
+    /// believed as `precedence` says. `None` when
     /// nothing had.
     ///
     /// # Errors
@@ -63,6 +64,7 @@ impl Directory {
         key: &str,
         as_of: DateTime<Utc>,
         known_at: DateTime<Utc>,
+        precedence: &Precedence,
     ) -> Result<Option<Believed>, StoreError> {
         let mut rows: Vec<EventRow> = Vec::new();
         for key in self.keys_at(key, known_at).await? {
@@ -76,7 +78,7 @@ impl Directory {
         }
         let events: Vec<BusinessEvent> = rows.iter().map(EventRow::event).collect();
         let came = rows.iter().map(|row| row.received_at);
-        let timeline = Timeline::of(came.zip(&events));
+        let timeline = Timeline::of(came.zip(&events)).preferring(precedence);
         let spells = timeline.spells().iter().map(|spell| BelievedSpell {
             key: spell.subject.to_owned(),
             contract: spell.contract.map(str::to_owned),

@@ -20,6 +20,7 @@ mod merges;
 mod planned;
 mod policies;
 mod projection;
+mod pulls;
 pub mod resources;
 mod reviews;
 mod rows;
@@ -68,6 +69,7 @@ pub use merges::{AdoptedRow, MergeRow, MergeState, Moved};
 pub use planned::{PlannedRow, PlannedStatus};
 pub use policies::{PolicyRow, PolicyStatus};
 pub use projection::{DirectoryProjection, LagKind};
+pub use pulls::{HintRow, PullMarkRow};
 pub use reviews::{ReviewFilter, ReviewRow, ReviewStatus};
 pub use rows::{
     AccountRow, AccountStatus, EventRow, EventStatus, GrantReason, GrantRow, GrantStatus,
@@ -125,6 +127,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "planned_start",
         postgres: include_str!("../../../migrations/postgres/0019_planned_start.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0019_planned_start.sql"),
+    },
+    Migration {
+        version: 20,
+        name: "pull",
+        postgres: include_str!("../../../migrations/postgres/0020_pull.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0020_pull.sql"),
     },
 ];
 

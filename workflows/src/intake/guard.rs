@@ -21,6 +21,7 @@ use crate::policy::guard::{
 };
 use crate::policy::{IdentityFacts, PolicySet};
 use crate::sources::{ChangeKind, Difference, GuardConfig, Key, Record, Records, Source};
+use crate::timeline::Precedence;
 
 /// The policy in force, which may change while a node runs. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -123,6 +124,14 @@ impl Intake {
             limits,
             window: rules.window,
         })
+    }
+
+    /// Which source is believed about what, by the policy in force.
+    pub(super) fn precedence(&self) -> Precedence {
+        let policy = self.policy.get();
+        policy
+            .map(|policy| policy.precedence().clone())
+            .unwrap_or_default()
     }
 
     /// The limits of a source; of one that is not configured, what holds when nobody says.

@@ -329,9 +329,11 @@ impl TakeNamed<'_> {
                 attributes: belief.attributes,
             })
         };
+        let precedence = self.intake.precedence();
+        let before = Timeline::of(said().take(known.len()));
         let pair = Pair {
-            before: facts(Timeline::of(said().take(known.len())).at(at)),
-            after: facts(Timeline::of(said()).at(at)),
+            before: facts(before.preferring(&precedence).at(at)),
+            after: facts(Timeline::of(said()).preferring(&precedence).at(at)),
         };
         let limits = self.intake.limits_of(&first.source);
         self.intake.measure_all(limits, [pair]).await

@@ -25,7 +25,7 @@ use crate::directory::{
     put_merges, put_planned,
 };
 use crate::sources::{BusinessEvent, EventType};
-use crate::timeline::{Belief, Class, Timeline, class};
+use crate::timeline::{Belief, Class, Precedence, Timeline, class};
 
 /// Makes case and message identifiers out of what caused them: the same cause is the same case.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_0f2e_9a37_4f0b_8d55_3c9e_71b2_44aa);
@@ -60,6 +60,8 @@ pub(super) struct Origin<'a> {
     pub repeats: bool,
     /// Whether the initiator is a person who approved exactly these events.
     pub approved: bool,
+    /// Which source is believed about what.
+    pub precedence: Precedence,
 }
 
 /// One person, and everything that is being decided about them.
@@ -337,8 +339,9 @@ impl Person {
         let events: Vec<(Timestamp, BusinessEvent)> =
             rows.map(|row| (row.received_at, row.event())).collect();
         let said = || events.iter().map(|(came, event)| (*came, event));
-        let was = Timeline::of(said().take(self.known.len())).at(now);
-        let timeline = Timeline::of(said());
+        let was = Timeline::of(said().take(self.known.len()));
+        let was = was.preferring(&origin.precedence).at(now);
+        let timeline = Timeline::of(said()).preferring(&origin.precedence);
         let is = timeline.at(now);
         let Some(before) = self.before.clone().or_else(|| {
             let (_, first) = events.first()?;

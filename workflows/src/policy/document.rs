@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::guard::GuardDocument;
+use crate::timeline::Precedence;
 
 /// One file of the policy folder.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -20,6 +21,9 @@ pub struct PolicyFile {
     /// How much may change at once without a person, and who is protected. One file of the folder may say it.
     #[serde(default)]
     pub guard: Option<GuardDocument>,
+    /// Which source is believed about which attribute. One file of the folder may say it.
+    #[serde(default)]
+    pub precedence: Option<Precedence>,
 }
 
 /// A named bundle of entitlements with a rule that says who has it.

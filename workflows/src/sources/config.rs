@@ -33,6 +33,7 @@ use serde_saphyr::Spanned;
 
 use super::doubt::TrustConfig;
 use super::guard::GuardConfig;
+use super::pull::PullConfig;
 use super::query::QueryConfig;
 use super::record::IdentityType;
 use super::signature::SignatureConfig;
@@ -55,6 +56,10 @@ pub struct SourceConfig {
     /// Queries only: whom to ask, what and how often.
     #[serde(default)]
     pub query: Option<QueryConfig>,
+    /// Pulled only: whom to ask, as whom and how often. Columns are members of the rows, those of objects within them as
+    /// `outer.inner`.
+    #[serde(default)]
+    pub pull: Option<PullConfig>,
     /// CSV only: what stands between two fields. A comma when left out.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
@@ -136,6 +141,8 @@ pub enum SourceKind {
     Scim,
     /// A database is asked for the state of all people at that moment.
     Query,
+    /// A worker feed behind an HTTP API is asked for everybody, or for who changed.
+    Pull,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

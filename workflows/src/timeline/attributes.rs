@@ -4,12 +4,12 @@
 //! last. One that only gives all `attributes` speaks of all of them as they were when it was made. It takes the place of
 //! changes that were known then, and says nothing about what had been announced for a later day, or was said since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
-use super::{Class, class};
+use super::{Class, Precedence, class};
 use crate::sources::{Attributes, BusinessEvent, EventType, Part, Said, said};
 
 /// What holds so soon after it was said is said of the present: clocks differ.
@@ -36,8 +36,66 @@ impl Whole<'_> {
     }
 }
 
-/// What `statements`, in order, say about the moment `at`.
-pub(super) fn told(statements: &[&BusinessEvent], at: DateTime<Utc>) -> Told {
+/// What `statements`, in order, say about the moment `at`, each source believed as far as `precedence` says.
+pub(super) fn told(
+    statements: &[&BusinessEvent],
+    at: DateTime<Utc>,
+    precedence: Option<&Precedence>,
+) -> Told {
+    let precedence = precedence.filter(|precedence| !precedence.is_empty());
+    let mut by_source: BTreeMap<&str, Vec<&BusinessEvent>> = BTreeMap::new();
+    for event in statements {
+        by_source.entry(&event.source).or_default().push(event);
+    }
+    let Some(precedence) = precedence.filter(|_| by_source.len() > 1) else {
+        return told_by_one(statements, at);
+    };
+    // Whoever spoke last comes first, where nothing else is said.
+    let mut voices: Vec<(&str, Told)> = Vec::new();
+    let begun = statements
+        .iter()
+        .rev()
+        .filter(|event| event.effective_at <= at);
+    for event in begun.chain(statements.iter().rev()) {
+        let source = event.source.as_str();
+        if let Some(own) = by_source.remove(source) {
+            voices.push((source, told_by_one(&own, at)));
+        }
+    }
+    let newest = voices.iter().map(|(_, told)| told.version).max();
+    let mut merged = Told {
+        version: newest.unwrap_or(i64::MIN),
+        ..Told::default()
+    };
+    let names: BTreeSet<&String> = voices
+        .iter()
+        .flat_map(|(_, told)| told.values.keys())
+        .collect();
+    for name in names {
+        let order = precedence.order(name);
+        let place = |source: &str| {
+            let place = order.iter().position(|other| other == source);
+            place.unwrap_or(order.len())
+        };
+        let speaking = voices
+            .iter()
+            .filter(|(_, told)| told.values.contains_key(name));
+        // Of equals the first one stays.
+        let Some((_, told)) = speaking.min_by_key(|(source, _)| place(source)) else {
+            continue;
+        };
+        if let Some(value) = told.values.get(name) {
+            merged.values.insert(name.clone(), value.clone());
+        }
+        if let Some(origin) = told.origins.get(name) {
+            merged.origins.insert(name.clone(), origin.clone());
+        }
+    }
+    merged
+}
+
+/// What `statements`, in order, say about the moment `at`, as if one source had made them all.
+fn told_by_one(statements: &[&BusinessEvent], at: DateTime<Utc>) -> Told {
     let (mut seen, mut announced): (Option<Whole<'_>>, Option<Whole<'_>>) = (None, None);
     let mut parts: BTreeMap<Named, (usize, &BusinessEvent, Part)> = BTreeMap::new();
     let mut newest = i64::MIN;

@@ -22,6 +22,7 @@
 //! A statement that another one names in `supersedes` was never made, unless the other is itself superseded.
 
 mod attributes;
+mod precedence;
 mod spells;
 mod united;
 
@@ -36,6 +37,7 @@ use serde_json::Value;
 
 use crate::sources::{BusinessEvent, ChangeKind, EventType};
 
+pub use self::precedence::Precedence;
 pub use self::spells::Spell;
 use self::spells::Spells;
 
@@ -139,9 +141,19 @@ pub struct Timeline<'a> {
     statements: Vec<&'a BusinessEvent>,
     spells: Spells<'a>,
     superseded: BTreeMap<&'a str, &'a str>,
+    precedence: Option<&'a Precedence>,
 }
 
 impl<'a> Timeline<'a> {
+    /// The same, where sources are believed as `precedence` says.
+    #[must_use]
+    pub fn preferring(self, precedence: &'a Precedence) -> Self {
+        Self {
+            precedence: Some(precedence),
+            ..self
+        }
+    }
+
     /// Of events, each with when it came: that counts only between those to which their source gave the same version. The
     /// order of `events` does not matter, nor do repetitions.
     #[must_use]
@@ -170,6 +182,7 @@ impl<'a> Timeline<'a> {
             statements,
             spells,
             superseded,
+            precedence: None,
         }
     }
 
@@ -201,7 +214,7 @@ impl<'a> Timeline<'a> {
         let (told, on_leave) = if keys.len() > 1 {
             self.united(&keys, at, seen_at)
         } else {
-            let told = attributes::told(&self.statements, seen_at);
+            let told = attributes::told(&self.statements, seen_at, self.precedence);
             let key = keys.first().copied().unwrap_or_default();
             (told, self.is_away(key, at))
         };

@@ -271,3 +271,122 @@ proptest! {
         }
     }
 }
+
+/// What `badge` and `hr` say, in the order in which they said it.
+fn two_voices() -> Vec<BusinessEvent> {
+    let by = |source: &str, event: BusinessEvent| BusinessEvent {
+        id: format!("{source}-{}", event.id),
+        source: source.to_owned(),
+        ..event
+    };
+    let all = |version, said: &str, attributes: Value| {
+        event(
+            EventType::Transfer,
+            version,
+            said,
+            said,
+            json!({ "attributes": attributes }),
+        )
+    };
+    let hire = json!({ "attributes": { "name": "Ann", "email": "ann@hr", "phone": "1" } });
+    vec![
+        by("hr", event(EventType::Hire, 1, "01-01", "01-01", hire)),
+        by(
+            "badge",
+            all(2, "02-01", json!({ "email": "ann@badge", "room": "B1" })),
+        ),
+        by(
+            "hr",
+            all(
+                3,
+                "03-01",
+                json!({ "name": "Ann", "email": "ann@hr", "phone": "1" }),
+            ),
+        ),
+        by("badge", all(4, "04-01", json!({ "room": "B2" }))),
+        by("hr", all(5, "05-01", json!({ "name": "Ann B" }))),
+    ]
+}
+
+fn preferring(precedence: &str, on: &str) -> Vec<String> {
+    let precedence: Precedence = crate::policy::yaml::parse("p.yaml", precedence).unwrap();
+    let events = two_voices();
+    let belief = timeline(&events).preferring(&precedence).at(day(on));
+    let origin = |name: &String| belief.origins[name].split('-').next().unwrap().to_owned();
+    let told = belief.attributes.iter();
+    told.map(|(name, value)| format!("{name}={} {}", value.as_str().unwrap(), origin(name)))
+        .collect()
+}
+
+#[test]
+fn each_attribute_comes_from_the_best_source_that_says_it() {
+    let badge_first = "{ default: [hr, badge], attributes: { email: [badge, hr] } }";
+    for (on, expected) in [
+        (
+            "01-15",
+            vec!["email=ann@hr hr", "name=Ann hr", "phone=1 hr"],
+        ),
+        (
+            "02-15",
+            vec![
+                "email=ann@badge badge",
+                "name=Ann hr",
+                "phone=1 hr",
+                "room=B1 badge",
+            ],
+        ),
+        (
+            "03-15",
+            vec![
+                "email=ann@badge badge",
+                "name=Ann hr",
+                "phone=1 hr",
+                "room=B1 badge",
+            ],
+        ),
+        // What is taken back falls to the next.
+        (
+            "04-15",
+            vec![
+                "email=ann@hr hr",
+                "name=Ann hr",
+                "phone=1 hr",
+                "room=B2 badge",
+            ],
+        ),
+        // And is gone when nobody says it.
+        ("05-15", vec!["name=Ann B hr", "room=B2 badge"]),
+    ] {
+        assert_eq!(preferring(badge_first, on), expected, "{on}");
+    }
+    // Sources in no list come last; of those the one that spoke last comes first.
+    assert_eq!(
+        preferring("{ attributes: { email: [other] } }", "02-15")[0],
+        "email=ann@badge badge"
+    );
+    assert_eq!(
+        preferring("{ attributes: { email: [other] } }", "03-15")[0],
+        "email=ann@hr hr"
+    );
+    // Where nothing is said, whoever spoke last speaks of everything.
+    assert_eq!(
+        preferring("{}", "02-15"),
+        ["email=ann@badge badge", "room=B1 badge"]
+    );
+}
+
+proptest! {
+    /// In whatever order they come.
+    #[test]
+    fn precedence_does_not_depend_on_the_order(order in Just((0..5_usize).collect::<Vec<_>>()).prop_shuffle()) {
+        let precedence: Precedence =
+            crate::policy::yaml::parse("p.yaml", "{ default: [hr, badge] }").unwrap();
+        let events = two_voices();
+        let shuffled: Vec<BusinessEvent> = order.iter().map(|place| events[*place].clone()).collect();
+        let at = day("05-15");
+        prop_assert_eq!(
+            timeline(&shuffled).preferring(&precedence).at(at),
+            timeline(&events).preferring(&precedence).at(at)
+        );
+    }
+}

@@ -284,6 +284,7 @@ impl Intake {
             now,
             repeats: false,
             approved: false,
+            precedence: self.precedence(),
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::policy::guard::{GuardDocument, GuardRules};
 use crate::policy::problem::{Problem, Problems, suggest};
 use crate::policy::schema::Schema;
 use crate::policy::template::CompiledTemplate;
+use crate::timeline::Precedence;
 
 /// A policy in the making.
 pub(super) struct Loading<'a> {
@@ -31,6 +32,7 @@ pub(super) struct Loading<'a> {
     canonical_templates: Vec<serde_json::Value>,
     /// With the file that says it.
     guard: Option<(String, GuardRules)>,
+    precedence: Option<(String, Precedence)>,
     pub problems: Problems,
     warnings: Vec<Problem>,
 }
@@ -44,6 +46,7 @@ impl<'a> Loading<'a> {
             templates: BTreeMap::new(),
             canonical_templates: Vec::new(),
             guard: None,
+            precedence: None,
             problems: Problems::default(),
             warnings: Vec::new(),
         }
@@ -58,6 +61,16 @@ impl<'a> Loading<'a> {
         }
         if let Some(guard) = document.guard {
             self.add_guard(file, guard);
+        }
+        match (document.precedence, &self.precedence) {
+            (None, _) => {}
+            (Some(precedence), None) => self.precedence = Some((file.to_owned(), precedence)),
+            (Some(_), Some((first, _))) => self.problems.push(Problem::new(
+                file,
+                None,
+                format!("there is a `precedence` in `{first}` and another one here"),
+                "keep one of them",
+            )),
         }
     }
 
@@ -258,7 +271,11 @@ impl<'a> Loading<'a> {
             .take()
             .map(|(_, guard)| guard)
             .unwrap_or_default();
-        let hash = self.hash(&guard);
+        let precedence = self.precedence.take();
+        let precedence = precedence
+            .map(|(_, precedence)| precedence)
+            .unwrap_or_default();
+        let hash = self.hash(&guard, &precedence);
         let Self {
             roles,
             templates,
@@ -275,6 +292,7 @@ impl<'a> Loading<'a> {
             templates,
             guard,
             gives_privileged,
+            precedence,
             files: Vec::new(),
             hash,
             warnings,
@@ -431,7 +449,7 @@ impl<'a> Loading<'a> {
     }
 
     /// Over everything that can change a decision, in an order that does not depend on files.
-    fn hash(&mut self, guard: &GuardRules) -> String {
+    fn hash(&mut self, guard: &GuardRules, precedence: &Precedence) -> String {
         self.canonical_templates
             .sort_by_key(|template| template.get("system").map(ToString::to_string));
         let roles: Vec<serde_json::Value> = self
@@ -463,6 +481,11 @@ impl<'a> Loading<'a> {
             && let Some(canonical) = canonical.as_object_mut()
         {
             canonical.insert("guard".to_owned(), guard);
+        }
+        if !precedence.is_empty()
+            && let Some(canonical) = canonical.as_object_mut()
+        {
+            canonical.insert("precedence".to_owned(), json!(precedence));
         }
         digest(&canonical)
     }

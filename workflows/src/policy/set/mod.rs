@@ -22,6 +22,7 @@ use super::problem::{Problem, Problems};
 use super::schema::Schema;
 use super::template::CompiledTemplate;
 use super::yaml;
+use crate::timeline::Precedence;
 
 /// The most roles of a policy.
 pub const ROLES_MAX: usize = 2_000;
@@ -69,6 +70,7 @@ pub struct PolicySet {
     templates: BTreeMap<String, CompiledTemplate>,
     guard: GuardRules,
     gives_privileged: bool,
+    precedence: Precedence,
     files: Vec<(String, String)>,
     hash: String,
     warnings: Vec<Problem>,
@@ -127,6 +129,12 @@ impl PolicySet {
     #[must_use]
     pub fn guard(&self) -> &GuardRules {
         &self.guard
+    }
+
+    /// Which source is believed about which attribute.
+    #[must_use]
+    pub fn precedence(&self) -> &Precedence {
+        &self.precedence
     }
 
     /// Whether some role gives a right that is privileged.

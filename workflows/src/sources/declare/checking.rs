@@ -117,7 +117,7 @@ impl<'a> Checking<'a> {
             kind: config.kind,
             // What a database answers comes as one object a line.
             format: match config.kind {
-                SourceKind::Query => Some(Format::Jsonl),
+                SourceKind::Query | SourceKind::Pull => Some(Format::Jsonl),
                 SourceKind::Snapshot | SourceKind::Scim => config.format,
             },
             tokens: config.tokens.into_iter().map(|token| token.value).collect(),
@@ -146,6 +146,7 @@ impl<'a> Checking<'a> {
             trust: config.trust,
             signature: config.signature,
             query: config.query,
+            pull: config.pull,
             silent_after: config.silent_after.map(|span| span.value),
             warnings: Vec::new(),
         })
@@ -163,7 +164,17 @@ impl<'a> Checking<'a> {
                 "write `kind: query`, or take the query out",
             );
         }
+        if config.kind != SourceKind::Pull
+            && let Some(pull) = &config.pull
+        {
+            self.problem(
+                &pull.url,
+                "only a source of the kind `pull` has a `pull`",
+                "write `kind: pull`, or take it out",
+            );
+        }
         match config.kind {
+            SourceKind::Pull => self.check_pulled(config),
             SourceKind::Snapshot => {
                 if config.format.is_none() {
                     self.problem(

@@ -13,6 +13,7 @@ use super::config::{Format, ManifestRule, Presence, SourceConfig, SourceKind};
 use super::doubt::TrustConfig;
 use super::event::EventType;
 use super::guard::GuardConfig;
+use super::pull::PullConfig;
 use super::query::QueryConfig;
 use super::record::{IdentityType, Record, attribute};
 use super::signature::SignatureConfig;
@@ -90,6 +91,7 @@ pub struct Source {
     trust: TrustConfig,
     signature: Option<SignatureConfig>,
     query: Option<QueryConfig>,
+    pull: Option<PullConfig>,
     silent_after: Option<Span>,
     warnings: Vec<Problem>,
 }
@@ -176,6 +178,21 @@ impl Source {
     #[must_use]
     pub fn query(&self) -> Option<&QueryConfig> {
         self.query.as_ref()
+    }
+
+    /// Which API it is asked of; `None` when it comes otherwise.
+    #[must_use]
+    pub fn pull(&self) -> Option<&PullConfig> {
+        self.pull.as_ref()
+    }
+
+    /// The names of all columns it reads.
+    #[must_use]
+    pub fn column_names(&self) -> Vec<String> {
+        self.columns()
+            .into_iter()
+            .map(|(column, _)| column)
+            .collect()
     }
 
     /// How long nothing may be heard of it before it counts as silent.
