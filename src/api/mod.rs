@@ -24,6 +24,7 @@ mod input;
 mod merges;
 mod metrics;
 mod moves;
+pub mod mutual;
 mod nodes;
 mod notices;
 mod parked;

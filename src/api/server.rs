@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -15,6 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use super::mutual::MutualTls;
 
 /// The most connections at once; the next one waits.
 pub const CONNECTIONS_MAX: usize = 1_024;
@@ -59,6 +61,25 @@ pub async fn bind(listen: &str, allow_remote: bool) -> anyhow::Result<TcpListene
 
 /// Serves until `stop`, then lets open requests finish.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    serve_by(listener, router, None, stop).await;
+}
+
+/// As [`serve`], over TLS, for callers with a certificate.
+pub async fn serve_tls(
+    listener: TcpListener,
+    router: Router,
+    tls: MutualTls,
+    stop: CancellationToken,
+) {
+    serve_by(listener, router, Some(tls), stop).await;
+}
+
+async fn serve_by(
+    listener: TcpListener,
+    router: Router,
+    tls: Option<MutualTls>,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     loop {
@@ -68,10 +89,21 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         };
         match accepted {
             Ok((stream, place)) => {
-                let (router, stop) = (router.clone(), stop.clone());
+                let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());
                 connections.spawn(async move {
                     let _place = place;
-                    connection(stream, router, &stop).await;
+                    let Some(tls) = tls else {
+                        return connection(stream, router, &stop).await;
+                    };
+                    match tls.accept(stream).await {
+                        Ok((stream, peer)) => {
+                            connection(stream, router.layer(Extension(peer)), &stop).await;
+                        }
+                        Err(error) => {
+                            let reason = format!("{error:#}");
+                            tracing::warn!(reason, "a certificate was refused");
+                        }
+                    }
                 });
             }
             Err(error) => {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::format::{Tone, paint};
 use super::{Context, Exit};
+use crate::api::mutual::MutualTls;
 use crate::api::{self, events::door::Doors};
 use crate::shell::{Running, database, notices, pulls, queries};
 use crate::telemetry::{self, Look, Metrics};
@@ -59,16 +60,18 @@ pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<Exit> {
         None
     } else {
         let doors = Doors::open(&configuration.sources)?;
+        let secured = secured(&configuration).await?;
         Some((
             listen(&configuration, serve.listen.as_deref()).await?,
             doors,
+            secured,
         ))
     };
     let database = context.prepared_database().await?;
     opened.prepare(&database).await?;
     let telemetry = opened.telemetry.clone();
     let place = match &listener {
-        Some((listener, _)) => Some(format!("http://{}", listener.local_addr()?)),
+        Some((listener, ..)) => Some(format!("http://{}", listener.local_addr()?)),
         None => None,
     };
     let running = Running::start_at(
@@ -83,13 +86,18 @@ pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<Exit> {
     let api_stop = CancellationToken::new();
     let place = place.unwrap_or_else(|| "no API".to_owned());
     let api = match listener {
-        Some((listener, doors)) => {
+        Some((listener, doors, secured)) => {
             let router = api::router(parts(&running, doors, telemetry.metrics, look.clone()));
-            Some(tokio::spawn(api::server::serve(
-                listener,
-                router,
-                api_stop.clone(),
-            )))
+            let stop = api_stop.clone();
+            Some(tokio::spawn(async move {
+                let beside = async {
+                    if let Some((listener, tls)) = secured {
+                        let router = api::mutual::router(router.clone());
+                        api::server::serve_tls(listener, router, tls, stop.clone()).await;
+                    }
+                };
+                tokio::join!(api::server::serve(listener, router.clone(), stop.clone()), beside);
+            }))
         }
         None => None,
     };
@@ -137,6 +145,18 @@ async fn listen(
 ) -> anyhow::Result<TcpListener> {
     let settings = &configuration.settings.api;
     api::server::bind(given.unwrap_or(&settings.listen), settings.allow_remote).await
+}
+
+/// The door for sources that show a certificate, if there is to be one.
+async fn secured(
+    configuration: &workflows::config::Configuration,
+) -> anyhow::Result<Option<(TcpListener, MutualTls)>> {
+    let Some(settings) = &configuration.settings.api.mutual_tls else {
+        return Ok(None);
+    };
+    let tls = MutualTls::open(settings, &configuration.root, configuration.sources.keys())?;
+    // It speaks TLS by itself and lets nobody in without a certificate, so it may be reached from outside.
+    Ok(Some((api::server::bind(&settings.listen, true).await?, tls)))
 }
 
 /// Where metrics find the states they show.

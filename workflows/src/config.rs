@@ -109,6 +109,23 @@ pub struct ApiSettings {
     pub tokens: Option<PathBuf>,
     /// Lets other machines reach the API, whose tokens then travel as the proxy in front protects them.
     pub allow_remote: bool,
+    /// A door beside it for sources that show a certificate.
+    pub mutual_tls: Option<MutualTlsSettings>,
+}
+
+/// Events of sources that show a certificate, over TLS.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MutualTlsSettings {
+    /// Address and port of the door.
+    pub listen: String,
+    /// What it shows itself (PEM); relative files lie beside `tenure.yaml`.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Who signs the certificates of sources (PEM).
+    pub client_ca: PathBuf,
+    /// Which source a name in a certificate is: `CN=...`, `DNS:...` or `URI:...`, and the name of a source.
+    pub subjects: BTreeMap<String, String>,
 }
 
 impl Default for ApiSettings {
@@ -117,6 +134,7 @@ impl Default for ApiSettings {
             listen: "127.0.0.1:7878".to_owned(),
             tokens: None,
             allow_remote: false,
+            mutual_tls: None,
         }
     }
 }

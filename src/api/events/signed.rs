@@ -8,12 +8,14 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use chrono::{DateTime, Utc};
 use engine::core::id::Actor;
 
 use super::{Acknowledgement, CloudEvent, Mode, take_in, understand};
 use crate::api::input::{self, BODY_BYTES_MAX, Path};
+use crate::api::mutual::Peer;
 use crate::api::problem::{ApiError, Mistake, Problem};
 use crate::api::{Shared, Shares};
 
@@ -40,11 +42,18 @@ pub(in crate::api) fn decides(method: &Method, path: &str, headers: &HeaderMap) 
 pub(in crate::api) async fn proven(
     api: &Shared,
     source: &str,
-    headers: &HeaderMap,
+    (headers, peer): (&HeaderMap, Option<&Peer>),
     raw: Body,
     bytes_max: usize,
 ) -> Result<(Vec<u8>, DateTime<Utc>), ApiError> {
     let now = api.clock.now();
+    if let Some(Peer(own)) = peer {
+        // Its certificate says who it is; see `mutual`.
+        if own != source {
+            return Err(ApiError::Unsigned);
+        }
+        return Ok((input::body(headers, raw, bytes_max).await?, now));
+    }
     let door = api.doors.of(source);
     let claim = door.claim(headers, now);
     let _place = api.doors.unproven.acquire().await;
@@ -54,6 +63,11 @@ pub(in crate::api) async fn proven(
         ApiError::Unsigned
     })?;
     Ok((bytes, signed_at.min(now)))
+}
+
+/// Where a request says who it is.
+pub(in crate::api) fn signature(parts: &Parts) -> (&HeaderMap, Option<&Peer>) {
+    (&parts.headers, parts.extensions.get::<Peer>())
 }
 
 /// Send business events, signed by their source
@@ -80,7 +94,7 @@ pub(in crate::api) async fn post(
     request: Request,
 ) -> Result<(StatusCode, Json<Acknowledgement>), ApiError> {
     let (parts, raw) = request.into_parts();
-    let (bytes, signed_at) = proven(&api, &source, &parts.headers, raw, BODY_BYTES_MAX).await?;
+    let (bytes, signed_at) = proven(&api, &source, signature(&parts), raw, BODY_BYTES_MAX).await?;
     let actor = Actor(format!("source:{source}"));
     tracing::Span::current().record("actor", actor.0.as_str());
     let mode = Mode::of(&parts.headers)?;

@@ -13,6 +13,7 @@ mod events;
 mod holds;
 mod hostile;
 mod moves;
+mod mutual;
 mod notices;
 mod operations;
 mod rights;
@@ -97,6 +98,8 @@ steps:
 struct Server {
     url: String,
     client: reqwest::Client,
+    /// What is served, for other doors.
+    router: axum::Router,
     database: Database,
     running: Option<Running>,
     stop: CancellationToken,
@@ -171,11 +174,13 @@ impl Server {
         let listener = server::bind("127.0.0.1:0", false).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
-        tokio::spawn(server::serve(listener, router(parts), stop.clone()));
+        let router = router(parts);
+        tokio::spawn(server::serve(listener, router.clone(), stop.clone()));
         running.idle().await;
         Self {
             url,
             client: reqwest::Client::new(),
+            router,
             database,
             running: Some(running),
             stop,
