@@ -58,7 +58,9 @@ impl MutualTls {
                 "`api.mutual_tls.subjects` names the source `{source}`, and there is none of that name"
             );
             ensure!(
-                ["CN=", "DNS:", "URI:"].iter().any(|kind| subject.starts_with(kind)),
+                ["CN=", "DNS:", "URI:"]
+                    .iter()
+                    .any(|kind| subject.starts_with(kind)),
                 "`{subject}` in `api.mutual_tls.subjects` is no name; write `CN=...`, `DNS:...` or `URI:...`"
             );
         }
@@ -69,15 +71,15 @@ impl MutualTls {
         let authorities = certificates(&root.join(&settings.client_ca))?;
         let mut roots = RootCertStore::empty();
         for authority in authorities {
-            roots.add(authority).context("`api.mutual_tls.client_ca` holds something that is no authority")?;
+            roots
+                .add(authority)
+                .context("`api.mutual_tls.client_ca` holds something that is no authority")?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(
-            Arc::new(roots),
-            Arc::clone(&provider),
-        )
-        .build()
-        .context("`api.mutual_tls.client_ca` cannot be used")?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .build()
+                .context("`api.mutual_tls.client_ca` cannot be used")?;
         let chain = certificates(&root.join(&settings.certificate))?;
         let key_file = root.join(&settings.key);
         let key = PrivateKeyDer::from_pem_file(&key_file)
@@ -105,7 +107,9 @@ impl MutualTls {
         let agreed = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(stream)).await;
         let stream = agreed.context("took too long")??;
         let (_, connection) = stream.get_ref();
-        let shown = connection.peer_certificates().and_then(|chain| chain.first());
+        let shown = connection
+            .peer_certificates()
+            .and_then(|chain| chain.first());
         let peer = self.peer(shown.context("no certificate was shown")?)?;
         Ok((stream, peer))
     }
@@ -163,10 +167,16 @@ async fn only_its_own(request: Request, next: Next) -> Response {
     let of = path
         .strip_prefix("/v1/sources/")
         .and_then(|rest| rest.split_once('/'));
-    let own = request.extensions().get::<Peer>().zip(of).is_some_and(|(peer, (source, what))| {
-        peer.0 == source && matches!(what, "events" | "heartbeat")
-    });
-    let clean = !request.headers().contains_key(axum::http::header::AUTHORIZATION);
+    let own = request
+        .extensions()
+        .get::<Peer>()
+        .zip(of)
+        .is_some_and(|(peer, (source, what))| {
+            peer.0 == source && matches!(what, "events" | "heartbeat")
+        });
+    let clean = !request
+        .headers()
+        .contains_key(axum::http::header::AUTHORIZATION);
     if own && clean && request.method() == Method::POST {
         return next.run(request).await;
     }

@@ -82,7 +82,16 @@ pub(super) async fn heartbeat(
             let body = input::body(&parts.headers, raw, HEARTBEAT_BYTES_MAX).await?;
             (body, api.clock.now())
         }
-        None => signed::proven(&api, &name, signed::signature(&parts), raw, HEARTBEAT_BYTES_MAX).await?,
+        None => {
+            signed::proven(
+                &api,
+                &name,
+                signed::signature(&parts),
+                raw,
+                HEARTBEAT_BYTES_MAX,
+            )
+            .await?
+        }
     };
     let source = configured(&api, &name)?;
     if !matches!(body.trim_ascii(), b"" | b"{}") {

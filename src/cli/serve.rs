@@ -96,7 +96,10 @@ pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<Exit> {
                         api::server::serve_tls(listener, router, tls, stop.clone()).await;
                     }
                 };
-                tokio::join!(api::server::serve(listener, router.clone(), stop.clone()), beside);
+                tokio::join!(
+                    api::server::serve(listener, router.clone(), stop.clone()),
+                    beside
+                );
             }))
         }
         None => None,
@@ -156,7 +159,10 @@ async fn secured(
     };
     let tls = MutualTls::open(settings, &configuration.root, configuration.sources.keys())?;
     // It speaks TLS by itself and lets nobody in without a certificate, so it may be reached from outside.
-    Ok(Some((api::server::bind(&settings.listen, true).await?, tls)))
+    Ok(Some((
+        api::server::bind(&settings.listen, true).await?,
+        tls,
+    )))
 }
 
 /// Where metrics find the states they show.

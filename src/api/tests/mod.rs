@@ -10,6 +10,7 @@
 
 mod behaviour;
 mod events;
+mod guard;
 mod holds;
 mod hostile;
 mod moves;

@@ -11,22 +11,41 @@ use super::*;
 use crate::api::mutual::{self, MutualTls};
 
 fn openssl(folder: &Path, arguments: &str) {
-    let done = Command::new("openssl").current_dir(folder).args(arguments.split(' ')).output();
-    let done = done.unwrap_or_else(|error| panic!("`openssl` cannot be run: {error}; apt install openssl"));
-    assert!(done.status.success(), "{arguments}: {}", String::from_utf8_lossy(&done.stderr));
+    let done = Command::new("openssl")
+        .current_dir(folder)
+        .args(arguments.split(' '))
+        .output();
+    let done = done
+        .unwrap_or_else(|error| panic!("`openssl` cannot be run: {error}; apt install openssl"));
+    assert!(
+        done.status.success(),
+        "{arguments}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
 }
 
 /// An authority, and a certificate that it signs.
 fn signed_by(folder: &Path, authority: &str, name: &str, subject: &str, also: &str) {
     let curve = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     if !folder.join(format!("{authority}.pem")).exists() {
-        openssl(folder, &format!("req -x509 {curve} -keyout {authority}.key -out {authority}.pem -days 2 -subj /CN={authority}"));
+        openssl(
+            folder,
+            &format!(
+                "req -x509 {curve} -keyout {authority}.key -out {authority}.pem -days 2 -subj /CN={authority}"
+            ),
+        );
     }
-    openssl(folder, &format!("req {curve} -keyout {name}.key -out {name}.csr -subj {subject}"));
+    openssl(
+        folder,
+        &format!("req {curve} -keyout {name}.key -out {name}.csr -subj {subject}"),
+    );
     std::fs::write(folder.join("ext"), format!("subjectAltName={also}")).unwrap();
-    openssl(folder, &format!(
-        "x509 -req -in {name}.csr -CA {authority}.pem -CAkey {authority}.key -CAcreateserial -days 2 -extfile ext -out {name}.pem"
-    ));
+    openssl(
+        folder,
+        &format!(
+            "x509 -req -in {name}.csr -CA {authority}.pem -CAkey {authority}.key -CAcreateserial -days 2 -extfile ext -out {name}.pem"
+        ),
+    );
 }
 
 fn client(folder: &Path, name: Option<&str>) -> reqwest::Client {
@@ -50,10 +69,34 @@ async fn a_certificate_opens_the_door_of_its_own_source_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     signed_by(at, "server-ca", "server", "/CN=localhost", "DNS:localhost");
-    signed_by(at, "client-ca", "payroll", "/CN=payroll-gateway", "DNS:payroll.example");
-    signed_by(at, "client-ca", "stranger", "/CN=stranger", "DNS:stranger.example");
-    signed_by(at, "client-ca", "both", "/CN=payroll-gateway", "DNS:hr.example");
-    signed_by(at, "other-ca", "forged", "/CN=payroll-gateway", "DNS:payroll.example");
+    signed_by(
+        at,
+        "client-ca",
+        "payroll",
+        "/CN=payroll-gateway",
+        "DNS:payroll.example",
+    );
+    signed_by(
+        at,
+        "client-ca",
+        "stranger",
+        "/CN=stranger",
+        "DNS:stranger.example",
+    );
+    signed_by(
+        at,
+        "client-ca",
+        "both",
+        "/CN=payroll-gateway",
+        "DNS:hr.example",
+    );
+    signed_by(
+        at,
+        "other-ca",
+        "forged",
+        "/CN=payroll-gateway",
+        "DNS:payroll.example",
+    );
     let settings = MutualTlsSettings {
         listen: "127.0.0.1:0".to_owned(),
         certificate: "server.pem".into(),
@@ -68,7 +111,10 @@ async fn a_certificate_opens_the_door_of_its_own_source_and_nothing_else() {
     let names = ["payroll".to_owned(), "hr".to_owned()];
     let tls = MutualTls::open(&settings, at, names.iter()).unwrap();
     let listener = server::bind("127.0.0.1:0", false).await.unwrap();
-    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let url = format!(
+        "https://localhost:{}",
+        listener.local_addr().unwrap().port()
+    );
     let stop = CancellationToken::new();
     let router = mutual::router(server.router.clone());
     tokio::spawn(server::serve_tls(listener, router, tls, stop.clone()));
@@ -77,13 +123,41 @@ async fn a_certificate_opens_the_door_of_its_own_source_and_nothing_else() {
     let send = async |name: Option<&str>, path: &str| {
         let request = client(at, name).post(format!("{url}{path}"));
         let request = request.header("content-type", "application/cloudevents+json");
-        request.body(event.clone()).send().await.map(|answer| answer.status().as_u16())
+        request
+            .body(event.clone())
+            .send()
+            .await
+            .map(|answer| answer.status().as_u16())
     };
-    assert_eq!(send(Some("payroll"), "/v1/sources/payroll/events").await.unwrap(), 202);
-    assert!(server.database.directory.identity("M1").await.unwrap().is_some());
+    assert_eq!(
+        send(Some("payroll"), "/v1/sources/payroll/events")
+            .await
+            .unwrap(),
+        202
+    );
+    assert!(
+        server
+            .database
+            .directory
+            .identity("M1")
+            .await
+            .unwrap()
+            .is_some()
+    );
     // The same again is the same.
-    assert_eq!(send(Some("payroll"), "/v1/sources/payroll/events").await.unwrap(), 202);
-    for path in ["/v1/sources/hr/events", "/v1/events", "/v1/cases", "/healthz", "/v1/sources/payroll/hints"] {
+    assert_eq!(
+        send(Some("payroll"), "/v1/sources/payroll/events")
+            .await
+            .unwrap(),
+        202
+    );
+    for path in [
+        "/v1/sources/hr/events",
+        "/v1/events",
+        "/v1/cases",
+        "/healthz",
+        "/v1/sources/payroll/hints",
+    ] {
         assert_eq!(send(Some("payroll"), path).await.unwrap(), 401, "{path}");
     }
     // No certificate, one of another authority, one that names nobody, one that names two.
@@ -92,7 +166,14 @@ async fn a_certificate_opens_the_door_of_its_own_source_and_nothing_else() {
         assert!(refused.is_err(), "{name:?}: {refused:?}");
     }
     // What came in is the word of the source.
-    let event = server.database.directory.identity("M1").await.unwrap().unwrap().events;
+    let event = server
+        .database
+        .directory
+        .identity("M1")
+        .await
+        .unwrap()
+        .unwrap()
+        .events;
     assert_eq!(event[0].initiator, "source:payroll");
     stop.cancel();
 }
@@ -119,11 +200,23 @@ fn what_cannot_be_used_is_named() {
         assert!(told.contains(expected), "{told}");
     };
     check(&|_| {}, "");
-    check(&|it| it.client_ca = "empty.pem".into(), "holds no certificates");
+    check(
+        &|it| it.client_ca = "empty.pem".into(),
+        "holds no certificates",
+    );
     check(&|it| it.key = "server.pem".into(), "holds no private key");
     check(&|it| it.key = "other.key".into(), "do not fit each other");
-    check(&|it| it.certificate = "nowhere.pem".into(), "holds no certificates");
-    check(&|it| it.subjects = [("CN=x".to_owned(), "vms".to_owned())].into(), "names the source `vms`");
-    check(&|it| it.subjects = [("x".to_owned(), "hr".to_owned())].into(), "is no name");
+    check(
+        &|it| it.certificate = "nowhere.pem".into(),
+        "holds no certificates",
+    );
+    check(
+        &|it| it.subjects = [("CN=x".to_owned(), "vms".to_owned())].into(),
+        "names the source `vms`",
+    );
+    check(
+        &|it| it.subjects = [("x".to_owned(), "hr".to_owned())].into(),
+        "is no name",
+    );
     check(&|it| it.subjects.clear(), "nobody could come in");
 }
