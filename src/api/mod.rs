@@ -12,6 +12,7 @@ pub mod auth;
 mod bulk;
 mod cases;
 mod commands;
+mod contracts;
 pub mod events;
 mod explain;
 mod exports;
@@ -204,6 +205,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(identities::list))
         .routes(routes!(identities::get))
         .routes(routes!(identities::belief))
+        .routes(routes!(contracts::extend))
         .routes(routes!(holds::list, holds::place))
         .routes(routes!(holds::release))
         .routes(routes!(merges::merge))

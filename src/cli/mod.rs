@@ -5,6 +5,7 @@ mod blast;
 mod case;
 mod check;
 mod connector;
+mod contract;
 mod correlation;
 mod demo;
 mod demo_scim;
@@ -115,6 +116,7 @@ enum Command {
     Source(source::SourceCommand),
     Case(case::CaseCommand),
     Identity(identity::IdentityCommand),
+    Contract(contract::ContractCommand),
     Correlation(correlation::CorrelationCommand),
     Explain(explain::Explain),
     Workflow(workflow::WorkflowCommand),
@@ -271,6 +273,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Source(command) => source::run(&context, command).await,
         Command::Case(command) => case::run(&context, command).await,
         Command::Identity(command) => identity::run(&context, command).await,
+        Command::Contract(command) => contract::run(&context, command).await,
         Command::Correlation(command) => correlation::run(&context, command).await,
         Command::Explain(command) => explain::run(&context, command).await,
         Command::Workflow(command) => workflow::run(&context, command).await,
@@ -340,6 +343,9 @@ mod tests {
             "case signal E1 name --payload {}",
             "identity list --status leaving --search x",
             "identity show E1",
+            "contract list --within 30d",
+            "contract list --incomplete",
+            "contract extend C1 --until 2026-12-31 --contract A --reason r",
             "explain E1",
             "explain E1 crm sales",
             "workflow list",

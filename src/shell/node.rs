@@ -101,7 +101,8 @@ impl Running {
         let policy = PolicyCell::new(Arc::clone(&in_force));
         let intake = Intake::new(database.directory.clone(), Arc::clone(&definitions))
             .guarded(policy.clone(), configuration.sources.values())
-            .with_correlation(configuration.correlation.clone());
+            .with_correlation(configuration.correlation.clone())
+            .with_contracts(&configuration.policy, Arc::clone(&configuration.notices));
         let identity_actions = IdentityActions::new(
             database.directory.clone(),
             Arc::clone(&configuration.systems),
@@ -330,6 +331,7 @@ impl Running {
             self.spawn_side(sending);
         }
         self.spawn_side(notices::keep_routing(shared.clone(), routed));
+        self.spawn_side(notices::keep_watching_sponsors(shared.clone()));
         self.spawn_side(notices::keep_forgetting(shared));
         Ok(())
     }

@@ -221,7 +221,10 @@ fn every_label_has_few_values() {
         ("ending", &["done", "undone", "unknown"]),
         ("what", &["partitions", "rows", "cases", "notices"]),
         ("way", &["email", "webhook"]),
-        ("result", &["sent", "later", "refused", "parked"]),
+        (
+            "result",
+            &["sent", "later", "refused", "parked", "not_sent"],
+        ),
         ("signal", &["spans", "metrics"]),
         ("reason", &["queue_full", "not_sent"]),
     ]);

@@ -590,3 +590,124 @@ async fn a_program_is_told_on_sqlite() {
 async fn a_program_is_told_on_postgres() {
     a_program_is_told(Installation::on_postgres().await).await;
 }
+
+/// A contractor whose contract ends in three days, and one whose end nobody said.
+async fn a_contractor_has_a_window(installation: Installation) {
+    let mailbox = Mailbox::start();
+    let more = "  roles: { vendors: [vendors@example.org] }\n";
+    configure(&installation, &mailbox.settings(more));
+    installation.write(
+        "sources/hr.yaml",
+        "name: hr\nkind: snapshot\nformat: csv\nkey: id\ntime_zone: Europe/Berlin\ncomplete: true\n\
+         columns: { name: name, email: email, sponsor: sponsor }\nrequired: [name]\nemployment: { end: last }\n\
+         type: { cel: 'row[\"sponsor\"] == \"\" ? \"employee\" : \"contractor\"' }\n",
+    );
+    let joiner = JOINER.replace("[hire]", "[hire, contract.start]");
+    installation.write("workflows/joiner.yaml", &joiner);
+    installation.write(
+        "policy/contractors.yaml",
+        "contractors: { sponsor: sponsor, owner: 'role:vendors', notices: [30d, 7d, 1d], extension: { max: 60d } }\n",
+    );
+    let day = |days: i64| {
+        let day = tenure::shell::now() + chrono::TimeDelta::days(days);
+        day.format("%Y-%m-%d").to_string()
+    };
+    let today = day(0);
+    let file = installation.folder().join("people.csv");
+    let people = format!(
+        "id,name,email,sponsor,last\nE1,Sue,sue@example.org,,\nC1,Cy,,E1,{}\nC2,Di,,E1,\n",
+        day(3)
+    );
+    std::fs::write(&file, people).unwrap();
+    let node = Served::start(&installation, 1);
+    let file = file.display().to_string();
+    installation.call(&["import", &file, "--source", "hr", "--as-of", &today]);
+    let ending = |mails: Vec<Value>| -> Vec<Value> {
+        let subject = |mail: &Value| mail["headers"]["Subject"].as_str().unwrap().to_owned();
+        let about = mails.into_iter();
+        about
+            .filter(|mail| subject(mail).starts_with("The contract of Cy ends"))
+            .collect()
+    };
+    until("the sponsor is told", || {
+        let mut mails = mailbox.lines("received.jsonl");
+        mails.retain(|mail| mail["to"][0] == "sue@example.org");
+        ending(mails).len() == 1
+    })
+    .await;
+    let owner = mailbox.received("vendors@example.org", 1).await;
+    let text = owner[0]["parts"]["text/plain"].as_str().unwrap();
+    assert!(
+        text.contains("nothing is given to Di (C2)") && text.contains("the end of the contract"),
+        "{text}"
+    );
+    // Nothing began for C2.
+    let subjects = |workflow: &str| {
+        let cases = installation.call(&["case", "list", "--workflow", workflow]);
+        let items = cases["cases"].as_array().unwrap();
+        let mut subjects: Vec<String> = items
+            .iter()
+            .map(|case| case["subject"].as_str().unwrap().to_owned())
+            .collect();
+        subjects.sort();
+        subjects
+    };
+    assert_eq!(subjects("joiner"), ["C1", "E1"]);
+    let listed = installation
+        .command(&["contract", "list", "--incomplete"])
+        .output()
+        .unwrap();
+    assert_eq!(listed.status.code(), Some(1));
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(
+        (listed.as_array().unwrap().len(), &listed[0]["key"]),
+        (1, &Value::from("C2"))
+    );
+    // Killed and started again, nobody is told twice.
+    node.kill();
+    let node = Served::start(&installation, 2);
+    let far = day(90);
+    let extend = |until: &str| {
+        let words = [
+            "contract",
+            "extend",
+            "C1",
+            "--until",
+            until,
+            "--reason",
+            "phase two",
+        ];
+        installation.command(&words).output().unwrap()
+    };
+    let refused = extend(&far);
+    assert_eq!(refused.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("the policy allows no more at once"), "{told}");
+    let until_day = day(20);
+    let extended: Value = serde_json::from_slice(&extend(&until_day).stdout).unwrap();
+    assert_eq!(
+        (&extended["unchanged"], &extended["zone"]),
+        (&Value::Bool(false), &Value::from("Europe/Berlin"))
+    );
+    let again: Value = serde_json::from_slice(&extend(&until_day).stdout).unwrap();
+    assert_eq!(again["unchanged"], true);
+    // The new end is nearer than thirty days: told at once, and what was planned for the old one never comes.
+    until("the sponsor is told of the new end", || {
+        let mut mails = mailbox.lines("received.jsonl");
+        mails.retain(|mail| mail["to"][0] == "sue@example.org");
+        ending(mails).len() == 2
+    })
+    .await;
+    node.kill();
+    installation.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contractor_has_a_window_on_sqlite() {
+    a_contractor_has_a_window(Installation::on_sqlite()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contractor_has_a_window_on_postgres() {
+    a_contractor_has_a_window(Installation::on_postgres().await).await;
+}

@@ -31,7 +31,7 @@ use serde::Deserialize;
 
 use crate::correlation::{CORRELATION_FILE, Correlation};
 use crate::definitions;
-use crate::notices::{Notices, NotificationSettings};
+use crate::notices::{Notices, NotificationSettings, Recipient};
 use crate::policy::{PolicySet, Problem, Problems, Schema, yaml};
 use crate::schedules;
 use crate::sources::{Source, shared_tokens};
@@ -348,6 +348,13 @@ impl Configuration {
             (Some(policy), Some(definitions), Some(systems), Some(notices))
                 if problems.is_empty() =>
             {
+                if let Some(rules) = policy.contracts() {
+                    // Whom they name is read where people are told.
+                    if let Err(error) = Recipient::parse(rules.owner()) {
+                        let message = format!("`contractors.owner`: {}", error.what);
+                        return Err(Problem::new("policy", None, message, error.fix).into());
+                    }
+                }
                 warnings.extend(policy.warnings().iter().cloned());
                 warnings.extend(notices.warnings(SETTINGS_FILE, &definitions));
                 Ok(Self {

@@ -20,6 +20,7 @@ fn notice(number: u32, state: NoticeState) -> NoticeRow {
         revocation: false,
         vars: json!({ "failure": "it broke" }),
         open_until: None,
+        ends_at: None,
         created_at: at,
         due_at: at,
         state,

@@ -68,6 +68,10 @@ fn body(path: &str) -> (&'static str, String) {
         ),
         "holds" => (json, json!({"hold": "a", "reason": "b"}).to_string()),
         "release" => (json, json!({"reason": "b"}).to_string()),
+        "contract" => (
+            json,
+            json!({"until": "2026-01-01", "reason": "b"}).to_string(),
+        ),
         "signal" => (json, json!({"name": "b"}).to_string()),
         "reject" | "approve" => (json, json!({"note": "b"}).to_string()),
         "merge" => (json, json!({"absorbed": "a", "reason": "b"}).to_string()),

@@ -361,6 +361,7 @@ pub(in crate::cli) fn intake(configuration: &Configuration, database: &Database)
             configuration.sources.values(),
         )
         .with_correlation(configuration.correlation.clone())
+        .with_contracts(&configuration.policy, Arc::clone(&configuration.notices))
 }
 
 /// After the import: works it off here, waits for it, or says how to go on.

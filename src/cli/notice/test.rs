@@ -88,7 +88,9 @@ pub(super) async fn run(context: &Context, test: Test) -> anyhow::Result<Exit> {
     let (taken, answer) = match said {
         Ok(Said::Taken { answer }) => (true, answer),
         Ok(Said::NotNow { answer, .. } | Said::Refused { answer }) => (false, answer),
-        Ok(Said::Broken { reason }) | Err(Away(reason)) => (false, reason),
+        Ok(Said::Broken { reason } | Said::NotSent { reason }) | Err(Away(reason)) => {
+            (false, reason)
+        }
     };
     let told = Told {
         way: way.as_str(),

@@ -17,6 +17,8 @@ use lettre::transport::smtp::extension::ClientId;
 use secrecy::ExposeSecret as _;
 use workflows::notices::{Away, Carrier, EmailSettings, Line, MailTls, Parcel, Said, Way};
 
+/// The longest name beside an address, in characters.
+const NAME_CHARS_MAX: usize = 100;
 /// The largest file of certificates, in bytes.
 const CA_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -146,10 +148,15 @@ impl Inner {
             .address
             .parse()
             .map_err(|_| "the address is none that mail can be sent to".to_owned())?;
+        // A name comes from a feed, and a header is one line.
+        let name = parcel.person_name.as_ref().map(|name| {
+            let name = name.chars().filter(|c| !c.is_control());
+            name.take(NAME_CHARS_MAX).collect::<String>()
+        });
         let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");
         let builder = lettre::Message::builder()
             .from(self.from.clone())
-            .to(Mailbox::new(parcel.person_name.clone(), address))
+            .to(Mailbox::new(name, address))
             .message_id(Some(format!("<{}@{}>", parcel.message_id, self.domain)))
             .date(SystemTime::from(parcel.date))
             .subject(parcel.says.subject.clone())
@@ -259,4 +266,58 @@ fn told(error: &lettre::transport::smtp::Error) -> String {
         cause = error.source();
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use serde_json::Value;
+    use workflows::notices::{NotificationSettings, Rendered};
+
+    use super::*;
+
+    fn mail() -> Mail {
+        let text = "email: { server: 127.0.0.1, tls: none, from: tenure@example.org }";
+        let settings: NotificationSettings = serde_saphyr::from_str(text).unwrap();
+        Mail::new(&settings.email.unwrap()).unwrap()
+    }
+
+    fn parcel(name: &str, subject: &str, address: &str) -> Parcel {
+        Parcel {
+            message_id: "4f5b8a1e".to_owned(),
+            address: address.to_owned(),
+            person_name: Some(name.to_owned()),
+            date: "2026-03-02T12:00:00Z".parse().unwrap(),
+            says: Rendered {
+                subject: subject.to_owned(),
+                text: "Hello\n.\nBcc: z@example.org\n".to_owned(),
+                html: None,
+            },
+            data: Value::Null,
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_value_becomes_a_header_or_another_recipient() {
+        let mail = mail();
+        let hostile = "Ann\r\nBcc: x@example.org\r\n\r\nbody, \"<y@example.org>\"";
+        let made = mail
+            .inner
+            .message(&parcel(hostile, hostile, "ann@example.org"));
+        let made = made.unwrap();
+        assert_eq!(made.envelope().to().len(), 1);
+        let text = String::from_utf8(made.formatted()).unwrap();
+        let (head, _) = text.split_once("\r\n\r\n").unwrap();
+        let starts = |name: &str| head.lines().filter(|line| line.starts_with(name)).count();
+        assert_eq!(
+            (starts("Bcc"), starts("To:"), starts("Subject:")),
+            (0, 1, 1),
+            "{head}"
+        );
+        assert_eq!(starts("Message-ID: <4f5b8a1e@example.org>"), 1, "{head}");
+        for bad in ["a@b\r\nRCPT TO:<x@y>", "a@b c@d", "@", ""] {
+            let made = mail.inner.message(&parcel("Ann", "s", bad));
+            assert!(made.is_err(), "{bad:?}");
+        }
+    }
 }

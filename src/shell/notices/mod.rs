@@ -17,7 +17,7 @@ use engine::runner::{Clock, SystemClock};
 use engine::store::StoreError;
 use tokio::sync::Notify;
 use workflows::config::Configuration;
-use workflows::notices::{Carrier, Courier, NotificationSettings, Outbox, Router};
+use workflows::notices::{Carrier, Courier, NotificationSettings, Outbox, Router, Sponsors};
 
 use super::{Database, now};
 use crate::telemetry::Metrics;
@@ -33,6 +33,8 @@ const WRITTEN_PAUSE: Duration = Duration::from_millis(50);
 const WRITTEN_AGAIN: Duration = Duration::from_millis(500);
 /// The pause after a look that failed.
 const FAILED_PAUSE: Duration = Duration::from_secs(2);
+/// How often it is looked for contractors whom nobody answers for.
+const SPONSORS_PAUSE: Duration = Duration::from_secs(900);
 /// How often it is looked for what is over.
 const FORGET_PAUSE: Duration = Duration::from_secs(600);
 
@@ -170,6 +172,29 @@ pub async fn keep_sending(shared: Shared, carrier: Box<dyn Carrier>, routed: Arc
             }
         };
         let _ = tokio::time::timeout(pause, woken).await;
+    }
+}
+
+/// Looks for contractors whom nobody answers for, for ever.
+pub async fn keep_watching_sponsors(shared: Shared) {
+    let Some(rules) = shared.configuration.policy.contracts().cloned() else {
+        return;
+    };
+    let notices = Arc::clone(&shared.configuration.notices);
+    let sponsors = Sponsors::new(shared.outbox(), notices, rules);
+    loop {
+        // Not at once: a node that has just started owns nothing yet.
+        tokio::time::sleep(LOOK_PAUSE).await;
+        let looked = async {
+            let shards = shared.shards().await?;
+            sponsors.look(&shards, now()).await
+        };
+        match looked.await {
+            Ok(0) => {}
+            Ok(_) => shared.written.notify_one(),
+            Err(error) => tracing::warn!(%error, "cannot look for contractors without a sponsor"),
+        }
+        tokio::time::sleep(SPONSORS_PAUSE).await;
     }
 }
 

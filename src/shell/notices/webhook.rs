@@ -125,6 +125,10 @@ impl Line for OpenWebhook {
             .await;
         match sent {
             Ok(response) => said(response, at).await,
+            // Nobody was there to take it.
+            Err(error) if error.is_connect() => Said::NotSent {
+                reason: chain(&error.without_url()),
+            },
             Err(error) => Said::Broken {
                 reason: chain(&error.without_url()),
             },

@@ -13,6 +13,7 @@
 
 mod adopt;
 mod clock;
+mod contracts;
 mod correlate;
 mod groups;
 mod guard;
@@ -27,6 +28,8 @@ mod reviews;
 mod settle;
 mod take;
 
+#[cfg(test)]
+mod contract_tests;
 #[cfg(test)]
 mod guarding;
 #[cfg(test)]
@@ -47,6 +50,7 @@ use engine::runner::Definitions;
 use engine::store::{InboxRow, StoreError, Transaction, Work};
 use uuid::Uuid;
 
+use self::contracts::Contracts;
 use self::groups::REGROUPED;
 use self::guard::Judged;
 use self::settle::{INTRODUCED, Settled};
@@ -57,8 +61,9 @@ use crate::directory::{
     Directory, PendingSnapshot, Position, RecordRow, SnapshotRow, SnapshotStatus, decide_snapshot,
     mark_gone, move_on, planned_due, put_records, put_snapshot, waiting_due,
 };
+use crate::notices::Notices;
 use crate::policy::guard::LimitRule;
-use crate::policy::{Problem, Problems};
+use crate::policy::{PolicySet, Problem, Problems};
 use crate::sources::doubt::{Earlier, doubts};
 use crate::sources::{
     BusinessEvent, Key, Records, Snapshot, SnapshotInput, Source, Summary, Verdict, assess, diff,
@@ -66,6 +71,7 @@ use crate::sources::{
 };
 
 pub use self::adopt::WaveReport;
+pub use self::contracts::{ExtendError, Extended};
 pub use self::guard::{PolicyCell, protected};
 pub use self::merge::{MergeReport, MovedAccount, Part, REGROUP, RegroupInput, RegroupReport};
 pub use self::pushed::{
@@ -92,6 +98,7 @@ pub struct Intake {
     correlation: Option<Arc<Correlation>>,
     /// Whether everybody in the database is findable by the rules.
     indexed: Arc<tokio::sync::Mutex<bool>>,
+    contracts: Option<Arc<Contracts>>,
     written: heard::Written,
     /// What the guard measures accounts and rights by. Without one it counts people alone.
     policy: PolicyCell,
@@ -107,6 +114,7 @@ impl Intake {
             definitions,
             correlation: None,
             indexed: Arc::default(),
+            contracts: None,
             written: heard::Written::default(),
             policy: PolicyCell::default(),
             limits: Arc::default(),
@@ -147,6 +155,18 @@ impl Intake {
     fn second_accounts(&self) -> SecondAccounts {
         let rules = self.correlation.as_ref();
         rules.map(|rules| rules.second_accounts).unwrap_or_default()
+    }
+
+    /// With what `policy` says about contractors, and the notices they are the reason for.
+    #[must_use]
+    pub fn with_contracts(self, policy: &PolicySet, notices: Arc<Notices>) -> Self {
+        let contracts = policy.contracts().map(|rules| {
+            Arc::new(Contracts {
+                rules: rules.clone(),
+                notices,
+            })
+        });
+        Self { contracts, ..self }
     }
 
     /// Reads a file and takes it in, or keeps it until a person has approved it.

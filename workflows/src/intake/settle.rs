@@ -13,6 +13,7 @@ use engine::store::{InboxRow, StoreError, Transaction};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::contracts::Contracts;
 use super::correlate::{self, Joined, include};
 use super::groups::{Groups, Locked};
 use super::person;
@@ -24,6 +25,7 @@ use crate::directory::{
     drop_planned, events_in, holders, introduce, mark, planned_in, put_events, put_identities,
     put_merges, put_planned,
 };
+use crate::notices::NoticeRow;
 use crate::sources::{BusinessEvent, EventType};
 use crate::timeline::{Belief, Class, Precedence, Timeline, class};
 
@@ -62,6 +64,7 @@ pub(super) struct Origin<'a> {
     pub approved: bool,
     /// Which source is believed about what.
     pub precedence: Precedence,
+    pub contracts: Option<&'a Contracts>,
 }
 
 /// One person, and everything that is being decided about them.
@@ -107,6 +110,7 @@ struct Outcome {
     merges: Vec<MergeRow>,
     planned: Vec<PlannedRow>,
     unplanned: Vec<PlannedRow>,
+    notices: Vec<NoticeRow>,
 }
 
 /// Takes `events` in, and starts what has become effective for `subjects`, whether new or waiting.
@@ -197,6 +201,7 @@ pub(super) async fn finish(
     let (mut starts, mut ends, mut merges) = (Vec::new(), Vec::new(), Vec::new());
     let (mut planned, mut unplanned) = (Vec::new(), Vec::new());
     let mut blocks = correlate::Blocks::default();
+    let mut notices = Vec::new();
     for person in people.into_values() {
         let before = person.before.clone();
         let outcome = person.settle(origin);
@@ -214,6 +219,7 @@ pub(super) async fn finish(
         starts.extend(outcome.starts);
         ends.extend(outcome.ends);
         merges.extend(outcome.merges);
+        notices.extend(outcome.notices);
         introduced.extend(outcome.joined);
         if let Some(after) = outcome.identity
             && before.as_ref() != Some(&after)
@@ -265,6 +271,7 @@ pub(super) async fn finish(
     put_planned(transaction, &planned).await?;
     put_merges(transaction, &merges).await?;
     blocks.write(transaction).await?;
+    crate::notices::put_in(transaction, &notices).await?;
     Ok((settled, inbox, traced))
 }
 
@@ -401,7 +408,16 @@ impl Person {
         due.sort_by(|a, b| {
             (a.effective_at, a.version, &a.id).cmp(&(b.effective_at, b.version, &b.id))
         });
+        let contracts = origin.contracts;
+        let withheld = |belief: &Belief| {
+            contracts.map_or_else(Vec::new, |contracts| {
+                contracts.missing(belief, identity.status)
+            })
+        };
+        let (missed, missing) = (withheld(&was), withheld(&is));
         let change = Change {
+            withheld: !missing.is_empty(),
+            released: missing.is_empty() && !missed.is_empty(),
             was: &was,
             is: &is,
             before: &before,
@@ -462,6 +478,9 @@ impl Person {
             row.cases.extend(cases);
             row.cases.dedup();
         }
+        let notices = contracts.map_or_else(Vec::new, |contracts| {
+            contracts.notices(&identity, &timeline, &is, &missing, now)
+        });
         let second = match &self.regrouped {
             Some(regrouped) if is.is_employed() => change.second(origin, regrouped),
             _ if is.is_employed() => Vec::new(),
@@ -488,6 +507,7 @@ impl Person {
             merges,
             planned: plans.put,
             unplanned: plans.dropped,
+            notices,
         }
     }
 }
@@ -530,6 +550,10 @@ impl Reaction<'_> {
 
 /// What changed about one person.
 struct Change<'a> {
+    /// Something has to be known before anything is given: nothing begins.
+    withheld: bool,
+    /// Nothing of that is missing any more.
+    released: bool,
     was: &'a Belief,
     is: &'a Belief,
     before: &'a IdentityRow,
@@ -544,6 +568,9 @@ impl Change<'_> {
     /// One case for each workflow that reacts, without those that another of them would end at once.
     fn starts(&self, origin: &Origin<'_>) -> Vec<StartCase> {
         let mut by_workflow: BTreeMap<String, Reaction<'_>> = BTreeMap::new();
+        if self.withheld {
+            return Vec::new();
+        }
         for event in self.due.iter().filter(|event| self.holds(event)) {
             for definition in origin.definitions.started_by(event.event_type.as_str()) {
                 by_workflow
@@ -646,6 +673,9 @@ impl Change<'_> {
             self.before.status,
             IdentityStatus::Leaving | IdentityStatus::Departed
         );
+        if self.released && self.is.is_employed() {
+            return Some(EventType::ContractStart);
+        }
         match (self.was.is_employed() && !had_left, self.is.is_employed()) {
             (false, true) => Some(EventType::TerminationCancelled),
             (true, false) => Some(EventType::TerminationEffective),

@@ -14,6 +14,7 @@ use super::recipient::Recipient;
 use super::rows::{NoticeRow, NoticeState};
 use super::template::kind;
 use crate::actions::name;
+use crate::directory::IdentityRow;
 
 /// The names of notices lie in a space of their own.
 const SPACE: Uuid = Uuid::from_u128(0x6e6f_7469_6365_4a51_9b1c_7465_6e75_7265);
@@ -114,6 +115,10 @@ fn recipient(text: &str) -> Result<Recipient, String> {
 
 /// What an outcome is the reason for. The same outcome gives the same notices, under the same names.
 pub(super) fn caused(outcome: &Outcome, notices: &Notices) -> Vec<NoticeRow> {
+    // Nearly all of them are reasons for nothing.
+    if !may_be_told(&outcome.kind, notices) {
+        return Vec::new();
+    }
     let case = About::of(outcome);
     match &outcome.kind {
         OutcomeKind::Step {
@@ -261,6 +266,30 @@ pub(super) fn silent(
     about.told(kind::SOURCE_SILENT, Vec::new(), &vars, notices)
 }
 
+/// The notice `name` about somebody's contract. `root` tells its cause from every other.
+pub(crate) fn about_contract(
+    identity: &IdentityRow,
+    root: &str,
+    name: &str,
+    to: Vec<Recipient>,
+    vars: &Value,
+    notices: &Notices,
+    now: DateTime<Utc>,
+) -> Vec<NoticeRow> {
+    let about = About {
+        shard_id: identity.shard_id,
+        root: root.to_owned(),
+        subject: Some(&identity.identity_key),
+        case: None,
+        workflow: None,
+        step: None,
+        place: None,
+        revocation: false,
+        at: now,
+    };
+    about.told(name, to, vars, notices)
+}
+
 /// What a notice is about, and when it happened.
 #[derive(Debug, Clone)]
 struct About<'a> {
@@ -343,6 +372,7 @@ impl<'a> About<'a> {
             revocation: self.revocation,
             vars: storable_value(vars),
             open_until: None,
+            ends_at: None,
             created_at: self.at,
             due_at: self.at,
             state: NoticeState::Waiting,

@@ -34,6 +34,7 @@ mod recipient;
 mod route;
 mod rows;
 mod settings;
+mod sponsors;
 mod statements;
 mod template;
 
@@ -50,7 +51,9 @@ use crate::actions::name;
 use crate::policy::problem::suggest;
 use crate::policy::{Problem, Problems, Schema};
 
+pub(crate) use cause::about_contract;
 pub use cause::{NotifyStep, VARS_BYTES_MAX};
+pub(crate) use outbox::put_in;
 pub use outbox::{
     Found, NoticeCount, NoticeCursor, NoticeDetail, NoticeFilter, Outbox, PAGE_ROWS_MAX,
 };
@@ -61,15 +64,24 @@ pub use recipient::{Address, Recipient};
 pub use route::{Looked, Router};
 pub use rows::{ChangeRow, DeliveryRow, DeliveryState, NoticeRow, NoticeState, Way};
 pub use settings::{EmailSettings, MailLogin, MailTls, NotificationSettings, WebhookSettings};
+pub use sponsors::Sponsors;
 pub use template::{Manner, RenderError, Rendered, TemplateFile, Templates, Vocabulary, kind};
 
 /// The schema of notices, to be given to the store beside the directory's.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 14,
-    name: "notice",
-    postgres: include_str!("../../../migrations/postgres/0014_notice.sql"),
-    sqlite: include_str!("../../../migrations/sqlite/0014_notice.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 14,
+        name: "notice",
+        postgres: include_str!("../../../migrations/postgres/0014_notice.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0014_notice.sql"),
+    },
+    Migration {
+        version: 17,
+        name: "notice_end",
+        postgres: include_str!("../../../migrations/postgres/0017_notice_end.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0017_notice_end.sql"),
+    },
+];
 
 /// What is told, how, and to whom: the configuration of notices.
 #[derive(Debug)]

@@ -71,6 +71,8 @@ pub(super) struct Came {
     pub state: DeliveryState,
     pub due_at: DateTime<Utc>,
     pub answer: String,
+    /// Whether the attempt counts.
+    pub counts: bool,
 }
 
 impl Outbox {
@@ -315,6 +317,7 @@ impl Outbox {
             "state": came.state,
             "due_at": time_text(came.due_at),
             "answer": came.answer,
+            "uncounted": u8::from(!came.counts),
             "sent_at": sent.then(|| time_text(now)),
             "at": time_text(now),
         });
@@ -394,7 +397,7 @@ pub(super) struct Routed {
 }
 
 /// Writes notices in an open transaction: that of the transition which is their reason.
-pub(super) async fn put_in(
+pub(crate) async fn put_in(
     transaction: &mut Transaction<'_>,
     notices: &[NoticeRow],
 ) -> Result<(), StoreError> {

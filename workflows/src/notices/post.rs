@@ -27,6 +27,8 @@ const HOLD_SLACK_S: i64 = 30;
 const AWAY_S_FIRST: i64 = 5;
 const AWAY_S_MAX: i64 = 300;
 const AWAY_DOUBLED_MAX: u32 = 6;
+/// What came of a message that never left: it counts against nothing.
+const NOT_SENT: &str = "not_sent";
 /// The longest answer that is kept, in characters.
 const ANSWER_CHARS_MAX: usize = 500;
 
@@ -59,6 +61,8 @@ pub enum Said {
     Refused { answer: String },
     /// The line broke: nobody knows whether it has it.
     Broken { reason: String },
+    /// Nothing was handed over at all: the way is away.
+    NotSent { reason: String },
 }
 
 /// A way is not there: nothing can be sent at all.
@@ -168,10 +172,7 @@ impl Courier {
             }
             if line.as_ref().is_none_or(|open| !open.is_open()) {
                 match self.carrier.open().await {
-                    Ok(open) => {
-                        line = Some(open);
-                        self.away = 0;
-                    }
+                    Ok(open) => line = Some(open),
                     Err(Away(reason)) => {
                         self.is_away(&reason, &settings, shards, &mut round).await?;
                         return Ok(round);
@@ -189,7 +190,10 @@ impl Courier {
                     answer: error.to_string(),
                 },
             };
-            let broken = matches!(said, Said::Broken { .. });
+            let broken = matches!(said, Said::Broken { .. } | Said::NotSent { .. });
+            if !broken {
+                self.away = 0;
+            }
             let (came, result) = self.came(&parts, said, &settings);
             self.outbox
                 .came_of(&parts, &message_id, &self.owner, &came, self.clock.now())
@@ -296,11 +300,13 @@ impl Courier {
             Said::NotNow { answer, until } => later(answer, until),
             Said::Refused { answer } => (DeliveryState::Parked, now, answer, "refused"),
             Said::Broken { reason } => later(reason, None),
+            Said::NotSent { reason } => (DeliveryState::Waiting, now, reason, NOT_SENT),
         };
         let came = Came {
             state,
             due_at,
             answer: shortened(&answer),
+            counts: result != NOT_SENT,
         };
         (came, result)
     }

@@ -33,6 +33,8 @@ pub enum Recipient {
     /// Somebody by key.
     Person(String),
     Address(Address),
+    /// The first of them whom anybody can be found for: `sponsor|role:vendors`.
+    FirstOf(Vec<Recipient>),
 }
 
 /// Not what it should be. Says what, and what to write.
@@ -91,6 +93,10 @@ impl Recipient {
     /// # Errors
     /// When nobody is meant by `text`.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
+        if text.contains('|') && text.len() <= RECIPIENT_BYTES_MAX {
+            let several = text.split('|').map(Self::parse);
+            return Ok(Self::FirstOf(several.collect::<Result<_, _>>()?));
+        }
         let known = match text.split_once(':') {
             None if text == "person" => Some(Self::Subject),
             None if RELATED.contains(&text) => Some(Self::Attribute(text.to_owned())),
@@ -167,6 +173,13 @@ impl fmt::Display for Recipient {
             Self::Role(name) => write!(f, "role:{name}"),
             Self::Person(key) => write!(f, "person:{key}"),
             Self::Address(address) => f.write_str(address.as_str()),
+            Self::FirstOf(several) => {
+                for (index, one) in several.iter().enumerate() {
+                    let between = if index > 0 { "|" } else { "" };
+                    write!(f, "{between}{one}")?;
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -202,6 +215,8 @@ mod tests {
         check("ann@example.org", Ok("ann@example.org"));
         check("address:ann@example.org", Ok("ann@example.org"));
         check("grüße@exämple.org", Ok("grüße@exämple.org"));
+        check("sponsor|role:vendors", Ok("sponsor|role:vendors"));
+        check("sponsor|vendors", Err("`vendors` is nobody to tell"));
         check("mangaer", Err("did you mean `manager`?"));
         check("role:", Err("`role:` is nobody to tell"));
         check("rolle:x", Err("`rolle:x` is nobody to tell"));

@@ -20,6 +20,8 @@ use super::recipient::{Address, Recipient};
 use super::rows::{DeliveryRow, DeliveryState, NoticeRow, NoticeState, Way};
 use super::settings::NotificationSettings;
 use crate::directory::{IdentityRow, IdentityStatus};
+use crate::sources::record::attribute;
+use crate::timeline::runs_until;
 
 /// The most notices of one look.
 const NOTICES_MAX: u32 = 500;
@@ -147,9 +149,9 @@ impl Router {
             at: now,
             deliveries: Vec::new(),
         };
-        if !self.holds(notice).await? {
+        if !self.holds(notice, now).await? {
             routed.state = NoticeState::Void;
-            routed.reason = Some("the question is not open any more".to_owned());
+            routed.reason = Some("what it is about is over, or is otherwise by now".to_owned());
             return Ok(routed);
         }
         let mut nobody = None;
@@ -181,10 +183,23 @@ impl Router {
     }
 
     /// Whether what it is about is still so.
-    async fn holds(&self, notice: &NoticeRow) -> Result<bool, StoreError> {
+    async fn holds(&self, notice: &NoticeRow, now: DateTime<Utc>) -> Result<bool, StoreError> {
         #[derive(Deserialize)]
         struct Body {
             state: InstanceState,
+        }
+        if let (Some(end), Some(subject)) = (notice.ends_at, &notice.subject) {
+            let believed = self.outbox.directory().believed(subject, now, now).await?;
+            let spells = believed.map(|believed| believed.spells).unwrap_or_default();
+            let spells: Vec<_> = spells
+                .iter()
+                .map(|spell| (spell.start, spell.end))
+                .collect();
+            // After a time without a node only the last one is sent.
+            let next = notice.vars.get("next").and_then(Value::as_str);
+            let next = next.and_then(|next| next.parse::<DateTime<Utc>>().ok());
+            let is_late = next.is_some_and(|next| next <= now);
+            return Ok(!is_late && runs_until(&spells, now) == Some(end));
         }
         let Some(until) = notice.open_until else {
             return Ok(true);
@@ -218,16 +233,23 @@ impl Router {
         settings: &NotificationSettings,
         people: &mut People,
     ) -> Result<(Vec<Target>, Option<String>), StoreError> {
-        let (targets, missing) = self
-            .resolve(
-                &Recipient::asked(&notice.recipient),
-                notice.subject.as_deref(),
-                settings,
-                people,
-            )
-            .await?;
-        if !targets.is_empty() {
-            return Ok((targets, missing));
+        let choices = match Recipient::asked(&notice.recipient) {
+            Recipient::FirstOf(several) => several,
+            one => vec![one],
+        };
+        let mut missing: Option<String> = None;
+        for choice in choices {
+            let (mut targets, lacking) = self
+                .resolve(&choice, notice.subject.as_deref(), settings, people)
+                .await?;
+            if !targets.is_empty() {
+                for target in &mut targets {
+                    // The one before could not be told.
+                    target.instead_of = target.instead_of.take().or_else(|| missing.clone());
+                }
+                return Ok((targets, lacking.or(missing)));
+            }
+            missing = missing.or(lacking);
         }
         let why = missing.unwrap_or_else(|| format!("nobody stands behind `{}`", notice.recipient));
         let mut instead = Vec::new();
@@ -276,7 +298,10 @@ impl Router {
                 None => return missing("it is about nobody".to_owned()),
             },
             one @ (Recipient::Person(_) | Recipient::Address(_)) => vec![one.clone()],
+            // Taken apart before.
+            Recipient::FirstOf(_) => Vec::new(),
         };
+        let related = matches!(recipient, Recipient::Attribute(_));
         let default = settings
             .quiet_hours
             .as_ref()
@@ -294,23 +319,59 @@ impl Router {
                     continue;
                 }
                 Recipient::Person(key) => key,
-                Recipient::Subject | Recipient::Attribute(_) | Recipient::Role(_) => continue,
+                Recipient::Subject
+                | Recipient::Attribute(_)
+                | Recipient::Role(_)
+                | Recipient::FirstOf(_) => continue,
             };
             // Whoever it is about is told where they were told before, even while they leave.
             let is_subject = Some(key.as_str()) == subject;
-            match reached(self.person(key, people).await?, key, settings, is_subject) {
-                Ok((address, person)) => targets.push(Target {
-                    address,
-                    name: Some(person.display_name.clone()).filter(|name| !name.is_empty()),
-                    zone: zone_of(person, settings).unwrap_or(default),
-                    instead_of: None,
-                }),
-                Err(why) => lacking = Some(why),
+            let found = reached(self.person(key, people).await?, key, settings, is_subject);
+            match found.map(|(address, person)| target(address, person, settings, default)) {
+                Ok(target) => targets.push(target),
+                // Whoever is gone is stood in for by their manager.
+                Err(why) => match self
+                    .stand_in(key, settings, people)
+                    .await?
+                    .filter(|_| related)
+                {
+                    Some(target) => targets.push(Target {
+                        instead_of: Some(why),
+                        ..target
+                    }),
+                    None => lacking = Some(why),
+                },
             }
         }
         let mut seen = BTreeSet::new();
         targets.retain(|target| seen.insert(target.address.clone()));
         Ok((targets, lacking))
+    }
+
+    /// The manager of somebody, where they read.
+    async fn stand_in(
+        &self,
+        key: &str,
+        settings: &NotificationSettings,
+        people: &mut People,
+    ) -> Result<Option<Target>, StoreError> {
+        let person = self.person(key, people).await?;
+        let manager = person.and_then(|person| person.attributes.get(attribute::MANAGER)?.as_str());
+        let Some(manager) = manager.map(str::to_owned) else {
+            return Ok(None);
+        };
+        let found = reached(
+            self.person(&manager, people).await?,
+            &manager,
+            settings,
+            false,
+        );
+        let default = settings
+            .quiet_hours
+            .as_ref()
+            .map_or(Tz::UTC, |hours| hours.zone);
+        let found = found.ok();
+        Ok(found.map(|(address, person)| target(address, person, settings, default)))
     }
 
     async fn person<'p>(
@@ -430,6 +491,20 @@ fn reached<'p>(
     let address = Address::parse(text)
         .map_err(|_| format!("`{attribute}` of `{key}` is no address for mail"))?;
     Ok((address, person))
+}
+
+fn target(
+    address: Address,
+    person: &IdentityRow,
+    settings: &NotificationSettings,
+    default: Tz,
+) -> Target {
+    Target {
+        address,
+        name: Some(person.display_name.clone()).filter(|name| !name.is_empty()),
+        zone: zone_of(person, settings).unwrap_or(default),
+        instead_of: None,
+    }
 }
 
 /// The zone in which somebody lives, if that is known.

@@ -81,6 +81,9 @@ pub struct NoticeRow {
     /// It is void unless the question at `place` is open until then.
     #[serde(with = "stored_time_option")]
     pub open_until: Option<DateTime<Utc>>,
+    /// It is void unless the person it is about is there until then, as it is believed when it is sent.
+    #[serde(with = "stored_time_option", default)]
+    pub ends_at: Option<DateTime<Utc>>,
     #[serde(with = "stored_time")]
     pub created_at: DateTime<Utc>,
     #[serde(with = "stored_time")]

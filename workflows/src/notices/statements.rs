@@ -8,7 +8,7 @@ macro_rules! notice_object {
         "json_object('shard_id', n.shard_id, 'notice_id', n.notice_id, 'name', n.name, 'subject', n.subject,
             'case_id', n.case_id, 'workflow', n.workflow, 'step', n.step, 'place', n.place, 'recipient', n.recipient,
             'urgent', json(iif(n.urgent, 'true', 'false')), 'revocation', json(iif(n.revocation, 'true', 'false')),
-            'vars', json(n.vars), 'open_until', n.open_until, 'created_at', n.created_at, 'due_at', n.due_at,
+            'vars', json(n.vars), 'open_until', n.open_until, 'ends_at', n.ends_at, 'created_at', n.created_at, 'due_at', n.due_at,
             'state', n.state, 'reason', n.reason, 'changed_at', n.changed_at)"
     };
 }
@@ -30,17 +30,17 @@ pub(super) const PUT_NOTICES: Sql = Sql {
     table: "notice",
     postgres: "
         INSERT INTO notice (shard_id, notice_id, name, subject, case_id, workflow, step, place, recipient, urgent,
-            revocation, vars, open_until, created_at, due_at, state, reason, changed_at)
+            revocation, vars, open_until, ends_at, created_at, due_at, state, reason, changed_at)
         SELECT shard_id, notice_id, name, subject, case_id, workflow, step, place, recipient, urgent,
-            revocation, vars, open_until, created_at, due_at, state, reason, changed_at
+            revocation, vars, open_until, ends_at, created_at, due_at, state, reason, changed_at
         FROM jsonb_populate_recordset(NULL::notice, $1::jsonb)
         ON CONFLICT (shard_id, notice_id) DO NOTHING",
     sqlite: "
         INSERT INTO notice (shard_id, notice_id, name, subject, case_id, workflow, step, place, recipient, urgent,
-            revocation, vars, open_until, created_at, due_at, state, reason, changed_at)
+            revocation, vars, open_until, ends_at, created_at, due_at, state, reason, changed_at)
         SELECT value ->> 'shard_id', value ->> 'notice_id', value ->> 'name', value ->> 'subject',
             value ->> 'case_id', value ->> 'workflow', value ->> 'step', value ->> 'place', value ->> 'recipient',
-            value ->> 'urgent', value ->> 'revocation', value -> 'vars', value ->> 'open_until',
+            value ->> 'urgent', value ->> 'revocation', value -> 'vars', value ->> 'open_until', value ->> 'ends_at',
             value ->> 'created_at', value ->> 'due_at', value ->> 'state', value ->> 'reason', value ->> 'changed_at'
         FROM json_each(?1) WHERE true
         ON CONFLICT (shard_id, notice_id) DO NOTHING",
@@ -194,14 +194,14 @@ pub(super) const CAME_OF_IT: Sql = Sql {
     table: "notice_delivery",
     postgres: "
         UPDATE notice_delivery AS d SET state = now.state, due_at = now.due_at, answer = now.answer,
-            sent_at = now.sent_at, claimed_by = NULL, changed_at = now.at
-        FROM jsonb_to_record($1::jsonb) AS now(shard_id int, message_id text, owner text, attempts int, state text,
-            due_at timestamptz, answer text, sent_at timestamptz, at timestamptz)
+            attempts = d.attempts - now.uncounted, sent_at = now.sent_at, claimed_by = NULL, changed_at = now.at
+        FROM jsonb_to_record($1::jsonb) AS now(shard_id int, message_id text, owner text, state text,
+            due_at timestamptz, answer text, uncounted int, sent_at timestamptz, at timestamptz)
         WHERE d.shard_id = now.shard_id AND d.message_id = now.message_id AND d.state = 'sending'
           AND d.claimed_by = now.owner",
     sqlite: "
         UPDATE notice_delivery SET state = ?1 ->> 'state', due_at = ?1 ->> 'due_at', answer = ?1 ->> 'answer',
-            sent_at = ?1 ->> 'sent_at', claimed_by = NULL, changed_at = ?1 ->> 'at'
+            attempts = attempts - (?1 ->> 'uncounted'), sent_at = ?1 ->> 'sent_at', claimed_by = NULL, changed_at = ?1 ->> 'at'
         WHERE shard_id = ?1 ->> 'shard_id' AND message_id = ?1 ->> 'message_id' AND state = 'sending'
           AND claimed_by = ?1 ->> 'owner'",
 };

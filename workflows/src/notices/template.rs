@@ -30,7 +30,7 @@ macro_rules! built_in {
 }
 
 /// The built-in templates: file name and text.
-pub const BUILT_IN: [(&str, &str); 11] = [
+pub const BUILT_IN: [(&str, &str); 14] = [
     built_in!("approval.asked.yaml"),
     built_in!("approval.due.yaml"),
     built_in!("task.asked.yaml"),
@@ -39,6 +39,9 @@ pub const BUILT_IN: [(&str, &str); 11] = [
     built_in!("case.deadline.yaml"),
     built_in!("case.parked.yaml"),
     built_in!("source.silent.yaml"),
+    built_in!("contract.incomplete.yaml"),
+    built_in!("contract.ending.yaml"),
+    built_in!("contract.sponsor_gone.yaml"),
     built_in!("digest.yaml"),
     built_in!("message.yaml"),
     built_in!("test.yaml"),
@@ -54,13 +57,16 @@ pub mod kind {
     pub const CASE_DEADLINE: &str = "case.deadline";
     pub const CASE_PARKED: &str = "case.parked";
     pub const SOURCE_SILENT: &str = "source.silent";
+    pub const CONTRACT_INCOMPLETE: &str = "contract.incomplete";
+    pub const CONTRACT_ENDING: &str = "contract.ending";
+    pub const CONTRACT_SPONSOR_GONE: &str = "contract.sponsor_gone";
     pub const DIGEST: &str = "digest";
     pub const MESSAGE: &str = "message";
     pub const TEST: &str = "test";
 }
 
 /// What `vars` has in the notices whose cause is built in; those of `uses: notify` have what the step gives.
-const VARS: [(&str, &[&str]); 11] = [
+const VARS: [(&str, &[&str]); 14] = [
     (kind::APPROVAL_ASKED, &["question", "quorum", "due"]),
     (kind::APPROVAL_DUE, &["question", "quorum", "due"]),
     (kind::TASK_ASKED, &["title", "instructions", "proof", "due"]),
@@ -69,6 +75,12 @@ const VARS: [(&str, &[&str]); 11] = [
     (kind::CASE_DEADLINE, &[]),
     (kind::CASE_PARKED, &["failure", "kind", "uses"]),
     (kind::SOURCE_SILENT, &["source", "since", "silent_after"]),
+    (kind::CONTRACT_INCOMPLETE, &["missing", "withheld"]),
+    (kind::CONTRACT_ENDING, &["end", "before"]),
+    (
+        kind::CONTRACT_SPONSOR_GONE,
+        &["sponsor", "late", "deadline"],
+    ),
     (kind::DIGEST, &[]),
     (kind::MESSAGE, &["subject", "text"]),
     (kind::TEST, &[]),
@@ -588,6 +600,8 @@ mod tests {
             "vars": {
                 "question": "Keep <b>?", "quorum": 1, "due": "2026-03-02T12:00:00Z", "title": "t",
                 "instructions": "i", "proof": true, "failure": "f", "kind": "k", "uses": "u",
+                "missing": ["the end"], "withheld": true, "end": "2026-03-02T12:00:00Z", "before": "7d",
+                "sponsor": "S1", "late": false, "deadline": "2026-03-02T12:00:00Z",
                 "source": "hr", "since": "2026-03-01T12:00:00Z", "silent_after": "1d",
                 "subject": "s", "text": "Hello"
             },

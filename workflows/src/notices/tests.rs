@@ -227,6 +227,7 @@ fn row(number: u32, name: &str, at: DateTime<Utc>) -> NoticeRow {
         revocation: false,
         vars: json!({ "subject": format!("number {number}"), "text": "Hello", "failure": "it broke", "uses": "x" }),
         open_until: None,
+        ends_at: None,
         created_at: at,
         due_at: at,
         state: NoticeState::Waiting,
@@ -665,6 +666,15 @@ async fn a_way_that_is_away_burns_no_attempts(company: &Company) {
         (detail.notice.state, detail.deliveries[0].attempts),
         (NoticeState::Sending, 0)
     );
+    // A way that opens and has nobody behind it is no better, and no worse.
+    post.recorder.away.store(false, Ordering::SeqCst);
+    let nobody = Said::NotSent {
+        reason: "connection refused".to_owned(),
+    };
+    *post.recorder.answers.lock().unwrap() = VecDeque::from([nobody]);
+    let round = post.turn().await;
+    assert_eq!(round.tried, [("message".to_owned(), "not_sent")]);
+    assert_eq!(post.only().await.deliveries[0].attempts, 0);
     // It is there again before the hour is over.
     post.recorder.away.store(false, Ordering::SeqCst);
     post.wait(TimeDelta::minutes(5));

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use super::contracts::ContractorDocument;
 use super::guard::GuardDocument;
 use crate::timeline::Precedence;
 
@@ -24,6 +25,9 @@ pub struct PolicyFile {
     /// Which source is believed about which attribute. One file of the folder may say it.
     #[serde(default)]
     pub precedence: Option<Precedence>,
+    /// What holds for people whose work has an end. In one file only; without it nothing more holds for them than for others.
+    #[serde(default)]
+    pub contractors: Option<ContractorDocument>,
 }
 
 /// A named bundle of entitlements with a rule that says who has it.

@@ -10,6 +10,7 @@
 
 mod canonical;
 mod compile;
+pub mod contracts;
 pub mod document;
 pub mod evaluate;
 pub mod explain;
@@ -24,6 +25,7 @@ pub mod yaml;
 
 pub use canonical::{canonical, digest, hex};
 pub(crate) use compile::{Origin, compile};
+pub use contracts::{ContractRules, ExtensionRefused};
 pub use document::{AccountTemplate, OnLeave, PolicyFile};
 pub use evaluate::{
     EvaluationError, IdentityFacts, Reason, Wanted, WantedAccount, WantedGrant, evaluate,

@@ -38,8 +38,8 @@ use serde_json::Value;
 use crate::sources::{BusinessEvent, ChangeKind, EventType};
 
 pub use self::precedence::Precedence;
-pub use self::spells::Spell;
 use self::spells::Spells;
+pub use self::spells::{Spell, runs_until};
 
 /// What a statement says about employment. The order is the one in which those of one version count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

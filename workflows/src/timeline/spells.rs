@@ -36,6 +36,27 @@ impl Spell<'_> {
     }
 }
 
+/// Until when somebody is there without a gap, as seen at a moment: through contracts that overlap or follow each other.
+/// `None` when nothing runs then, or no end is known. Each spell is its start and its end.
+#[must_use]
+pub fn runs_until(
+    spells: &[(DateTime<Utc>, Option<DateTime<Utc>>)],
+    at: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
+    let mut until = at;
+    // Each round takes one more in.
+    for _ in 0..=spells.len() {
+        let reaching = spells.iter().filter(|(start, _)| *start <= until);
+        let mut ends = reaching
+            .map(|(_, end)| *end)
+            .filter(|end| end.is_none_or(|end| end > until));
+        let Some(first) = ends.next() else { break };
+        let furthest = ends.try_fold(first?, |most, end| end.map(|end| most.max(end)))?;
+        until = furthest;
+    }
+    (until > at).then_some(until)
+}
+
 #[derive(Default)]
 pub(super) struct Spells<'a> {
     pub list: Vec<Spell<'a>>,

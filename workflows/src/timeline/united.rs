@@ -41,7 +41,11 @@ impl Timeline<'_> {
                     .filter(|event| event.subject.as_str() == *key)
                     .copied()
                     .collect();
-                (*key, self.spells.begun(key, seen_at), told(&own, seen_at, self.precedence))
+                (
+                    *key,
+                    self.spells.begun(key, seen_at),
+                    told(&own, seen_at, self.precedence),
+                )
             })
             .collect();
         let anybody = told_by.iter().any(|(_, begun, _)| begun.is_some());

@@ -680,4 +680,32 @@ pub(super) const TABLE: &[Row] = &[
         ],
         &[(20, "eng"), (50, "eng"), (90, "eng")],
     ),
+    (
+        "the first of two contracts made longer than the second",
+        &[
+            "0 contract.start 0 Sales contract=A",
+            "0 contract.expired 20 contract=A",
+            "0 contract.start 10 Sales contract=B",
+            "0 contract.expired 40 contract=B",
+            "10 contract.extended 10 contract=A",
+            "10 contract.expired 70 contract=A",
+        ],
+        &[(20, "sales"), (40, "sales"), (60, "sales"), (70, "off")],
+    ),
+    (
+        "a contract made longer after it had ended",
+        &[
+            "0 contract.start 0 Sales contract=A",
+            "0 contract.expired 20 contract=A",
+            "40 contract.extended 40 contract=A",
+            "40 contract.expired 70 contract=A",
+        ],
+        &[
+            (10, "sales"),
+            (20, "off"),
+            (30, "off"),
+            (40, "sales"),
+            (70, "off"),
+        ],
+    ),
 ];

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::policy::canonical::digest;
 use crate::policy::compile::{Origin, compile};
+use crate::policy::contracts::{ContractRules, ContractorDocument};
 use crate::policy::document::{
     AccountDocument, AccountTemplate, OnLeave, PolicyFile, RoleDocument,
 };
@@ -33,6 +34,8 @@ pub(super) struct Loading<'a> {
     /// With the file that says it.
     guard: Option<(String, GuardRules)>,
     precedence: Option<(String, Precedence)>,
+    /// The rules, and the file they stand in.
+    contracts: Option<(ContractRules, String)>,
     pub problems: Problems,
     warnings: Vec<Problem>,
 }
@@ -47,6 +50,7 @@ impl<'a> Loading<'a> {
             canonical_templates: Vec::new(),
             guard: None,
             precedence: None,
+            contracts: None,
             problems: Problems::default(),
             warnings: Vec::new(),
         }
@@ -72,6 +76,9 @@ impl<'a> Loading<'a> {
                 "keep one of them",
             )),
         }
+        if let Some(contractors) = document.contractors {
+            self.add_contractors(file, &contractors);
+        }
     }
 
     fn add_guard(&mut self, file: &str, document: GuardDocument) {
@@ -92,6 +99,18 @@ impl<'a> Loading<'a> {
             &mut self.warnings,
         );
         self.guard = Some((file.to_owned(), rules));
+    }
+
+    fn add_contractors(&mut self, file: &str, document: &ContractorDocument) {
+        if let Some((_, first)) = &self.contracts {
+            let message = format!("`contractors` is written twice; the first is in `{first}`");
+            self.problem(file, &document.owner, message, "keep one of the two");
+            return;
+        }
+        match ContractRules::compile(file, document, self.schema) {
+            Ok(rules) => self.contracts = Some((rules, file.to_owned())),
+            Err(found) => self.problems.extend(found.list),
+        }
     }
 
     fn add_role(&mut self, file: &str, document: RoleDocument) {
@@ -279,6 +298,7 @@ impl<'a> Loading<'a> {
         let Self {
             roles,
             templates,
+            contracts,
             problems,
             warnings,
             ..
@@ -294,6 +314,7 @@ impl<'a> Loading<'a> {
             gives_privileged,
             precedence,
             files: Vec::new(),
+            contracts: contracts.map(|(rules, _)| rules),
             hash,
             warnings,
         })
@@ -486,6 +507,9 @@ impl<'a> Loading<'a> {
             && let Some(canonical) = canonical.as_object_mut()
         {
             canonical.insert("precedence".to_owned(), json!(precedence));
+        }
+        if let (Some((rules, _)), Some(canonical)) = (&self.contracts, canonical.as_object_mut()) {
+            canonical.insert("contractors".to_owned(), json!(rules));
         }
         digest(&canonical)
     }

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use self::load::Loading;
+use super::contracts::ContractRules;
 use super::document::{OnLeave, PolicyFile};
 use super::expression::Expression;
 use super::guard::GuardRules;
@@ -72,6 +73,7 @@ pub struct PolicySet {
     gives_privileged: bool,
     precedence: Precedence,
     files: Vec<(String, String)>,
+    contracts: Option<ContractRules>,
     hash: String,
     warnings: Vec<Problem>,
 }
@@ -141,6 +143,12 @@ impl PolicySet {
     #[must_use]
     pub fn gives_privileged(&self) -> bool {
         self.gives_privileged
+    }
+
+    /// What holds for people whose work has an end.
+    #[must_use]
+    pub fn contracts(&self) -> Option<&ContractRules> {
+        self.contracts.as_ref()
     }
 
     /// The version of this policy: the SHA-256, in hex, of everything in it that can change a decision.
