@@ -8,7 +8,7 @@ use serde::Serialize;
 use workflows::directory::{IdentityFilter, IdentityRow, PAGE_ROWS_MAX};
 use workflows::intake::Extended;
 use workflows::policy::ContractRules;
-use workflows::timeline::{Employment, runs_until};
+use workflows::timeline::{Employment, Precedence, runs_until};
 
 use super::format::{Listing, Tone, paint, plain, shortened, time};
 use super::{Context, Exit, actor, import};
@@ -106,6 +106,7 @@ async fn list(context: &Context, list: &List) -> anyhow::Result<Exit> {
     let configuration = context.configuration()?;
     let rules = configuration.policy.contracts();
     let rules = rules.context("the policy has no `contractors`; see docs/contractors.md")?;
+    let precedence = configuration.policy.precedence();
     let database = context.database().await?;
     let at = now();
     let mut found = Vec::new();
@@ -117,7 +118,7 @@ async fn list(context: &Context, list: &List) -> anyhow::Result<Exit> {
             .identities(&filter, after.as_deref(), PAGE_ROWS_MAX);
         let page = page.await?;
         for row in page.iter().filter(|row| rules.concern(&row.identity_type)) {
-            found.extend(contractor(&database, rules, row, at).await?);
+            found.extend(contractor(&database, (rules, precedence), row, at).await?);
         }
         match page.last() {
             Some(last) => after = Some(last.identity_key.clone()),
@@ -140,13 +141,13 @@ async fn list(context: &Context, list: &List) -> anyhow::Result<Exit> {
 /// Somebody who is employed now; `None` for others.
 async fn contractor(
     database: &Database,
-    rules: &ContractRules,
+    (rules, precedence): (&ContractRules, &Precedence),
     row: &IdentityRow,
     at: DateTime<Utc>,
 ) -> anyhow::Result<Option<Contractor>> {
     let believed = database
         .directory
-        .believed(&row.identity_key, at, at)
+        .believed(&row.identity_key, at, at, precedence)
         .await?;
     let Some(believed) = believed else {
         return Ok(None);

@@ -272,8 +272,8 @@ impl Running {
                     Ok(pull) => {
                         let owner = self.node.owner().to_owned();
                         let (node, due) = (self.node.nudger(), Arc::clone(&self.due));
-                        let (stop, asking) =
-                            (self.stop.clone(), pull.keep_asking(owner, node, due));
+                        let asking = Box::pin(pull.keep_asking(owner, node, due));
+                        let stop = self.stop.clone();
                         self.side.spawn(async move {
                             let _ = stop.run_until_cancelled(asking).await;
                         });

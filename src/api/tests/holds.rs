@@ -48,7 +48,7 @@ async fn holds(server: &Server) {
             json!({"hold": "x", "reason": "r", "until": "2026-02-30T00:00:00Z"}),
             "out of range",
         ),
-        (json!({"hold": 1, "reason": "r"}), "hold"),
+        (json!({"hold": 1, "reason": "r"}), "expected a string"),
         (json!({"hold": "x", "reason": "r", "for": "1d"}), "for"),
     ] {
         let refused = admin

@@ -1,6 +1,7 @@
 //! Everything that ends with somebody: keys, ownership, accounts after their time; and what stops or outlives it.
 
 #![allow(
+    clippy::large_futures,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,

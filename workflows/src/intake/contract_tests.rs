@@ -1,6 +1,7 @@
 //! Contractors, from what is said about them to what they have and who is told, on virtual time, on both databases.
 
 #![allow(
+    clippy::large_futures,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -197,7 +197,8 @@ impl Intake {
         let unknown = || ExtendError::Unknown(key.to_owned());
         let held = self.directory.holdings(key).await.map_err(store)?;
         let identity = held.ok_or_else(unknown)?.identity;
-        let believed = self.directory.believed(key, now, now).await;
+        let precedence = self.precedence();
+        let believed = self.directory.believed(key, now, now, &precedence).await;
         let believed = believed.map_err(store)?.ok_or_else(unknown)?;
         let running = believed.spells.iter().filter(|spell| {
             spell.end.is_some_and(|end| end > now)

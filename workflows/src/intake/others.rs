@@ -3,6 +3,7 @@
 //! The clock stands still between two looks, so that a moment before and a moment after can be told apart.
 
 #![allow(
+    clippy::large_futures,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,

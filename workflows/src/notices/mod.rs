@@ -76,10 +76,10 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../../migrations/sqlite/0014_notice.sql"),
     },
     Migration {
-        version: 17,
+        version: 21,
         name: "notice_end",
-        postgres: include_str!("../../../migrations/postgres/0017_notice_end.sql"),
-        sqlite: include_str!("../../../migrations/sqlite/0017_notice_end.sql"),
+        postgres: include_str!("../../../migrations/postgres/0021_notice_end.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0021_notice_end.sql"),
     },
 ];
 

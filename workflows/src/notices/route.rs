@@ -21,7 +21,7 @@ use super::rows::{DeliveryRow, DeliveryState, NoticeRow, NoticeState, Way};
 use super::settings::NotificationSettings;
 use crate::directory::{IdentityRow, IdentityStatus};
 use crate::sources::record::attribute;
-use crate::timeline::runs_until;
+use crate::timeline::{Precedence, runs_until};
 
 /// The most notices of one look.
 const NOTICES_MAX: u32 = 500;
@@ -189,7 +189,10 @@ impl Router {
             state: InstanceState,
         }
         if let (Some(end), Some(subject)) = (notice.ends_at, &notice.subject) {
-            let believed = self.outbox.directory().believed(subject, now, now).await?;
+            // Who is employed until when is no question of precedence.
+            let any = Precedence::default();
+            let believed = self.outbox.directory().believed(subject, now, now, &any);
+            let believed = believed.await?;
             let spells = believed.map(|believed| believed.spells).unwrap_or_default();
             let spells: Vec<_> = spells
                 .iter()

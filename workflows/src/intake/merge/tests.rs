@@ -219,7 +219,7 @@ async fn a_contractor_who_becomes_an_employee_is_one_person(company: &Company) {
     assert_eq!(found.attributes["department"], "Sales");
     let believed = company
         .directory
-        .believed("c7", now(), now())
+        .believed("c7", now(), now(), &crate::timeline::Precedence::default())
         .await
         .unwrap()
         .unwrap();
