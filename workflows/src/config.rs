@@ -699,6 +699,7 @@ mod tests {
             "leaver 8",
             "lockout 10",
             "mover 1",
+            "regroup 1",
         ];
         assert_eq!(names, expected);
         assert!(configuration.systems.get("badges").is_some());

@@ -1,5 +1,7 @@
 //! From events to cases, in one transaction: what the sources said becomes durable together with what follows
 //! from it.
+//!
+//! Longer than 800 lines: what follows from events is decided here and written here, and neither means anything alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -207,9 +209,7 @@ pub(super) async fn finish(
         let outcome = person.settle(origin);
         for event in &outcome.fresh {
             *settled.events.entry(event.status).or_default() += 1;
-            let started = outcome.starts.iter().map(|(_, start)| start);
-            let started = started.filter(|start| causes(start).any(|id| id == event.event_id));
-            let became = (event.status, started.map(|start| start.case).collect());
+            let became = (event.status, Vec::new());
             settled.by_event.insert(event.event_id.clone(), became);
         }
         planned.extend(outcome.planned);
@@ -251,6 +251,11 @@ pub(super) async fn finish(
     });
     let ends: Vec<(i32, StartCase)> = ends.collect();
     for (shard_id, start) in starts.into_iter().chain(ends) {
+        for event in causes(&start) {
+            if let Some((_, cases)) = settled.by_event.get_mut(event) {
+                cases.push(start.case);
+            }
+        }
         traced.extend(taken_in(&start));
         settled
             .cases
@@ -456,10 +461,8 @@ impl Person {
             now,
         };
         let plans = plans(&origin.definitions.offset(), &whose, &events, &self.planned);
-        if !held {
-            let offset = plans.starts.iter();
-            starts.extend(offset.map(|planned| change.offset(planned, origin)));
-        }
+        let offset = plans.starts.iter().filter(|_| !held);
+        starts.extend(offset.map(|planned| change.offset(planned, origin)));
         for row in marked.iter_mut().chain(&mut fresh) {
             let names = |start: &&StartCase| causes(start).any(|id| id == row.event_id);
             let cases: Vec<String> = starts
