@@ -9,6 +9,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use engine::store::{StoreError, Transaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use sqlx::{PgPool, SqlitePool};
 
 /// The most rows of one statement: what keeps a document below a few megabytes.
@@ -89,6 +90,24 @@ pub async fn rows_in<T: DeserializeOwned>(
     }
     .map_err(refused)?;
     rows.iter().map(|row| decode(sql, row)).collect()
+}
+
+/// The rows of a query that is asked about `keys`, each with its shard: a list of `{shard_id, key}`,
+/// [`ROWS_PER_STATEMENT_MAX`] at a time.
+pub async fn rows_of<T: DeserializeOwned>(
+    transaction: &mut Transaction<'_>,
+    sql: &Sql,
+    keys: &[(i32, String)],
+) -> Result<Vec<T>, StoreError> {
+    let mut found = Vec::with_capacity(keys.len());
+    for part in keys.chunks(ROWS_PER_STATEMENT_MAX) {
+        let parameter: Vec<Value> = part
+            .iter()
+            .map(|(shard_id, key)| json!({ "shard_id": shard_id, "key": key }))
+            .collect();
+        found.extend(rows_in::<T>(transaction, sql, &parameter).await?);
+    }
+    Ok(found)
 }
 
 /// Runs a statement; gives the number of rows it touched.

@@ -7,7 +7,7 @@ use engine::store::{StoreError, Transaction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::database::{ROWS_PER_STATEMENT_MAX, Sql, execute_all, rows_in, time_text};
+use super::database::{ROWS_PER_STATEMENT_MAX, Sql, execute_all, rows_in, rows_of, time_text};
 use super::rows::EventRow;
 
 /// All events of these subjects, oldest statement first.
@@ -15,15 +15,7 @@ pub(crate) async fn events_in(
     transaction: &mut Transaction<'_>,
     subjects: &[(i32, String)],
 ) -> Result<Vec<EventRow>, StoreError> {
-    let mut found = Vec::new();
-    for part in subjects.chunks(ROWS_PER_STATEMENT_MAX) {
-        let parameter: Vec<Value> = part
-            .iter()
-            .map(|(shard_id, key)| json!({ "shard_id": shard_id, "key": key }))
-            .collect();
-        found.extend(rows_in::<EventRow>(transaction, &OF_SUBJECTS, &parameter).await?);
-    }
-    Ok(found)
+    rows_of(transaction, &OF_SUBJECTS, subjects).await
 }
 
 /// That the event of an identifier is about `subject`. `shard_id` is the shard of the identifier.
@@ -66,15 +58,7 @@ pub(crate) async fn events_named(
     transaction: &mut Transaction<'_>,
     names: &[(i32, String)],
 ) -> Result<Vec<EventRow>, StoreError> {
-    let mut found = Vec::new();
-    for part in names.chunks(ROWS_PER_STATEMENT_MAX) {
-        let parameter: Vec<Value> = part
-            .iter()
-            .map(|(shard_id, id)| json!({ "shard_id": shard_id, "event_id": id }))
-            .collect();
-        found.extend(rows_in::<EventRow>(transaction, &NAMED, &parameter).await?);
-    }
-    Ok(found)
+    rows_of(transaction, &NAMED, names).await
 }
 
 /// Adds events; one that is there already stays as it is. New ones are told apart beforehand by
@@ -180,15 +164,15 @@ const NAMED: Sql = Sql {
     table: "business_event",
     postgres: "
         SELECT to_jsonb(e)::text FROM business_event AS e
-        JOIN jsonb_to_recordset($1::jsonb) AS wanted(shard_id int, event_id text)
-          ON e.shard_id = wanted.shard_id AND e.event_id = wanted.event_id",
+        JOIN jsonb_to_recordset($1::jsonb) AS wanted(shard_id int, key text)
+          ON e.shard_id = wanted.shard_id AND e.event_id = wanted.key",
     sqlite: "
         SELECT json_object('shard_id', e.shard_id, 'event_id', e.event_id, 'subject', e.subject, 'source', e.source,
             'event_type', e.event_type, 'version', e.version, 'occurred_at', e.occurred_at,
             'effective_at', e.effective_at, 'zone', e.zone, 'received_at', e.received_at, 'supersedes', e.supersedes,
             'status', e.status, 'data', json(e.data), 'cases', json(e.cases), 'initiator', e.initiator)
         FROM json_each(?1) AS wanted
-        JOIN business_event AS e ON e.shard_id = wanted.value ->> 'shard_id' AND e.event_id = wanted.value ->> 'event_id'",
+        JOIN business_event AS e ON e.shard_id = wanted.value ->> 'shard_id' AND e.event_id = wanted.value ->> 'key'",
 };
 
 const PUT: Sql = Sql {

@@ -7,7 +7,7 @@ use engine::store::{StoreError, Transaction};
 
 use super::Directory;
 use super::credentials::CredentialRow;
-use super::database::{Sql, execute_all, rows_in};
+use super::database::{Sql, execute_all, rows_in, rows_of};
 use super::holds::HoldRow;
 use crate::policy::IdentityFacts;
 use crate::sources::record::attribute;
@@ -170,15 +170,7 @@ pub(crate) async fn for_update(
     transaction: &mut Transaction<'_>,
     keys: &[(i32, String)],
 ) -> Result<Vec<IdentityRow>, StoreError> {
-    let mut found = Vec::with_capacity(keys.len());
-    for part in keys.chunks(super::database::ROWS_PER_STATEMENT_MAX) {
-        let parameter: Vec<Value> = part
-            .iter()
-            .map(|(shard_id, key)| json!({ "shard_id": shard_id, "key": key }))
-            .collect();
-        found.extend(rows_in::<IdentityRow>(transaction, &FOR_UPDATE, &parameter).await?);
-    }
-    Ok(found)
+    rows_of(transaction, &FOR_UPDATE, keys).await
 }
 
 /// The identities of these keys as they are, for whoever holds the lock of the person they belong to.
@@ -186,15 +178,7 @@ pub(crate) async fn in_transaction(
     transaction: &mut Transaction<'_>,
     keys: &[(i32, String)],
 ) -> Result<Vec<IdentityRow>, StoreError> {
-    let mut found = Vec::with_capacity(keys.len());
-    for part in keys.chunks(super::database::ROWS_PER_STATEMENT_MAX) {
-        let parameter: Vec<Value> = part
-            .iter()
-            .map(|(shard_id, key)| json!({ "shard_id": shard_id, "key": key }))
-            .collect();
-        found.extend(rows_in::<IdentityRow>(transaction, &IN_TRANSACTION, &parameter).await?);
-    }
-    Ok(found)
+    rows_of(transaction, &IN_TRANSACTION, keys).await
 }
 
 /// What these hold, for whoever holds the lock of the person they belong to.

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use engine::store::{StoreError, Transaction};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Directory;
 use super::database::{
-    ROWS_PER_STATEMENT_MAX, Sql, execute, execute_all, rows_in, stored_time, stored_time_option,
+    Sql, execute, execute_all, rows_in, rows_of, stored_time, stored_time_option,
 };
 use super::rows::{AccountRow, GrantRow};
 use crate::correlation::Score;
@@ -164,15 +164,8 @@ pub(crate) async fn holders(
     transaction: &mut Transaction<'_>,
     keys: &[(i32, String)],
 ) -> Result<BTreeSet<String>, StoreError> {
-    let mut found = BTreeSet::new();
-    for part in keys.chunks(ROWS_PER_STATEMENT_MAX) {
-        let parameter: Vec<Value> = part
-            .iter()
-            .map(|(shard_id, key)| json!({ "shard_id": shard_id, "key": key }))
-            .collect();
-        found.extend(rows_in::<String>(transaction, &HOLDERS, &parameter).await?);
-    }
-    Ok(found)
+    let found: Vec<String> = rows_of(transaction, &HOLDERS, keys).await?;
+    Ok(found.into_iter().collect())
 }
 
 /// Writes a merge, new or changed.

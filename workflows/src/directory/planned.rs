@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Directory;
-use super::database::{ROWS_PER_STATEMENT_MAX, Sql, execute_all, rows_in, stored_time, time_text};
+use super::database::{Sql, execute_all, rows_of, stored_time, time_text};
 
 /// That a workflow starts for an event, or has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,15 +34,7 @@ pub(crate) async fn planned_in(
     transaction: &mut Transaction<'_>,
     subjects: &[(i32, String)],
 ) -> Result<Vec<PlannedRow>, StoreError> {
-    let mut found = Vec::new();
-    for part in subjects.chunks(ROWS_PER_STATEMENT_MAX) {
-        let parameter: Vec<Value> = part
-            .iter()
-            .map(|(shard_id, key)| json!({ "shard_id": shard_id, "key": key }))
-            .collect();
-        found.extend(rows_in::<PlannedRow>(transaction, &OF_SUBJECTS, &parameter).await?);
-    }
-    Ok(found)
+    rows_of(transaction, &OF_SUBJECTS, subjects).await
 }
 
 pub(crate) async fn put_planned(
