@@ -204,9 +204,10 @@ pub(super) async fn finish(
     let (mut planned, mut unplanned) = (Vec::new(), Vec::new());
     let mut blocks = correlate::Blocks::default();
     let mut notices = Vec::new();
+    let offset = origin.definitions.offset();
     for person in people.into_values() {
         let before = person.before.clone();
-        let outcome = person.settle(origin);
+        let outcome = person.settle(origin, &offset);
         for event in &outcome.fresh {
             *settled.events.entry(event.status).or_default() += 1;
             let became = (event.status, Vec::new());
@@ -339,7 +340,8 @@ impl Person {
     }
 
     /// Compares what was believed with what is believed now.
-    fn settle(self, origin: &Origin<'_>) -> Outcome {
+    /// `offset` are the workflows that start beside their events.
+    fn settle(self, origin: &Origin<'_>, offset: &[Arc<Definition>]) -> Outcome {
         // What has started is not undone because somebody's clock is behind.
         let begun = self
             .known
@@ -460,7 +462,7 @@ impl Person {
             is: &is,
             now,
         };
-        let plans = plans(&origin.definitions.offset(), &whose, &events, &self.planned);
+        let plans = plans(offset, &whose, &events, &self.planned);
         let offset = plans.starts.iter().filter(|_| !held);
         starts.extend(offset.map(|planned| change.offset(planned, origin)));
         for row in marked.iter_mut().chain(&mut fresh) {
