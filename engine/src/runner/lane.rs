@@ -517,7 +517,7 @@ impl Lane {
                                 case: id,
                                 target,
                             };
-                            self.streams.of(shard).next.pending.clear_timer(row);
+                            self.streams.of(shard).next.pending.strayed(row);
                         }
                         tracing::debug!(case = %id, %refused, "an input no longer fits");
                     }

@@ -27,6 +27,8 @@ pub(super) struct Pending {
     order: Vec<CaseId>,
     timers_set: HashSet<TimerRow>,
     timers_cleared: HashSet<TimerRow>,
+    /// They fired, and their cases do not wait for them: they may stand in the database or not.
+    stray: HashSet<TimerRow>,
     batch: Batch,
     lives: BTreeMap<Subject, GenerationRow>,
     rows: usize,
@@ -47,6 +49,7 @@ impl Pending {
         self.order.is_empty()
             && self.batch.inbox_done.is_empty()
             && self.timers_cleared.is_empty()
+            && self.stray.is_empty()
             && self.batch.replies.is_empty()
     }
 
@@ -62,7 +65,7 @@ impl Pending {
 
     /// The timers the batch clears.
     pub fn fired(&self) -> impl Iterator<Item = TimerRow> {
-        self.timers_cleared.iter().copied()
+        self.timers_cleared.union(&self.stray).copied()
     }
 
     /// The cases the batch changes.
@@ -73,7 +76,10 @@ impl Pending {
     /// Whether it has something of this shard.
     pub fn has(&self, shard: ShardId) -> bool {
         let batch = &self.batch;
-        let mut timers = self.timers_set.iter().chain(&self.timers_cleared);
+        let mut timers = self
+            .timers_set
+            .iter()
+            .chain(self.timers_cleared.union(&self.stray));
         batch.history.iter().any(|row| row.shard == shard)
             || batch.heads.iter().any(|row| row.shard == shard)
             || batch.inbox_done.iter().any(|(of, _)| *of == shard)
@@ -86,6 +92,7 @@ impl Pending {
         self.order.retain(|case| !cases.contains(case));
         self.timers_set.retain(|row| !gone.contains(&row.shard));
         self.timers_cleared.retain(|row| !gone.contains(&row.shard));
+        self.stray.retain(|row| !gone.contains(&row.shard));
         self.lives.retain(|_, row| !gone.contains(&row.shard));
         self.batch.retain_shards(|shard| !gone.contains(&shard));
     }
@@ -135,7 +142,9 @@ impl Pending {
                 case: case.id,
                 target: *target,
             };
-            self.clear_timer(row);
+            if !self.timers_set.remove(&row) {
+                self.timers_cleared.insert(row);
+            }
         }
         for (target, due) in &decision.timers_set {
             let row = TimerRow {
@@ -144,7 +153,9 @@ impl Pending {
                 case: case.id,
                 target: *target,
             };
-            if !self.timers_cleared.remove(&row) {
+            let stands = self.timers_cleared.remove(&row);
+            // One that strayed has left the memory of the lane, whatever the database has.
+            if self.stray.remove(&row) || !stands {
                 self.timers_set.insert(row);
             }
         }
@@ -213,9 +224,11 @@ impl Pending {
         });
     }
 
-    pub fn clear_timer(&mut self, row: TimerRow) {
+    /// Takes out a timer that fired for a case that does not wait for it. The case may come to wait for it again in
+    /// this very batch: one that was held goes on.
+    pub fn strayed(&mut self, row: TimerRow) {
         if !self.timers_set.remove(&row) {
-            self.timers_cleared.insert(row);
+            self.stray.insert(row);
         }
     }
 
@@ -259,6 +272,7 @@ impl Pending {
         }
         self.batch.generations = self.lives.into_values().collect();
         self.batch.timers_set = sorted(self.timers_set);
+        self.timers_cleared.extend(self.stray);
         self.batch.timers_cleared = sorted(self.timers_cleared);
         (self.batch, self.order)
     }
@@ -422,15 +436,13 @@ steps:
         }
     }
 
-    /// Found by simulation: the layer above never learned of it, and so of nothing to look after if the undo fails.
-    #[test]
-    fn what_is_taken_back_at_once_is_told_as_done_first() {
-        let now = "2026-03-01T12:00:00Z".parse().unwrap();
-        let mut case = Case::new(NewCase {
+    fn case(definition: &str) -> Case {
+        let now = at();
+        Case::new(NewCase {
             id: CaseId(Uuid::from_u128(7)),
             shard: ShardId(0),
             subject: Subject("ada".into()),
-            definition: Arc::new(Definition::parse("t.yaml", TEXT, &[], &|_| true).unwrap()),
+            definition: Arc::new(Definition::parse("t.yaml", definition, &[], &|_| true).unwrap()),
             generation: 0,
             input: Arc::new(json!({})),
             salt: [0; 16],
@@ -438,7 +450,67 @@ steps:
             effective_at: None,
             received_at: now,
             created_at: now,
-        });
+        })
+    }
+
+    fn at() -> Timestamp {
+        "2026-03-01T12:00:00Z".parse().unwrap()
+    }
+
+    fn cause(input: &'static str) -> Cause {
+        Cause {
+            input,
+            by: Actor::engine(),
+            outcome: None,
+            place: None,
+            attempt: None,
+            reason: None,
+            approver: None,
+            proof: None,
+        }
+    }
+
+    impl Pending {
+        fn take(&mut self, case: &mut Case, input: Input, now: Timestamp) {
+            let (before, name) = (case.version, input.name());
+            let decision = decide(case, input, now).unwrap();
+            (self.transition(case, before, &decision, &cause(name), now, &EveryOutcome)).unwrap();
+        }
+    }
+
+    /// Found by simulation: the wait of a case that was held past its time, and let go on, was lost.
+    #[test]
+    fn a_timer_that_strayed_while_its_case_was_held_stands_again_when_it_goes_on() {
+        let mut case = case("name: t\nsteps: [{id: a, uses: make, after: 2s}]\n");
+        let person = || (Actor("user:u".into()), "so".to_owned());
+        let mut first = Pending::default();
+        first.take(&mut case, Input::Start, at());
+        let (batch, _) = first.finish(|_| Some(&case), at());
+        let [timer] = batch.timers_set.as_slice() else {
+            panic!("{batch:?}");
+        };
+
+        // What is held is cleared in a batch before, or in this one.
+        let (by, reason) = person();
+        let mut held = Pending::default();
+        held.take(&mut case, Input::Pause { by, reason }, at());
+        let later = at() + chrono::TimeDelta::seconds(3);
+        for mut pending in [Pending::default(), held] {
+            let mut case = case.clone();
+            pending.strayed(*timer);
+            assert_eq!(pending.fired().collect::<Vec<_>>(), [*timer]);
+            let (by, reason) = person();
+            pending.take(&mut case, Input::Resume { by, reason }, later);
+            let (batch, _) = pending.finish(|_| Some(&case), later);
+            assert_eq!(batch.timers_set, [*timer]);
+            assert_eq!(batch.timers_cleared, []);
+        }
+    }
+
+    /// Found by simulation: the layer above never learned of it, and so of nothing to look after if the undo fails.
+    #[test]
+    fn what_is_taken_back_at_once_is_told_as_done_first() {
+        let (now, mut case) = (at(), case(TEXT));
         let finished = |step, result| Input::AttemptFinished {
             place: Place::new(StepIndex(step), 0),
             attempt: 1,
@@ -457,30 +529,10 @@ steps:
             verification: Verification::Verified,
             proof: Proof::default(),
         };
-        let cause = Cause {
-            input: "attempt_finished",
-            by: Actor::engine(),
-            outcome: None,
-            place: None,
-            attempt: None,
-            reason: None,
-            approver: None,
-            proof: None,
-        };
         decide(&mut case, Input::Start, now).unwrap();
         decide(&mut case, finished(1, failed), now).unwrap();
-        let decision = decide(&mut case, finished(0, succeeded), now).unwrap();
         let mut pending = Pending::default();
-        pending
-            .transition(
-                &case,
-                case.version - 1,
-                &decision,
-                &cause,
-                now,
-                &EveryOutcome,
-            )
-            .unwrap();
+        pending.take(&mut case, finished(0, succeeded), now);
         let told: Vec<_> = pending
             .batch
             .outcomes
