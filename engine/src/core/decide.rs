@@ -70,7 +70,7 @@ use super::case::{
     Ask, Case, CaseState, Ending, Failure, FailureClass, InstanceState, Mode, StepState,
     Verification, WaitReason,
 };
-use super::definition::{INSTANCES_MAX, OnFailure, OnSilence, OnTimeout, Start, Work};
+use super::definition::{INSTANCES_MAX, OnFailure, OnReject, OnSilence, OnTimeout, Start, Work};
 use super::event::{Event, Planned};
 use super::expression::ExpressionError;
 use super::id::{Actor, Place, StepIndex};
@@ -615,7 +615,11 @@ impl Machine<'_> {
         match work {
             Some(Work::Approval(approval)) => match approval.on_timeout {
                 OnTimeout::Approve => {
-                    let output = json!({"approved": true, "timed_out": true});
+                    let output = self.answer(place, json!({"approved": true, "timed_out": true}));
+                    self.done(place, output, Verification::NotNeeded);
+                }
+                OnTimeout::Reject if approval.on_reject == OnReject::Continue => {
+                    let output = self.answer(place, json!({"approved": false, "timed_out": true}));
                     self.done(place, output, Verification::NotNeeded);
                 }
                 OnTimeout::Reject => self.permanent(place, Mode::Do, unanswered("nobody approved")),
@@ -1014,6 +1018,12 @@ impl Machine<'_> {
         if approvals.contains(&by.0) {
             return Err(Illegal::AlreadyApproved(by.0));
         }
+        if !approve && self.goes_on_rejected(place) {
+            let said = json!({"approved": false, "by": [by.0], "note": note});
+            let output = self.answer(place, said);
+            self.done(place, output, Verification::NotNeeded);
+            return Ok(());
+        }
         if !approve {
             let message = if note.is_empty() {
                 format!("rejected by {}", by.0)
@@ -1034,10 +1044,26 @@ impl Machine<'_> {
         everybody.push(by.0.clone());
         self.emit(Event::Approved { place, by, note });
         if enough {
-            let output = json!({"approved": true, "by": everybody});
+            let output = self.answer(place, json!({"approved": true, "by": everybody}));
             self.done(place, output, Verification::NotNeeded);
         }
         Ok(())
+    }
+
+    /// What an approval gives: the answer, and beside it what it was about and when it came, where it was one of several.
+    fn answer(&self, place: Place, mut answer: Value) -> Value {
+        let item = self.case.instance(place).map(|instance| &instance.item);
+        if let (Some(item), Value::Object(fields)) = (item.filter(|it| !it.is_null()), &mut answer)
+        {
+            fields.insert("item".to_owned(), item.clone());
+            fields.insert("at".to_owned(), json!(self.now.to_rfc3339()));
+        }
+        answer
+    }
+
+    fn goes_on_rejected(&self, place: Place) -> bool {
+        let work = self.case.step(place.step).map(|step| &step.work);
+        matches!(work, Some(Work::Approval(approval)) if approval.on_reject == OnReject::Continue)
     }
 
     fn task_done(

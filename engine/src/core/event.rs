@@ -75,6 +75,9 @@ pub enum Event {
         place: Place,
         /// As it is asked from now on.
         ask: Ask,
+        /// Who is asked now and was not before.
+        #[serde(default)]
+        to: String,
         by: Actor,
         reason: String,
     },

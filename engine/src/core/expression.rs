@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use cel::common::ast::{EntryExpr, Expr, IdedEntryExpr, IdedExpr};
 use cel::objects::{Key, Map};
 use cel::{Context, Env, Program};
 use serde_json::Value;
@@ -74,12 +74,8 @@ impl Expression {
                 .collect::<Vec<_>>()
                 .join("; "),
         })?;
-        let roots = program
-            .references()
-            .variables()
-            .into_iter()
-            .map(str::to_owned)
-            .collect();
+        let mut roots = BTreeSet::new();
+        variables_read(program.expression(), &mut Vec::new(), &mut roots);
         let mut steps = BTreeSet::new();
         steps_named(program.expression(), &mut steps);
         Ok(Self {
@@ -199,6 +195,70 @@ fn nesting(source: &str) -> usize {
         }
     }
     deepest
+}
+
+/// Collects the variables an expression reads, without those that a loop in it brings itself.
+fn variables_read<'a>(
+    expression: &'a IdedExpr,
+    own: &mut Vec<&'a str>,
+    found: &mut BTreeSet<String>,
+) {
+    match &expression.expr {
+        Expr::Ident(name) => {
+            if !own.contains(&name.as_str()) && !name.starts_with('@') {
+                found.insert(name.clone());
+            }
+        }
+        Expr::Select(select) => variables_read(&select.operand, own, found),
+        Expr::Call(call) => {
+            for part in call.target.iter().map(AsRef::as_ref).chain(&call.args) {
+                variables_read(part, own, found);
+            }
+        }
+        Expr::Comprehension(comprehension) => {
+            for part in [&comprehension.iter_range, &comprehension.accu_init] {
+                variables_read(part, own, found);
+            }
+            let before = own.len();
+            own.extend([
+                comprehension.iter_var.as_str(),
+                comprehension.accu_var.as_str(),
+            ]);
+            own.extend(comprehension.iter_var2.as_deref());
+            for part in [
+                &comprehension.loop_cond,
+                &comprehension.loop_step,
+                &comprehension.result,
+            ] {
+                variables_read(part, own, found);
+            }
+            own.truncate(before);
+        }
+        Expr::List(list) => {
+            for element in &list.elements {
+                variables_read(element, own, found);
+            }
+        }
+        Expr::Map(map) => entries_read(&map.entries, own, found),
+        Expr::Struct(structure) => entries_read(&structure.entries, own, found),
+        Expr::Unspecified | Expr::Literal(_) => {}
+    }
+}
+
+fn entries_read<'a>(
+    entries: &'a [IdedEntryExpr],
+    own: &mut Vec<&'a str>,
+    found: &mut BTreeSet<String>,
+) {
+    for entry in entries {
+        match &entry.expr {
+            EntryExpr::MapEntry(pair) => {
+                variables_read(&pair.key, own, found);
+                variables_read(&pair.value, own, found);
+            }
+            EntryExpr::StructField(field) => variables_read(&field.value, own, found),
+        }
+    }
 }
 
 /// Collects the `x` of every `steps.x` and `steps["x"]`.
@@ -322,7 +382,11 @@ mod tests {
             Expression::compile("steps.a.x == identity.y || [1].exists(i, i == steps.b.z)")
                 .unwrap();
         assert_eq!(expression.steps().iter().collect::<Vec<_>>(), ["a", "b"]);
-        assert!(expression.roots().contains("identity"));
+        assert_eq!(
+            expression.roots().iter().collect::<Vec<_>>(),
+            ["identity", "steps"],
+            "what a loop brings itself is no root"
+        );
     }
 
     #[test]

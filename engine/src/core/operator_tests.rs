@@ -760,3 +760,29 @@ fn a_question_goes_to_somebody_else_and_keeps_who_approved() {
     );
     assert_eq!(asked(&case, 4).0, ["role:other"]);
 }
+
+/// Of several questions each no counts for its own item, whether somebody says it or nobody says anything.
+#[test]
+fn a_no_may_be_an_answer_that_what_follows_reads() {
+    let text = "name: t\nsteps:\n  - {id: ask, uses: approval, for_each: input.items, with: {ask: [manager], timeout: 1d, on_timeout: reject, on_reject: continue}}\n  - {id: take, uses: x, for_each: 'steps.ask.outputs.filter(o, !o.approved).map(o, o.item)'}\n";
+    let mut case = case_of(text);
+    drive(&mut case, vec![Input::Start]);
+    let answer = |instance: u32, approve: bool| Input::Answered {
+        place: place(0, instance),
+        by: by(),
+        approve,
+        note: String::new(),
+    };
+    drive(&mut case, vec![answer(0, true), answer(1, false)]);
+    let due = now() + chrono::TimeDelta::days(1);
+    let silence = Input::TimerDue {
+        target: TimerTarget::Instance(place(0, 2)),
+        due,
+    };
+    drive(&mut case, vec![silence]);
+    let taken: Vec<String> = case
+        .places(StepIndex(1))
+        .map(|place| case.instance(place).unwrap().item.to_string())
+        .collect();
+    assert_eq!(taken, ["\"b\"", "\"c\""]);
+}

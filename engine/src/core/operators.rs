@@ -113,15 +113,16 @@ impl Machine<'_> {
                 let stood = ask.iter().position(|who| who == from);
                 let stood = stood.ok_or_else(not_put_to)?;
                 ask.retain(|who| *who != from && *who != to);
-                ask.insert(stood.min(ask.len()), to);
+                ask.insert(stood.min(ask.len()), to.clone());
             }
-            Ask::Task { assignee, .. } if assignee == from => *assignee = to,
+            Ask::Task { assignee, .. } if assignee == from => assignee.clone_from(&to),
             Ask::Task { .. } => return Err(not_put_to()),
             Ask::Signal { .. } => return Err(Illegal::NotAsking),
         }
         self.emit(Event::Reassigned {
             place,
             ask: asked,
+            to,
             by,
             reason,
         });

@@ -350,6 +350,23 @@ fn attention(case: &Case, event: &Event) -> Option<OutcomeKind> {
             ask: ask.clone(),
             due: *due,
         }),
+        Event::Reassigned { place, ask, to, .. } => {
+            // Only who is new is told; the others know.
+            let mut ask = ask.clone();
+            if let Ask::Approval { ask, .. } = &mut ask {
+                ask.retain(|who| who == to);
+            }
+            let due = match &case.instance(*place)?.state {
+                InstanceState::Asking { due, .. } => *due,
+                _ => return None,
+            };
+            Some(OutcomeKind::Asked {
+                place: *place,
+                step: step(place.step)?,
+                ask,
+                due,
+            })
+        }
         Event::Overdue { place } => match &case.instance(*place)?.state {
             InstanceState::Asking { ask, .. } if for_people(ask) => Some(OutcomeKind::Overdue {
                 place: *place,
@@ -402,7 +419,7 @@ fn for_people(ask: &Ask) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use std::sync::Arc;
 
     use serde_json::json;

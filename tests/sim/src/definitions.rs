@@ -119,10 +119,23 @@ pub fn planned(subject: &Subject, salt: u32) -> Value {
     let chance = Chance::new(seed);
     let mut lists = serde_json::Map::new();
     for name in [
-        "create", "enable", "add", "remove", "disable", "update", "list",
+        "create",
+        "enable",
+        "add",
+        "remove",
+        "disable",
+        "update",
+        "list",
+        "later",
+        "disable_later",
+        "review",
     ] {
         let items: Vec<Value> = (0..chance.below(3))
-            .map(|number| json!({"id": format!("{name}{number}"), "system": "s0"}))
+            .map(|number| {
+                json!({
+                    "id": format!("{name}{number}"), "system": "s0", "entitlement": "e", "account": "a", "policy": "p",
+                })
+            })
             .collect();
         lists.insert(name.to_owned(), Value::Array(items));
     }

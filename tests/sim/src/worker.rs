@@ -391,7 +391,12 @@ pub fn system_of(uses: &str, item: &Value, with: &Value) -> Option<String> {
     if is_at_once(uses)
         || matches!(
             uses,
-            "local" | "access.plan" | "deletion.plan" | "approvals.reroute"
+            "local"
+                | "access.plan"
+                | "deletion.plan"
+                | "approvals.reroute"
+                | "case.follow"
+                | "grant.keep"
         )
     {
         return None;

@@ -199,6 +199,9 @@ pub struct Approval {
     /// What no answer means.
     #[serde(default)]
     pub on_timeout: OnTimeout,
+    /// What a no means, said by somebody or by silence.
+    #[serde(default)]
+    pub on_reject: OnReject,
 }
 
 fn one() -> u32 {
@@ -215,6 +218,18 @@ pub enum OnTimeout {
     /// The step parks.
     #[default]
     Park,
+}
+
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum OnReject {
+    /// The step has failed.
+    #[default]
+    Fail,
+    /// The step is done, with `approved: false` in its output, and what follows reads that.
+    Continue,
 }
 
 /// Shape of `with:` for `uses: task`.
