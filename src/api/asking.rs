@@ -6,6 +6,7 @@ use serde_json::Value;
 use sqlx::Row as _;
 use utoipa::ToSchema;
 use uuid::Uuid;
+use workflows::directory::{ANSWERING, PERSON};
 
 use super::Api;
 use super::input::{self, Page};
@@ -32,6 +33,8 @@ pub struct Open {
     pub due: Option<chrono::DateTime<chrono::Utc>>,
     /// Who approved already.
     pub approvals: Vec<String>,
+    /// The keys of the people it is put to now: `manager` is whoever is the manager of the subject at this moment.
+    pub people: Vec<String>,
 }
 
 /// Where a listing goes on: the key of the last row. `group` is what leads the key: the number of the case on
@@ -58,6 +61,8 @@ struct Found {
     workflow: String,
     subject: String,
     body: String,
+    /// Who answers for the subject, by the attributes of [`ANSWERING`].
+    answering: [Option<String>; 2],
 }
 
 /// A page of what is open and `wanted`, in the order of the cases' keys.
@@ -88,6 +93,7 @@ pub(super) async fn page(
             if !wanted(&ask) {
                 continue;
             }
+            let people = people(&ask, &row.answering);
             items.push(Open {
                 case: after.case,
                 step: after.step.into(),
@@ -98,6 +104,7 @@ pub(super) async fn page(
                 ask,
                 due,
                 approvals: approvals.into_iter().collect(),
+                people,
             });
             if items.len() == limit {
                 return Ok(Page {
@@ -110,6 +117,24 @@ pub(super) async fn page(
             return Ok(Page { items, next: None });
         }
     }
+}
+
+/// Whom the words of a question mean now; `answering` is what the attributes of [`ANSWERING`] say, in that order.
+fn people(ask: &Ask, answering: &[Option<String>; 2]) -> Vec<String> {
+    let words = match ask {
+        Ask::Approval { ask, .. } => ask.as_slice(),
+        Ask::Task { assignee, .. } => std::slice::from_ref(assignee),
+        Ask::Signal { .. } => return Vec::new(),
+    };
+    let means = |word: &String| match word.strip_prefix(PERSON) {
+        Some(key) => Some(key.to_owned()),
+        None => ANSWERING
+            .iter()
+            .zip(answering)
+            .find(|(name, _)| word == **name)
+            .and_then(|(_, key)| key.clone().filter(|key| !key.is_empty())),
+    };
+    words.iter().filter_map(means).collect()
 }
 
 impl Position {
@@ -163,6 +188,7 @@ async fn read(api: &Api, after: &Position, limit: usize) -> Result<Vec<Found>, A
                         workflow: row.try_get("workflow")?,
                         subject: row.try_get("subject")?,
                         body: row.try_get("body")?,
+                        answering: [row.try_get("manager")?, row.try_get("backup")?],
                     })
                 })
                 .collect::<Result<Vec<Found>, sqlx::Error>>()?
@@ -176,15 +202,19 @@ async fn read(api: &Api, after: &Position, limit: usize) -> Result<Vec<Found>, A
 
 // Walks over the open cases, never over the closed ones: what it costs grows with what is open.
 const ASKING_SQLITE: &str = "
-    SELECT s.case_number AS leading, o.case_id, s.step, s.instance, s.body, o.workflow, o.subject
+    SELECT s.case_number AS leading, o.case_id, s.step, s.instance, s.body, o.workflow, o.subject,
+        i.attributes ->> 'manager' AS manager, i.attributes ->> 'backup' AS backup
     FROM case_open AS o JOIN case_step AS s ON s.case_number = o.case_number
+    LEFT JOIN identity AS i ON i.shard_id = o.shard_id AND i.identity_key = o.subject
     WHERE s.state = 'asking' AND s.instance >= 0
       -- The case's identifier, ?2, belongs to the key of the other database.
       AND (s.case_number, s.step, s.instance) > (?1, ?3, ?4) AND ?2 IS NOT NULL
     ORDER BY s.case_number, s.step, s.instance LIMIT ?5";
 const ASKING_POSTGRES: &str = "
-    SELECT s.shard_id::bigint AS leading, s.case_id, s.step, s.instance, s.body, o.workflow, o.subject
+    SELECT s.shard_id::bigint AS leading, s.case_id, s.step, s.instance, s.body, o.workflow, o.subject,
+        i.attributes ->> 'manager' AS manager, i.attributes ->> 'backup' AS backup
     FROM case_open AS o JOIN case_step AS s ON s.shard_id = o.shard_id AND s.case_id = o.case_id
+    LEFT JOIN identity AS i ON i.shard_id = o.shard_id AND i.identity_key = o.subject
     WHERE s.state = 'asking' AND s.instance >= 0
       AND (s.shard_id, s.case_id, s.step, s.instance) > ($1::bigint, $2, $3, $4)
     ORDER BY s.shard_id, s.case_id, s.step, s.instance LIMIT $5";

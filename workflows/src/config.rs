@@ -695,7 +695,8 @@ mod tests {
             .collect();
         let expected = [
             "deletion 1",
-            "joiner 7",
+            "handover 9",
+            "joiner 8",
             "leaver 8",
             "lockout 10",
             "mover 1",

@@ -9,9 +9,13 @@ use crate::actions;
 use crate::policy::{Problem, Problems};
 
 /// The built-in workflows: file name and text.
-pub const BUILT_IN: [(&str, &str); 6] = [
+pub const BUILT_IN: [(&str, &str); 7] = [
     ("joiner.yaml", include_str!("../definitions/joiner.yaml")),
     ("mover.yaml", include_str!("../definitions/mover.yaml")),
+    (
+        "handover.yaml",
+        include_str!("../definitions/handover.yaml"),
+    ),
     ("leaver.yaml", include_str!("../definitions/leaver.yaml")),
     ("lockout.yaml", include_str!("../definitions/lockout.yaml")),
     (
@@ -142,6 +146,8 @@ mod tests {
             ("leaver", "deletion", OnConflict::Preempt),
             ("joiner", "deletion", OnConflict::Preempt),
             ("mover", "deletion", OnConflict::Queue),
+            ("mover", "handover", OnConflict::Preempt),
+            ("leaver", "handover", OnConflict::Preempt),
         ] {
             assert_eq!(then(new, open), expected, "{new} while {open}");
         }

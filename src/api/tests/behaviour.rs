@@ -306,7 +306,7 @@ async fn what_is_configured_can_be_read() {
     let leaver = leaver.clone().find(|workflow| workflow["name"] == "leaver");
     assert_eq!(
         leaver.unwrap()["conflicts"],
-        json!({"any": "queue", "deletion": "preempt", "joiner": "preempt", "leaver": "merge", "mover": "preempt"})
+        json!({"any": "queue", "deletion": "preempt", "handover": "preempt", "joiner": "preempt", "leaver": "merge", "mover": "preempt"})
     );
     let question = admin.get("/v1/workflows/question").await.expect(200);
     assert_eq!(question["source"], QUESTION);

@@ -318,3 +318,47 @@ async fn a_case_is_the_same_in_another_database_and_goes_on_there() {
     assert!(other.store.definition(&hash).await.unwrap().is_some());
     other.close().await;
 }
+
+async fn questions_name_who_answers_now(server: &Server) {
+    let admin = server.admin().await;
+    let case = asking(server, &admin, "E1").await;
+    let people = async || {
+        let open = admin.get("/v1/approvals").await.expect(200);
+        open["items"][0]["people"].clone()
+    };
+    assert_eq!(people().await, json!([]), "`owner` names nobody here");
+    let manager = async |id: &str, key: &str, version: u32| {
+        let mut event = hire(id, "E1");
+        event["type"] = json!("manager.changed");
+        event["data"] = json!({"to": {"key": key}, "version": 2_000_000_000 + version});
+        admin.event(&event).await.expect(202);
+        server.settled().await;
+    };
+    manager("m1", "E8", 1).await;
+    let to_manager = json!({"step": "ask", "from": "owner", "to": "manager", "reason": "r"});
+    admin
+        .post(&format!("/v1/cases/{case}/reassign"), to_manager)
+        .await
+        .expect(200);
+    server.settled().await;
+    assert_eq!(people().await, json!(["E8"]));
+    manager("m2", "E9", 2).await;
+    assert_eq!(people().await, json!(["E9"]), "another manager, at once");
+    let to_somebody = json!({"step": "ask", "from": "manager", "to": "person:E7", "reason": "r"});
+    admin
+        .post(&format!("/v1/cases/{case}/reassign"), to_somebody)
+        .await
+        .expect(200);
+    server.settled().await;
+    assert_eq!(people().await, json!(["E7"]));
+}
+
+#[tokio::test]
+async fn questions_name_who_answers_now_on_an_embedded_database() {
+    questions_name_who_answers_now(&Server::start().await).await;
+}
+
+#[tokio::test]
+async fn questions_name_who_answers_now_on_postgres() {
+    questions_name_who_answers_now(&Server::on_postgres().await).await;
+}

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use chrono::{DateTime, Utc};
 use engine::core::case::Verification;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::cli::format::graph::{Node, draw};
 use crate::cli::format::{Tone, paint, plain, shortened, time};
@@ -84,6 +85,13 @@ pub fn render(shown: &Shown, now: DateTime<Utc>, all: bool) -> String {
     for line in graph(case, all) {
         let _ = writeln!(text, "{line}");
     }
+    let plan = plan_lines(case, now);
+    if !plan.is_empty() {
+        let _ = writeln!(text, "\n{}", paint("Plan", Tone::Strong));
+        for line in plan {
+            let _ = writeln!(text, "  {line}");
+        }
+    }
     if !case.waits.is_empty() {
         let _ = writeln!(text, "\n{}", paint("Waits", Tone::Strong));
         let limit = if all { usize::MAX } else { WAITS_SHOWN };
@@ -104,6 +112,78 @@ pub fn render(shown: &Shown, now: DateTime<Utc>, all: bool) -> String {
     let _ = writeln!(text, "\n{}", paint("Timeline", Tone::Strong));
     text.push_str(&timeline(&shown.timeline, case.received_at, all));
     text
+}
+
+/// What the case found it has to change: what comes, what goes, what goes later and what is asked about.
+fn plan_lines(case: &CaseView, now: DateTime<Utc>) -> Vec<String> {
+    let steps = case.steps.iter();
+    let Some(plan) = steps
+        .filter(|step| step.uses == workflows::actions::name::ACCESS_PLAN)
+        .filter_map(|step| step.instances.last())
+        .map(|instance| &instance.output)
+        .next_back()
+    else {
+        return Vec::new();
+    };
+    let text = |item: &Value, name: &str| {
+        item.get(name)
+            .and_then(Value::as_str)
+            .map(plain)
+            .unwrap_or_default()
+    };
+    let mut lines = Vec::new();
+    for (list, sign, what, tone) in [
+        ("create", "+", "account", Tone::Good),
+        ("enable", "+", "account, opened again", Tone::Good),
+        ("add", "+", "", Tone::Good),
+        ("update", "~", "account, other attributes", Tone::Plain),
+        ("remove", "-", "", Tone::Bad),
+        ("disable", "-", "account, closed", Tone::Bad),
+        ("later", "-", "", Tone::Warn),
+        ("disable_later", "-", "account, closed", Tone::Warn),
+        ("review", "?", "", Tone::Warn),
+    ] {
+        let items = plan.get(list).and_then(Value::as_array);
+        for item in items.into_iter().flatten() {
+            let right = text(item, "entitlement");
+            let about = if right.is_empty() { what } else { &right };
+            let reasons: Vec<String> = item
+                .get("reasons")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .map(|reason| text(reason, "role"))
+                .collect();
+            let mut beside = reasons.join(", ");
+            if let Some(due) = item.get("due").and_then(Value::as_str) {
+                beside = format!("kept until {}", moment(due, now));
+            } else if let Some(until) = item.get("until").and_then(Value::as_str) {
+                beside = format!("asked about, until {}", moment(until, now));
+            }
+            lines.push(format!(
+                "{} {} · {about}  {}",
+                paint(sign, tone),
+                paint(text(item, "system"), Tone::Strong),
+                paint(beside, Tone::Dim)
+            ));
+        }
+    }
+    if !lines.is_empty()
+        && let Some(stays) = plan
+            .get("stays")
+            .and_then(Value::as_u64)
+            .filter(|it| *it > 0)
+    {
+        let rights = if stays == 1 { "right" } else { "rights" };
+        lines.push(format!("{} {stays} {rights} stay", paint("=", Tone::Dim)));
+    }
+    lines
+}
+
+/// A moment as the plan says it, as the rest of the page says moments.
+fn moment(text: &str, now: DateTime<Utc>) -> String {
+    text.parse()
+        .map_or_else(|_| plain(text), |moment| time::clock(moment, now))
 }
 
 fn heading(shown: &Shown, now: DateTime<Utc>) -> String {

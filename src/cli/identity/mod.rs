@@ -641,11 +641,14 @@ fn grants(detail: &IdentityDetail) -> String {
     let mut listing = Listing::new(&["SYSTEM", "RIGHT", "STATUS", "BECAUSE OF", "PROOF", "CASE"])
         .narrow(&[0, 2, 5]);
     for row in &detail.grants {
-        let (status, tone) = match row.status {
-            GrantStatus::Planned => ("planned", Tone::Busy),
-            GrantStatus::Active => ("active", Tone::Good),
-            GrantStatus::Revoked => ("revoked", Tone::Dim),
-            GrantStatus::Uncertain => ("uncertain", Tone::Bad),
+        let (status, tone) = match (row.status, row.until) {
+            (GrantStatus::Planned, _) => ("planned".to_owned(), Tone::Busy),
+            (GrantStatus::Active, None) => ("active".to_owned(), Tone::Good),
+            (GrantStatus::Active, Some(until)) => {
+                (format!("until {}", time::clock(until, now())), Tone::Warn)
+            }
+            (GrantStatus::Revoked, _) => ("revoked".to_owned(), Tone::Dim),
+            (GrantStatus::Uncertain, _) => ("uncertain".to_owned(), Tone::Bad),
         };
         let reasons: Vec<String> = row
             .reasons
@@ -662,7 +665,7 @@ fn grants(detail: &IdentityDetail) -> String {
         listing.row([
             (plain(&row.system), Tone::Strong),
             (shortened(&row.entitlement, 40), Tone::Plain),
-            (status.to_owned(), tone),
+            (status, tone),
             (reasons.join("; "), Tone::Plain),
             proof(
                 row.status == GrantStatus::Planned,

@@ -10,27 +10,61 @@
 //! | `add` | `{system, entitlement, reasons, policy, after}`: rights to give, on each system after those in `after` are gone |
 //! | `remove` | `{system, entitlement, account, policy}`: rights to take |
 //! | `disable` | `{system, account, name, policy}`: accounts to close |
+//! | `later` | `{system, entitlement, account, policy, due, reasons}`: rights that go at `due`: a role lets people hand over first |
+//! | `disable_later` | `{system, account, name, policy, due}`: accounts that are needed until then |
+//! | `review` | `{system, entitlement, account, policy, until}`: rights that were asked for and given, for somebody to look at |
+//! | `keep` | `{system, entitlement}`: rights that were to go and are wanted again |
 //! | `reasons_changed` | `{system, entitlement, reasons}`: rights that stay, for other reasons |
 //!
-//! and `policy`, the version that decided. A person who is not active is wanted nothing.
+//! and `stays`, how many wanted rights are held already, and `policy`, the version that decided. A person who is not active
+//! is wanted nothing.
+//!
+//! Takes `{hand_over}`: `begin` where a case may follow that ends what people keep for a while, `go_on` where only ends that
+//! stand already are kept to. Without it nothing waits: what goes goes at once. Takes `{review, review_within}`: whether
+//! rights that were asked for are asked about now, and how long that may take (14 days). What is asked about stays so until
+//! it is answered, whatever other plan comes in between.
 
 use std::collections::BTreeMap;
 
+use engine::core::Timestamp;
 use engine::core::case::{Failure, Verification};
+use engine::core::duration::Span;
 use engine::core::input::AttemptResult;
 use engine::core::proof::Proof;
 use serde_json::{Value, json};
 
 use super::context::{Context, identity_facts, permanent};
-use crate::directory::{AccountStatus, GrantReason, GrantStatus, Holdings};
+use crate::directory::{AccountStatus, GrantReason, GrantRow, GrantStatus, Holdings};
 use crate::policy::{self, Held, PolicySet, Reason, Wanted};
 use crate::systems::{Systems, attributes_digest};
+
+/// How long a question about a right may take where the step does not say.
+const REVIEW_WITHIN: Span = Span::from_s(14 * 24 * 60 * 60);
 
 pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure> {
     let holdings = context.holdings().await?;
     let policy = context.policy();
     let span = tracing::debug_span!(target: engine::runner::TRACE, "plan");
-    let output = span.in_scope(|| access_plan(&policy, context.actions.systems(), &holdings))?;
+    let moment = Moment {
+        effective_at: context
+            .attempt
+            .effective_at
+            .unwrap_or(context.attempt.received_at),
+        now: context.actions.clock().now(),
+    };
+    let patience = patience(context)?;
+    let systems = context.actions.systems();
+    let planned = span.in_scope(|| access_plan(&policy, systems, &holdings, moment, patience));
+    let output = planned.map_err(|undecided| match undecided {
+        Undecided::Policy { message, whole } => {
+            context.undecided(&holdings.identity, &message, &whole)
+        }
+        Undecided::Required(name) => context.wants(
+            &holdings.identity,
+            &name,
+            "policy gives nobody a first account without it",
+        ),
+    })?;
     Ok(AttemptResult::Succeeded {
         output,
         verification: Verification::NotNeeded,
@@ -42,20 +76,88 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
     })
 }
 
+/// When a plan is made, and from when on it holds.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    effective_at: Timestamp,
+    now: Timestamp,
+}
+
+/// What the case may leave for one that follows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HandOver {
+    /// Nothing: no case follows.
+    Never,
+    /// Only what an earlier plan left.
+    GoOn,
+    Begin,
+}
+
+/// How much may wait.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    hand_over: HandOver,
+    /// Rights that were asked for are asked about.
+    review: bool,
+    review_within: Span,
+}
+
+fn patience(context: &Context<'_>) -> Result<Patience, Failure> {
+    let hand_over = match context.text("hand_over") {
+        None => HandOver::Never,
+        Some("begin") => HandOver::Begin,
+        Some("go_on") => HandOver::GoOn,
+        Some(other) => {
+            let message =
+                format!("`hand_over` is `{other}`; write `begin` or `go_on`, or leave it out");
+            return Err(permanent("parameter", message));
+        }
+    };
+    let review_within = match context.text("review_within") {
+        None => REVIEW_WITHIN,
+        Some(text) => Span::parse(text)
+            .map_err(|error| permanent("parameter", format!("`review_within`: {error}")))?,
+    };
+    Ok(Patience {
+        hand_over,
+        review: context.truth("review"),
+        review_within,
+    })
+}
+
+/// Why there is no plan: nothing is guessed.
+enum Undecided {
+    /// A rule or a template has no answer for this person.
+    Policy { message: String, whole: String },
+    /// Policy wants this attribute of everybody who is given a first account.
+    Required(String),
+}
+
 /// Plans the way from what somebody holds to what policy wants for them.
-///
-/// # Errors
-/// A rule or a template that has no answer for this person: nothing is decided then.
 fn access_plan(
     policy: &PolicySet,
     systems: &Systems,
     holdings: &Holdings,
-) -> Result<Value, Failure> {
+    moment: Moment,
+    patience: Patience,
+) -> Result<Value, Undecided> {
     let facts = identity_facts(holdings);
-    let wanted =
-        policy::evaluate(policy, &facts).map_err(|error| permanent("policy", error.to_string()))?;
-    let plan = policy::plan(&wanted, &held(holdings, &wanted));
+    if let Some(name) = required(policy, &facts, holdings) {
+        return Err(Undecided::Required(name));
+    }
+    let wanted = policy::evaluate(policy, &facts).map_err(|error| Undecided::Policy {
+        message: error.message.clone(),
+        whole: error.to_string(),
+    })?;
+    let mut plan = policy::plan(&wanted, &held(holdings, &wanted));
     let hash = policy.hash();
+    // On leave the account is closed anyway: nobody hands anything over.
+    let later = if wanted.active && wanted.suspended.is_none() {
+        handed_over(policy, holdings, &wanted, &mut plan, moment, patience)
+    } else {
+        Later::default()
+    };
+    let review = reviewed(policy, holdings, &wanted, &mut plan, moment, patience);
     let account = |system: &str| {
         let known = holdings
             .accounts
@@ -68,10 +170,35 @@ fn access_plan(
             "policy": hash,
         })
     };
-    let mut going: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (system, entitlement) in &plan.grants_to_remove {
-        going.entry(system).or_default().push(entitlement);
-    }
+    let moves = policy.moves();
+    let grant = |system: &str, entitlement: &str| policy::Grant {
+        system: system.to_owned(),
+        entitlement: entitlement.to_owned(),
+    };
+    // On each system what goes goes before what comes, or the other way round.
+    let after = |system: &str, entitlement: &str| -> Vec<&str> {
+        let new = grant(system, entitlement);
+        plan.grants_to_remove
+            .iter()
+            .filter(|(going, old)| going == system && moves.goes_first(&grant(going, old), &new))
+            .map(|(_, old)| old.as_str())
+            .collect()
+    };
+    let after_added = |system: &str, entitlement: &str| -> Vec<&str> {
+        let old = grant(system, entitlement);
+        // What a new right waits for waits for nothing itself: two such pairs would wait for each other.
+        if moves.excludes_any(&old, &plan.grants_to_add) {
+            return Vec::new();
+        }
+        plan.grants_to_add
+            .iter()
+            .filter(|new| {
+                let new = grant(&new.system, &new.entitlement);
+                new.system == system && !moves.goes_first(&old, &new)
+            })
+            .map(|new| new.entitlement.as_str())
+            .collect()
+    };
     let mut update = Vec::new();
     for known in &holdings.accounts {
         let stays = known.status == AccountStatus::Active
@@ -81,7 +208,10 @@ fn access_plan(
         };
         let attributes = system
             .attributes(policy, &facts)
-            .map_err(|error| permanent("policy", error.to_string()))?;
+            .map_err(|error| Undecided::Policy {
+                message: error.message.clone(),
+                whole: error.to_string(),
+            })?;
         if known.attributes_digest.as_ref() != Some(&attributes_digest(&attributes)) {
             update.push(account(&known.system));
         }
@@ -100,18 +230,202 @@ fn access_plan(
             "entitlement": wanted.entitlement,
             "reasons": reasons(&wanted.reasons),
             "policy": hash,
-            "after": going.get(wanted.system.as_str()),
+            "after": some(after(&wanted.system, &wanted.entitlement)),
         })).collect::<Vec<_>>(),
         "remove": plan.grants_to_remove.iter().map(|(system, entitlement)| {
             let mut item = account(system);
             if let Value::Object(fields) = &mut item {
                 fields.insert("entitlement".to_owned(), json!(entitlement));
+                if let Some(after) = some(after_added(system, entitlement)) {
+                    fields.insert("after_added".to_owned(), json!(after));
+                }
             }
             item
         }).collect::<Vec<_>>(),
+        "later": later.grants.iter().map(|(grant, due)| {
+            let mut item = account(&grant.system);
+            if let Value::Object(fields) = &mut item {
+                fields.insert("entitlement".to_owned(), json!(grant.entitlement));
+                fields.insert("due".to_owned(), json!(due.to_rfc3339()));
+                let held = active(holdings, &grant.system, &grant.entitlement);
+                fields.insert("reasons".to_owned(), json!(held.map(|held| &held.reasons)));
+            }
+            item
+        }).collect::<Vec<_>>(),
+        "disable_later": later.accounts.iter().map(|(system, due)| {
+            let mut item = account(system);
+            if let Value::Object(fields) = &mut item {
+                fields.insert("due".to_owned(), json!(due.to_rfc3339()));
+            }
+            item
+        }).collect::<Vec<_>>(),
+        "review": review.iter().map(|(grant, until)| {
+            let mut item = account(&grant.system);
+            if let Value::Object(fields) = &mut item {
+                fields.insert("entitlement".to_owned(), json!(grant.entitlement));
+                fields.insert("until".to_owned(), json!(until.to_rfc3339()));
+            }
+            item
+        }).collect::<Vec<_>>(),
+        "keep": wanted.grants.iter().filter(|wanted| {
+            let held = active(holdings, &wanted.system, &wanted.entitlement);
+            held.is_some_and(|held| held.until.is_some())
+        }).map(|wanted| json!({
+            "system": wanted.system,
+            "entitlement": wanted.entitlement,
+        })).collect::<Vec<_>>(),
+        "stays": wanted.grants.len() - plan.grants_to_add.len(),
         "disable": plan.accounts_to_disable.iter().map(|system| account(system)).collect::<Vec<_>>(),
         "reasons_changed": reasons_changed(&wanted, holdings),
     }))
+}
+
+/// A list, unless it is empty.
+fn some(list: Vec<&str>) -> Option<Vec<&str>> {
+    (!list.is_empty()).then_some(list)
+}
+
+/// An attribute that policy wants of everybody before they get a first account, and this person has not.
+fn required(
+    policy: &PolicySet,
+    facts: &policy::IdentityFacts,
+    holdings: &Holdings,
+) -> Option<String> {
+    // Somebody who has accounts moves: what goes must not wait for what is not known.
+    let first = !holdings.accounts.iter().any(|account| {
+        matches!(
+            account.status,
+            AccountStatus::Active | AccountStatus::Disabled | AccountStatus::Uncertain
+        )
+    });
+    let known = |name: &str| {
+        let value = facts.attributes.get(name);
+        !matches!(value, None | Some(Value::Null)) && value.and_then(Value::as_str) != Some("")
+    };
+    policy
+        .attributes()
+        .iter()
+        .filter(|(name, attribute)| attribute.required && first && facts.active && !known(name))
+        .map(|(name, _)| name.clone())
+        .next()
+}
+
+/// What goes only after some time, and the accounts that are needed until then.
+#[derive(Default)]
+struct Later {
+    grants: BTreeMap<policy::Grant, Timestamp>,
+    accounts: BTreeMap<String, Timestamp>,
+}
+
+/// Takes out of the plan what a role lets people keep for a while. The time counts from when the move took effect; a
+/// second move inside of it moves no end that stands already.
+fn handed_over(
+    policy: &PolicySet,
+    holdings: &Holdings,
+    wanted: &Wanted,
+    plan: &mut policy::Plan,
+    moment: Moment,
+    patience: Patience,
+) -> Later {
+    let mut later = Later::default();
+    if patience.hand_over == HandOver::Never {
+        return later;
+    }
+    plan.grants_to_remove.retain(|(system, entitlement)| {
+        let Some(held) = active(holdings, system, entitlement) else {
+            return true;
+        };
+        let given_by = held.reasons.iter().filter_map(|why| policy.role(&why.role));
+        let Some(grace) = given_by.filter_map(|role| role.grace).max() else {
+            return true;
+        };
+        let own = moment.effective_at + grace.delta();
+        let due = match held.until {
+            Some(stands) => stands.min(own),
+            None if patience.hand_over == HandOver::Begin => own,
+            None => return true,
+        };
+        let grant = policy::Grant {
+            system: system.clone(),
+            entitlement: entitlement.clone(),
+        };
+        // What must never be held together is never left to be handed over.
+        if due <= moment.now || policy.moves().excludes_any(&grant, &wanted.grants) {
+            return true;
+        }
+        later.grants.insert(grant, due);
+        false
+    });
+    plan.accounts_to_disable.retain(|system| {
+        let kept = later
+            .grants
+            .iter()
+            .filter(|(grant, _)| grant.system == *system);
+        match kept.map(|(_, due)| *due).max() {
+            Some(due) => {
+                later.accounts.insert(system.clone(), due);
+                false
+            }
+            None => true,
+        }
+    });
+    later
+}
+
+/// Rights that no role gives, because somebody asked for them, and that somebody is to look at; until when. What must not
+/// be held with what comes goes at once, and so does what nobody confirmed in time.
+fn reviewed(
+    policy: &PolicySet,
+    holdings: &Holdings,
+    wanted: &Wanted,
+    plan: &mut policy::Plan,
+    moment: Moment,
+    patience: Patience,
+) -> BTreeMap<policy::Grant, Timestamp> {
+    let mut review = BTreeMap::new();
+    if !wanted.active || patience.hand_over == HandOver::Never {
+        return review;
+    }
+    let asked_for = holdings.grants.iter().filter(|held| {
+        held.status == GrantStatus::Active
+            && held.held_by == policy::HeldBy::Exception
+            && !wants(wanted, &held.system, &held.entitlement)
+    });
+    for held in asked_for {
+        let grant = policy::Grant {
+            system: held.system.clone(),
+            entitlement: held.entitlement.clone(),
+        };
+        let from = moment.effective_at.max(moment.now);
+        let until = match held.until {
+            _ if policy.moves().excludes_any(&grant, &wanted.grants) => moment.now,
+            Some(stands) => stands,
+            None if patience.review => from + patience.review_within.delta(),
+            None => continue,
+        };
+        if until > moment.now {
+            review.insert(grant, until);
+        } else {
+            plan.grants_to_remove
+                .push((grant.system, grant.entitlement));
+        }
+    }
+    plan.grants_to_remove.sort();
+    review
+}
+
+/// The right, if the person has it.
+fn active<'a>(holdings: &'a Holdings, system: &str, entitlement: &str) -> Option<&'a GrantRow> {
+    holdings.grants.iter().find(|held| {
+        held.status == GrantStatus::Active
+            && held.system == system
+            && held.entitlement == entitlement
+    })
+}
+
+fn wants(wanted: &Wanted, system: &str, entitlement: &str) -> bool {
+    let mut grants = wanted.grants.iter();
+    grants.any(|wanted| wanted.system == system && wanted.entitlement == entitlement)
 }
 
 /// What counts as held. What is uncertain counts as not held where it is wanted, so that it is made sure, and
@@ -136,10 +450,7 @@ fn held(holdings: &Holdings, wanted: &Wanted) -> Held {
             system: grant.system.clone(),
             entitlement: grant.entitlement.clone(),
         };
-        let wanted = wanted
-            .grants
-            .iter()
-            .any(|wanted| wanted.system == grant.system && wanted.entitlement == grant.entitlement);
+        let wanted = wants(wanted, &grant.system, &grant.entitlement);
         match grant.status {
             GrantStatus::Active => {}
             GrantStatus::Uncertain if !wanted => {}

@@ -39,8 +39,11 @@ struct Wanted {
 pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure> {
     let call = context.call()?;
     let policy = context.policy();
-    let facts: IdentityFacts = identity_facts(&context.holdings().await?);
-    let bad = |error: Box<crate::policy::TemplateError>| permanent("policy", error.to_string());
+    let holdings = context.holdings().await?;
+    let facts: IdentityFacts = identity_facts(&holdings);
+    let bad = |error: Box<crate::policy::TemplateError>| {
+        context.undecided(&holdings.identity, &error.message, &error.to_string())
+    };
     let attributes = call.system.attributes(&policy, &facts).map_err(bad)?;
     let enabled = call.system.creates_enabled(&policy);
     let mut output = context.output(&call, None);

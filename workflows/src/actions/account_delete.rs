@@ -13,14 +13,12 @@
 //! Gives `{system, account, name, changed}`, or `{system, kept}`: why it was not deleted.
 
 use chrono::TimeDelta;
-use engine::core::Timestamp;
-use engine::core::case::{Failure, FailureClass, Mode};
+use engine::core::case::{Failure, Mode};
 use engine::core::input::AttemptResult;
-use engine::core::proof::Proof;
 use serde_json::json;
 
 use super::account_state;
-use super::context::{Context, database, not_needed, permanent};
+use super::context::{Context, database, not_needed, waits};
 use crate::directory::IdentityStatus;
 
 /// How often a hold is looked at that has no end. A release wakes the step at once.
@@ -43,13 +41,7 @@ async fn stands_against(context: &Context<'_>) -> Result<Option<AttemptResult>, 
         let output = json!({"system": system.name(), "skipped": true, "kept": why});
         Ok(Some(not_needed(output)))
     };
-    if let Some(due) = context.text("due") {
-        let due: Timestamp = due.parse().map_err(|_| {
-            permanent(
-                "parameter",
-                format!("`due` is `{due}`, which is no time such as 2026-03-01T00:00:00Z"),
-            )
-        })?;
+    if let Some(due) = context.due()? {
         let Some(identity) = context
             .actions
             .directory()
@@ -71,9 +63,9 @@ async fn stands_against(context: &Context<'_>) -> Result<Option<AttemptResult>, 
         if system.delete_after().is_none() {
             return kept(format!("`{}` keeps accounts by now", system.name()));
         }
-        if now < due {
-            let message = format!("`{}` keeps the account until then", system.name());
-            return Ok(Some(waits("grace", message, due)));
+        let why = format!("`{}` keeps the account until then", system.name());
+        if let Some(waits) = context.not_due(due, &why) {
+            return Ok(Some(waits));
         }
     }
     let holds = context
@@ -100,16 +92,4 @@ async fn stands_against(context: &Context<'_>) -> Result<Option<AttemptResult>, 
         first.placed_by, first.reason
     );
     Ok(Some(waits("legal_hold", message, until)))
-}
-
-/// Counts against nothing.
-fn waits(kind: &str, message: String, until: Timestamp) -> AttemptResult {
-    AttemptResult::Failed {
-        failure: Failure {
-            kind: kind.to_owned(),
-            message,
-            class: FailureClass::NotBefore(until),
-        },
-        proof: Proof::default(),
-    }
 }

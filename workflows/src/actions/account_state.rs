@@ -4,16 +4,21 @@
 //! up in the directory and then, by its owner, on the system. An account that is not there is disabled and
 //! deleted already; it cannot be enabled.
 //!
+//! `account.disable` also takes `{due}`: the moment until which the person needs the account; one that is needed for
+//! something else by then stays.
+//!
 //! Give `{system, account, name, changed}`.
 
 use connectors::connector::{Claim, NativeId, Operation, OperationName};
-use engine::core::case::Failure;
+use engine::core::case::{Failure, Mode};
 use engine::core::input::AttemptResult;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::apply::{Task, apply_verified};
 use super::context::{Context, not_needed, permanent};
 use super::recent::Happened;
+use crate::directory::{GrantRow, GrantStatus, IdentityStatus};
+use crate::policy::HeldBy;
 
 pub(super) async fn enable(context: &Context<'_>) -> Result<AttemptResult, Failure> {
     let wanted = |account: NativeId| {
@@ -26,6 +31,34 @@ pub(super) async fn enable(context: &Context<'_>) -> Result<AttemptResult, Failu
 }
 
 pub(super) async fn disable(context: &Context<'_>) -> Result<AttemptResult, Failure> {
+    if context.attempt.mode == Mode::Do
+        && let Some(due) = context.due()?
+    {
+        let system = context.required("system")?;
+        let holdings = context.holdings().await?;
+        // A right of a role that has no end, or one that was asked for, is a reason for the account.
+        let keeps = |grant: &GrantRow| match grant.held_by {
+            HeldBy::Policy => grant.until.is_none(),
+            HeldBy::Exception => true,
+            HeldBy::Unmanaged => false,
+        };
+        let needed = holdings.grants.iter().any(|grant| {
+            grant.system == system && grant.status == GrantStatus::Active && keeps(grant)
+        });
+        // Whoever has left meanwhile keeps nothing.
+        let active = holdings.identity.status == IdentityStatus::Active;
+        if needed && active {
+            return Ok(not_needed(json!({
+                "system": system,
+                "skipped": true,
+                "kept": "the person needs the account for something else by now",
+            })));
+        }
+        let why = "needed until then, to hand the work over";
+        if let Some(waits) = context.not_due(due, why).filter(|_| active) {
+            return Ok(waits);
+        }
+    }
     let wanted = |account: NativeId| {
         let claim = Claim::AccountDisabled {
             account: account.clone(),

@@ -17,7 +17,9 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
     let attributes = call
         .system
         .attributes(&context.policy(), &identity_facts(&holdings))
-        .map_err(|error| permanent("policy", error.to_string()))?;
+        .map_err(|error| {
+            context.undecided(&holdings.identity, &error.message, &error.to_string())
+        })?;
     let Some(account) = context.account(&call).await? else {
         return Err(permanent(
             "no_account",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use connectors::connector::{Connector, NativeId, ObjectRef};
 use connectors::layer;
+use engine::core::Timestamp;
 use engine::core::case::{Failure, FailureClass, Mode, Verification};
 use engine::core::definition::Lane;
 use engine::core::input::AttemptResult;
@@ -18,8 +19,8 @@ use tokio::time::Instant;
 use super::IdentityActions;
 use super::apply::{Call, failure};
 use super::recent::Happened;
-use crate::directory::{AccountRow, AccountStatus, Holdings};
-use crate::policy::{IdentityFacts, PolicySet};
+use crate::directory::{AccountRow, AccountStatus, Holdings, IdentityRow};
+use crate::policy::{self, IdentityFacts, PolicySet};
 use crate::systems::System;
 
 /// How long an attempt waits for another step of its case before it gives its slot to others. Short, because an
@@ -31,6 +32,12 @@ const LOOK_EVERY_MS: u64 = 500;
 const LOOK_AGAIN_S_FIRST: i64 = 1;
 const LOOK_AGAIN_S_MAX: i64 = 60;
 const LOOK_AGAIN_DOUBLED_MAX: u32 = 6;
+/// The longest pause between the looks of a step that waits for an attribute, in seconds: people bring those.
+const ATTRIBUTE_AGAIN_S_MAX: i64 = 600;
+const ATTRIBUTE_DOUBLED_MAX: u32 = 10;
+
+/// The kind of failure with which a step waits for an attribute.
+pub(super) const MISSING_ATTRIBUTE: &str = "missing_attribute";
 
 /// One attempt with its parameters.
 pub(super) struct Context<'a> {
@@ -78,6 +85,10 @@ impl<'a> Context<'a> {
 
     pub fn text(&self, name: &str) -> Option<&str> {
         self.field(name).and_then(Value::as_str)
+    }
+
+    pub fn value(&self, name: &str) -> Option<&Value> {
+        self.field(name)
     }
 
     pub fn truth(&self, name: &str) -> bool {
@@ -262,6 +273,14 @@ impl<'a> Context<'a> {
                     )
                 })
                 .map(|account| account.native_id.clone()),
+            Happened::Granted(entitlement) => {
+                let held = holdings.grants.iter().any(|grant| {
+                    grant.system == system
+                        && grant.entitlement == *entitlement
+                        && grant.status == crate::directory::GrantStatus::Active
+                });
+                held.then(String::new)
+            }
             Happened::Revoked(entitlement) => {
                 let held = holdings.grants.iter().any(|grant| {
                     grant.system == system
@@ -271,6 +290,24 @@ impl<'a> Context<'a> {
                 (!held).then(String::new)
             }
         })
+    }
+
+    /// The moment before which nothing is to happen, if the parameters name one.
+    pub fn due(&self) -> Result<Option<Timestamp>, Failure> {
+        let Some(text) = self.text("due") else {
+            return Ok(None);
+        };
+        text.parse().map(Some).map_err(|_| {
+            permanent(
+                "parameter",
+                format!("`due` is `{text}`, which is no time such as 2026-03-01T00:00:00Z"),
+            )
+        })
+    }
+
+    /// A wait until `due`, exactly, that counts against nothing; `None` when that is past.
+    pub fn not_due(&self, due: Timestamp, why: &str) -> Option<AttemptResult> {
+        (self.actions.clock().now() < due).then(|| waits("grace", why.to_owned(), due))
     }
 
     /// The other step did not get there in time. That is no failure of this one, however long its system is away:
@@ -292,9 +329,44 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Policy has no answer for the person. When that is for want of an attribute nothing is guessed: the step waits
+    /// until it is known, says who has to bring it, and goes on by itself then.
+    pub fn undecided(&self, identity: &IdentityRow, message: &str, whole: &str) -> Failure {
+        match policy::missing_attribute(message) {
+            Some(name) => self.wants(identity, name, whole),
+            None => permanent("policy", whole),
+        }
+    }
+
+    /// Waits for an attribute of the person. `why` says what needs it.
+    pub fn wants(&self, identity: &IdentityRow, name: &str, why: &str) -> Failure {
+        let policy = self.policy();
+        let owner = policy
+            .attributes()
+            .get(name)
+            .and_then(|attribute| attribute.owner.clone())
+            .unwrap_or_else(|| format!("source `{}`", identity.source));
+        let now = self.actions.clock().now();
+        Failure {
+            kind: MISSING_ATTRIBUTE.to_owned(),
+            message: format!(
+                "attribute `{name}` of `{}` is not known, and {owner} has to bring it; {why}; the case goes on by itself \
+                 when it comes",
+                identity.identity_key
+            ),
+            class: FailureClass::NotBefore(now + asked_again(self.attempt.attempt)),
+        }
+    }
+
     pub fn policy(&self) -> Arc<PolicySet> {
         self.actions.policy()
     }
+}
+
+/// How long a step that waits for an attribute waits before it looks again, after so many looks.
+fn asked_again(attempts: u32) -> TimeDelta {
+    let doubled = LOOK_AGAIN_S_FIRST << attempts.saturating_sub(1).min(ATTRIBUTE_DOUBLED_MAX);
+    TimeDelta::seconds(doubled.min(ATTRIBUTE_AGAIN_S_MAX))
 }
 
 /// How long a step waits for another one before it looks again, after so many looks.
@@ -307,6 +379,18 @@ fn looked_again(attempts: u32) -> TimeDelta {
 #[must_use]
 pub fn identity_facts(holdings: &Holdings) -> IdentityFacts {
     crate::directory::facts_of(&holdings.identity)
+}
+
+/// Nothing happens before a moment; that counts against nothing.
+pub(super) fn waits(kind: &str, message: String, until: Timestamp) -> AttemptResult {
+    AttemptResult::Failed {
+        failure: Failure {
+            kind: kind.to_owned(),
+            message,
+            class: FailureClass::NotBefore(until),
+        },
+        proof: Proof::default(),
+    }
 }
 
 /// Succeeded, and nothing outside was touched.

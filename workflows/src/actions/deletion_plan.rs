@@ -9,23 +9,17 @@
 //! system deletes accounts.
 
 use engine::core::case::Failure;
-use engine::core::definition::Lane;
-use engine::core::id::{Actor, CaseId, Subject};
 use engine::core::input::AttemptResult;
-use engine::runner::{Message, StartCase};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use super::context::{Context, database, not_needed, permanent};
+use super::case_follow::follow;
+use super::context::{Context, not_needed};
 use crate::directory::AccountStatus;
 
 /// The workflow that is started where the step names none.
 const WORKFLOW: &str = "deletion";
-/// Makes identifiers of the cases that follow others.
-const NAMESPACE: Uuid = Uuid::from_u128(0x3d0b_6a71_52c8_4e57_a6ac_0b7d_90e4_1f26);
 
 pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure> {
-    let attempt = context.attempt;
     let now = context.actions.clock().now();
     let holdings = context.holdings().await?;
     let mut last = None;
@@ -55,28 +49,8 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
         return Ok(not_needed(json!({"skipped": true})));
     }
     let workflow = context.text("workflow").unwrap_or(WORKFLOW);
-    let case = CaseId::caused(
-        &NAMESPACE,
-        attempt.received_at,
-        &format!("{}\n{workflow}", attempt.case),
-    );
-    let start = StartCase {
-        case,
-        workflow: workflow.to_owned(),
-        subject: Subject(context.subject().to_owned()),
-        generation: attempt.generation,
-        input: json!({"accounts": accounts, "follows": attempt.case.to_string()}),
-        initiator: Actor::engine(),
-        effective_at: last,
-    };
-    let row = Message::Start(start)
-        .into_row(attempt.shard, case.0, Lane::Normal, now)
-        .map_err(|error| permanent("stored_form", error.to_string()))?;
-    let store = context.actions.directory().store();
-    store
-        .put_inbox(&[row])
-        .await
-        .map_err(|error| database(&error))?;
+    let input = json!({ "accounts": accounts });
+    let case = follow(context, workflow, input, last).await?;
     Ok(not_needed(json!({
         "case": case.to_string(),
         "accounts": Value::Array(accounts),

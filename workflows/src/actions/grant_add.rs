@@ -74,15 +74,25 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
         call.system.name(),
         Happened::Revoked(entitlement.as_str().to_owned()),
     );
+    let granted = entitlement.as_str().to_owned();
     let task = Task {
         operation: Operation::Grant {
-            account,
+            account: account.clone(),
             entitlement,
         },
         claim,
         output,
     };
-    Ok(apply_verified(&call, task).await)
+    let result = apply_verified(&call, task).await;
+    if let (AttemptResult::Succeeded { .. }, false) = (&result, context.attempt.mode.is_undo()) {
+        let given = Happened::Granted(granted);
+        let account = account.as_str();
+        context
+            .actions
+            .recent()
+            .note(call.attempt.case, call.system.name(), given, account);
+    }
+    Ok(result)
 }
 
 /// Where people do the work nobody waits for the account: both tasks are given at once, under the name the
@@ -99,7 +109,9 @@ async fn by_hand(context: &Context<'_>, call: &Call<'_>) -> Result<NativeId, Fai
     let names = call
         .system
         .candidates(&context.policy(), &identity_facts(&holdings))
-        .map_err(|error| permanent("policy", error.to_string()))?;
+        .map_err(|error| {
+            context.undecided(&holdings.identity, &error.message, &error.to_string())
+        })?;
     names.into_iter().next().map(NativeId::new).ok_or_else(|| {
         permanent(
             "no_account",

@@ -27,28 +27,33 @@ use crate::systems::{AfterLeaving, Ownership};
 use crate::testbed::{Company, FastClock, Leaving, actor};
 
 /// A day that has nothing to do with today.
-fn day(number: i64) -> Timestamp {
+pub(super) fn day(number: i64) -> Timestamp {
     let first: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
     first + TimeDelta::days(number)
 }
 
 /// Two people on two systems, in a time of their own.
-struct Office {
-    company: Company,
-    clock: Arc<FastClock>,
-    node: NodeHandle,
+pub(super) struct Office {
+    pub(super) company: Company,
+    pub(super) clock: Arc<FastClock>,
+    pub(super) node: NodeHandle,
 }
 
 impl Office {
-    async fn open(on_postgres: bool, leaving: Leaving) -> Self {
+    /// Nobody is there yet.
+    pub(super) async fn empty(on_postgres: bool, leaving: Leaving) -> Self {
         let clock = Arc::new(FastClock::new(day(0), 1));
         let company = Company::leaving(clock.clone(), on_postgres, leaving).await;
         let node = company.node().await;
-        let office = Self {
+        Self {
             company,
             clock,
             node,
-        };
+        }
+    }
+
+    pub(super) async fn open(on_postgres: bool, leaving: Leaving) -> Self {
+        let office = Self::empty(on_postgres, leaving).await;
         office.say("A1", EventType::Hire, employed("B2")).await;
         office.say("B2", EventType::Hire, employed("")).await;
         let both = ["joiner A1 succeeded", "joiner B2 succeeded"];
@@ -57,7 +62,7 @@ impl Office {
     }
 
     /// Something that is effective at once.
-    async fn say(&self, key: &str, event_type: EventType, data: Value) {
+    pub(super) async fn say(&self, key: &str, event_type: EventType, data: Value) {
         let now = self.clock.now();
         let event = BusinessEvent {
             id: format!("{key}-{event_type}-{}", now.timestamp_micros()),
@@ -81,13 +86,13 @@ impl Office {
             .await;
     }
 
-    fn jump(&self, to: Timestamp) {
+    pub(super) fn jump(&self, to: Timestamp) {
         self.clock.jump(to);
         self.node.nudge();
     }
 
     /// The cases beside the two joiners.
-    async fn until(&self, expected: &[&str]) {
+    pub(super) async fn until(&self, expected: &[&str]) {
         let mut all = vec!["joiner A1 succeeded", "joiner B2 succeeded"];
         all.extend(expected);
         all.sort_unstable();
@@ -100,13 +105,13 @@ impl Office {
         accounts.find(|it| it.system == "ldap").unwrap().status
     }
 
-    async fn close(self) {
+    pub(super) async fn close(self) {
         self.node.drain(Duration::from_secs(10)).await.unwrap();
         self.company.remove().await;
     }
 }
 
-fn employed(manager: &str) -> Value {
+pub(super) fn employed(manager: &str) -> Value {
     json!({ "attributes": { "name": "x", "department": "Sales", "manager": manager } })
 }
 
@@ -136,6 +141,8 @@ macro_rules! on_both {
         }
     };
 }
+
+pub(super) use on_both;
 
 on_both! {
     keys_end_with_the_person_and_nobody_elses_do,

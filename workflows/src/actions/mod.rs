@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `access.plan` | compares what policy wants with what is held |
 //! | `account.create`, `.update`, `.enable`, `.disable`, `.delete` | one account on one system |
+//! | `case.follow` | starts a case of another workflow for the person, after this one |
 //! | `deletion.plan` | starts the case that deletes accounts when their time is over |
 //! | `grant.add`, `grant.revoke` | one right on one system |
+//! | `grant.keep` | one right that was asked about stays |
 //! | `sessions.revoke` | ends what is open on one system |
 //! | `credentials.revoke` | ends keys, tokens, certificates and passwords on one system |
 //! | `approvals.reroute` | puts the questions that wait for the person to somebody else |
@@ -25,10 +27,12 @@ mod account_state;
 mod account_update;
 mod apply;
 mod approvals_reroute;
+mod case_follow;
 mod context;
 mod credentials_revoke;
 mod deletion_plan;
 mod grant_add;
+mod grant_keep;
 mod grant_revoke;
 mod notify;
 mod ownership_transfer;
@@ -39,6 +43,8 @@ mod sessions_revoke;
 
 #[cfg(test)]
 mod leaving_tests;
+#[cfg(test)]
+mod moving_tests;
 #[cfg(test)]
 mod tests;
 
@@ -72,11 +78,13 @@ pub mod name {
     pub const ACCOUNT_DELETE: &str = "account.delete";
     pub const GRANT_ADD: &str = "grant.add";
     pub const GRANT_REVOKE: &str = "grant.revoke";
+    pub const GRANT_KEEP: &str = "grant.keep";
     pub const SESSIONS_REVOKE: &str = "sessions.revoke";
     pub const CREDENTIALS_REVOKE: &str = "credentials.revoke";
     pub const OWNERSHIP_TRANSFER: &str = "ownership.transfer";
     pub const DELETION_PLAN: &str = "deletion.plan";
     pub const APPROVALS_REROUTE: &str = "approvals.reroute";
+    pub const CASE_FOLLOW: &str = "case.follow";
     pub const IDENTITY_ACTIVATE: &str = "identity.activate";
     pub const IDENTITY_LEAVE: &str = "identity.leave";
     pub const NOTIFY: &str = "notify";
@@ -85,7 +93,7 @@ pub mod name {
 }
 
 /// Every action, with a sentence for people.
-pub const ACTIONS: [(&str, &str); 18] = [
+pub const ACTIONS: [(&str, &str); 20] = [
     (
         name::ACCESS_PLAN,
         "compares what policy wants for the person with what they hold",
@@ -116,6 +124,10 @@ pub const ACTIONS: [(&str, &str); 18] = [
     ),
     (name::GRANT_REVOKE, "takes `entitlement` on `system`"),
     (
+        name::GRANT_KEEP,
+        "lets the person keep `entitlement` on `system`, which was asked about",
+    ),
+    (
         name::SESSIONS_REVOKE,
         "ends what the person has open on `system`",
     ),
@@ -134,6 +146,10 @@ pub const ACTIONS: [(&str, &str); 18] = [
     (
         name::APPROVALS_REROUTE,
         "puts the questions that wait for the person to somebody who can answer them",
+    ),
+    (
+        name::CASE_FOLLOW,
+        "starts a case of `workflow` for the person, after this one",
     ),
     (name::IDENTITY_ACTIVATE, "the person has begun"),
     (
@@ -247,6 +263,8 @@ impl IdentityActions {
             name::DELETION_PLAN => deletion_plan::run(context).await,
             name::APPROVALS_REROUTE => approvals_reroute::run(context).await,
             name::IDENTITY_REGROUP => regroup::run(context).await,
+            name::GRANT_KEEP => grant_keep::run(context),
+            name::CASE_FOLLOW => case_follow::run(context).await,
             // The projection of the finished step changes the directory; nothing outside is touched.
             name::IDENTITY_ACTIVATE | name::IDENTITY_LEAVE | name::NOOP => {
                 Ok(not_needed(Value::Null))

@@ -18,6 +18,7 @@ const FACTS_MAX: usize = 16_384;
 pub(super) enum Happened {
     AccountOpen,
     AccountDisabled,
+    Granted(String),
     Revoked(String),
 }
 
@@ -45,7 +46,8 @@ impl Recent {
             let opposite = match &happened {
                 Happened::AccountOpen => Some(Happened::AccountDisabled),
                 Happened::AccountDisabled => Some(Happened::AccountOpen),
-                Happened::Revoked(_) => None,
+                Happened::Granted(right) => Some(Happened::Revoked(right.clone())),
+                Happened::Revoked(right) => Some(Happened::Granted(right.clone())),
             };
             if let Some(opposite) = opposite {
                 facts.known.remove(&(case, system.to_owned(), opposite));

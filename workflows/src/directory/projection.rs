@@ -17,7 +17,7 @@ use super::credentials::{CredentialRow, PUT_CREDENTIALS};
 use super::database::{execute_all, stored_time, stored_time_option};
 use super::rows::{AccountStatus, GrantReason, GrantStatus};
 use super::statements::{
-    ACTIVATE, CLOSE_GRANTS, DEPART, LEAVE, PUT_ACCOUNTS, PUT_GRANTS, PUT_LAGS, REASONS,
+    ACTIVATE, CLOSE_GRANTS, DEPART, ENDS, LEAVE, PUT_ACCOUNTS, PUT_GRANTS, PUT_LAGS, REASONS,
 };
 use crate::actions::name;
 
@@ -33,6 +33,8 @@ struct Effect {
     reasons: Vec<GrantReason>,
     policy: Option<String>,
     attributes_digest: Option<String>,
+    /// From when on it was to be so, where that is another moment than that of the case.
+    due: Option<DateTime<Utc>>,
     /// Nothing was there to do, or the system cannot do it.
     skipped: bool,
     /// What `credentials.revoke` ended.
@@ -77,6 +79,7 @@ impl Effect {
                 .unwrap_or_default(),
             policy: text("policy"),
             attributes_digest: text("attributes_digest"),
+            due: text("due").and_then(|due| due.parse().ok()),
             skipped: truth("skipped").unwrap_or(false),
             credentials: merged
                 .get("credentials")
@@ -196,6 +199,17 @@ struct ReasonsChange {
     policy_hash: Option<String>,
 }
 
+/// Until when a right is kept.
+#[derive(Debug, Serialize)]
+struct EndChange {
+    shard_id: i32,
+    identity_key: String,
+    system: String,
+    entitlement: String,
+    #[serde(with = "stored_time_option")]
+    until: Option<DateTime<Utc>>,
+}
+
 #[derive(Debug, Serialize)]
 struct AccountGone {
     shard_id: i32,
@@ -244,6 +258,7 @@ struct Changes {
     credentials: BTreeMap<(i32, String, String, String), CredentialRow>,
     lags: BTreeMap<(i32, String, String, LagKind), LagChange>,
     reasons: BTreeMap<(i32, String, String, String), ReasonsChange>,
+    ends: BTreeMap<(i32, String, String, String), EndChange>,
     activated: Vec<StatusChange>,
     leaving: Vec<StatusChange>,
     departed: Vec<StatusChange>,
@@ -280,6 +295,11 @@ impl Changes {
                     (name::IDENTITY_ACTIVATE, StepEnding::Done) => self.activated.push(status()),
                     (name::IDENTITY_LEAVE, StepEnding::Done) => self.leaving.push(status()),
                     (name::ACCESS_PLAN, StepEnding::Done) => self.plan(outcome, output),
+                    (name::GRANT_KEEP, StepEnding::Done) => {
+                        if let (Some(system), Some(right)) = (&effect.system, &effect.entitlement) {
+                            self.end(outcome, system, right, None);
+                        }
+                    }
                     _ if effect.skipped => {}
                     (uses, ending) => {
                         self.access(outcome, uses, *ending, &effect, verification.as_ref());
@@ -464,6 +484,8 @@ impl Changes {
         };
         let Some(system) = &effect.system else { return };
         let unverified = matches!(verification, Some(Verification::Unverified { .. }));
+        let effective_at = outcome.effective_at.unwrap_or(outcome.received_at);
+        let effective_at = effect.due.unwrap_or(effective_at);
         let key = (
             outcome.shard.0,
             outcome.case.to_string(),
@@ -477,19 +499,53 @@ impl Changes {
             kind,
             identity_key: outcome.subject.0.clone(),
             workflow: outcome.workflow.clone(),
-            effective_at: outcome.effective_at.unwrap_or(outcome.received_at),
+            effective_at,
             received_at: outcome.received_at,
             finished_at: outcome.at,
             step_count: 0,
             unverified_count: 0,
         });
+        row.effective_at = row.effective_at.max(effective_at);
         row.finished_at = row.finished_at.max(outcome.at);
         row.step_count += 1;
         row.unverified_count += u32::from(unverified);
     }
 
-    /// A plan also says which rights stay, but for other reasons than before.
+    fn end(
+        &mut self,
+        outcome: &Outcome,
+        system: &str,
+        entitlement: &str,
+        until: Option<DateTime<Utc>>,
+    ) {
+        let key = (
+            outcome.shard.0,
+            outcome.subject.0.clone(),
+            system.to_owned(),
+            entitlement.to_owned(),
+        );
+        let change = EndChange {
+            shard_id: key.0,
+            identity_key: key.1.clone(),
+            system: key.2.clone(),
+            entitlement: key.3.clone(),
+            until,
+        };
+        self.ends.insert(key, change);
+    }
+
+    /// A plan also says which rights stay, but for other reasons than before, and until when those stay that go.
     fn plan(&mut self, outcome: &Outcome, output: &Value) {
+        for (list, end) in [("later", "due"), ("review", "until"), ("keep", "")] {
+            let rights = output.get(list).and_then(Value::as_array);
+            for right in rights.into_iter().flatten() {
+                let text = |name: &str| right.get(name).and_then(Value::as_str);
+                if let (Some(system), Some(entitlement)) = (text("system"), text("entitlement")) {
+                    let until = text(end).and_then(|until| until.parse().ok());
+                    self.end(outcome, system, entitlement, until);
+                }
+            }
+        }
         let policy = output
             .get("policy")
             .and_then(Value::as_str)
@@ -527,11 +583,13 @@ impl Changes {
         let credentials: Vec<_> = self.credentials.into_values().collect();
         let lags: Vec<_> = self.lags.into_values().collect();
         let reasons: Vec<_> = self.reasons.into_values().collect();
+        let ends: Vec<_> = self.ends.into_values().collect();
         execute_all(transaction, &PUT_ACCOUNTS, &accounts).await?;
         execute_all(transaction, &PUT_GRANTS, &grants).await?;
         execute_all(transaction, &CLOSE_GRANTS, &self.gone).await?;
         execute_all(transaction, &PUT_CREDENTIALS, &credentials).await?;
         execute_all(transaction, &REASONS, &reasons).await?;
+        execute_all(transaction, &ENDS, &ends).await?;
         execute_all(transaction, &PUT_LAGS, &lags).await?;
         // In this order: one batch may hold a joiner that began and the leaver that took its place.
         execute_all(transaction, &ACTIVATE, &self.activated).await?;

@@ -113,6 +113,24 @@ pub const REASONS: Sql = Sql {
           AND grant_held.entitlement = changed.value ->> 'entitlement' AND grant_held.status = 'active'",
 };
 
+/// Until when a right is kept that is to go or is asked about; no end for one that stays.
+pub const ENDS: Sql = Sql {
+    table: "grant_held",
+    postgres: "
+        UPDATE grant_held AS g SET until = now.until
+        FROM jsonb_to_recordset($1::jsonb)
+            AS now(shard_id int, identity_key text, system text, entitlement text, until timestamptz)
+        WHERE g.shard_id = now.shard_id AND g.identity_key = now.identity_key AND g.system = now.system
+          AND g.entitlement = now.entitlement AND g.status = 'active'",
+    sqlite: "
+        UPDATE grant_held SET until = changed.value ->> 'until'
+        FROM json_each(?1) AS changed
+        WHERE grant_held.shard_id = changed.value ->> 'shard_id'
+          AND grant_held.identity_key = changed.value ->> 'identity_key'
+          AND grant_held.system = changed.value ->> 'system'
+          AND grant_held.entitlement = changed.value ->> 'entitlement' AND grant_held.status = 'active'",
+};
+
 pub const PUT_LAGS: Sql = Sql {
     table: "access_lag",
     postgres: "
@@ -122,6 +140,8 @@ pub const PUT_LAGS: Sql = Sql {
             finished_at, step_count, unverified_count
         FROM jsonb_populate_recordset(NULL::access_lag, $1::jsonb)
         ON CONFLICT (shard_id, case_id, system, kind) DO UPDATE SET
+            -- Later than before where steps of one case are due one after the other.
+            effective_at = GREATEST(access_lag.effective_at, excluded.effective_at),
             finished_at = GREATEST(access_lag.finished_at, excluded.finished_at),
             step_count = access_lag.step_count + excluded.step_count,
             unverified_count = access_lag.unverified_count + excluded.unverified_count",
@@ -133,6 +153,8 @@ pub const PUT_LAGS: Sql = Sql {
             value ->> 'finished_at', value ->> 'step_count', value ->> 'unverified_count'
         FROM json_each(?1) WHERE true
         ON CONFLICT (shard_id, case_id, system, kind) DO UPDATE SET
+            -- Later than before where steps of one case are due one after the other.
+            effective_at = max(access_lag.effective_at, excluded.effective_at),
             finished_at = max(access_lag.finished_at, excluded.finished_at),
             step_count = access_lag.step_count + excluded.step_count,
             unverified_count = access_lag.unverified_count + excluded.unverified_count",

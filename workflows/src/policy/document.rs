@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use engine::core::duration::Span;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
@@ -28,6 +29,44 @@ pub struct PolicyFile {
     /// What holds for people whose work has an end. In one file only; without it nothing more holds for them than for others.
     #[serde(default)]
     pub contractors: Option<ContractorDocument>,
+    /// Whom to ask for an attribute, by its name, and which ones everybody has to have.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, AttributeDocument>,
+    /// In which order access goes and comes when somebody moves. In one file only.
+    #[serde(default)]
+    pub moves: Option<MovesDocument>,
+}
+
+/// What is known of an attribute of people.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AttributeDocument {
+    /// Who answers for it: a role or a mailbox. Without it the source that the person comes from.
+    pub owner: Option<String>,
+    /// Nobody is given a first account before it is known.
+    pub required: bool,
+}
+
+/// What happens first when somebody moves.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MovesDocument {
+    #[serde(default)]
+    pub order: MoveOrder,
+    /// Pairs of rights that nobody may hold together for a moment: of these the old one always goes first.
+    #[serde(default)]
+    pub exclusive: Vec<(GrantDocument, GrantDocument)>,
+}
+
+/// On each system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MoveOrder {
+    /// What goes is gone before anything new is given.
+    #[default]
+    RemoveFirst,
+    /// What is new is given before anything goes, so that nobody is without it in between.
+    AddFirst,
 }
 
 /// A named bundle of entitlements with a rule that says who has it.
@@ -53,6 +92,10 @@ pub struct RoleDocument {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub accounts: Vec<Spanned<String>>,
+    /// How long somebody who moves on keeps what it gives, to hand their work over, such as `14d`. Whoever leaves keeps
+    /// nothing.
+    #[serde(default)]
+    pub grace: Option<Span>,
     /// What becomes of it while somebody is on leave.
     #[serde(default)]
     pub on_leave: OnLeave,

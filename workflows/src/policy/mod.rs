@@ -26,13 +26,14 @@ pub mod yaml;
 pub use canonical::{canonical, digest, hex};
 pub(crate) use compile::{Origin, compile};
 pub use contracts::{ContractRules, ExtensionRefused};
-pub use document::{AccountTemplate, OnLeave, PolicyFile};
+pub use document::{AccountTemplate, AttributeDocument, MoveOrder, OnLeave, PolicyFile};
 pub use evaluate::{
     EvaluationError, IdentityFacts, Reason, Wanted, WantedAccount, WantedGrant, evaluate,
 };
 pub use explain::{Chance, Explanation, Outcome, Trace, explain};
+pub use expression::missing_attribute;
 pub use plan::{Held, HeldBy, Plan, plan};
 pub use problem::{Problem, Problems};
 pub use schema::{AttributeDeclaration, AttributeDeclarations, AttributeKind, Schema};
-pub use set::{Grant, PolicySet, Role};
+pub use set::{Grant, Moves, PolicySet, Role};
 pub use template::{CompiledTemplate, TemplateError};

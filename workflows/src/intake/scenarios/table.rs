@@ -5,7 +5,8 @@
 //! another key, which the person has or is taken to have), and `from=b` (which key is merged or split).
 //! Versions count up in the order of the row.
 //!
-//! Access is that on the directory: `none`, `sales`, `eng` and `staff` (the account is open, with these groups), `away:`
+//! Access is that on the directory: `none`, `sales`, `eng`, `support` and `staff` (the account is open, with these groups;
+//! `sales+support`: both, because what support gives is kept for 20 days to hand work over), `away:`
 //! before one of them (closed, with its groups), `off` (closed, without).
 
 /// Name, what is said, and the access expected from each of these days on.
@@ -371,6 +372,82 @@ pub(super) const TABLE: &[Row] = &[
             "40 rehire 40 Sales",
         ],
         &[(30, "off"), (40, "sales")],
+    ),
+    (
+        "time to hand work over",
+        &["0 hire 0 Support", "20 transfer 20 to=Sales"],
+        &[
+            (10, "support"),
+            (20, "sales+support"),
+            (30, "sales+support"),
+            (40, "sales"),
+        ],
+    ),
+    (
+        "moved again while handing over",
+        &[
+            "0 hire 0 Support",
+            "20 transfer 20 to=Sales",
+            "30 transfer 30 to=Engineering",
+        ],
+        &[
+            (20, "sales+support"),
+            (30, "eng+support"),
+            (40, "eng"),
+            (60, "eng"),
+        ],
+    ),
+    (
+        "back again while handing over",
+        &[
+            "0 hire 0 Support",
+            "20 transfer 20 to=Sales",
+            "30 transfer 30 to=Support",
+        ],
+        &[(20, "sales+support"), (30, "support"), (60, "support")],
+    ),
+    (
+        "left while handing over",
+        &[
+            "0 hire 0 Support",
+            "20 transfer 20 to=Sales",
+            "30 termination.effective 30",
+        ],
+        &[(20, "sales+support"), (30, "off"), (60, "off")],
+    ),
+    (
+        "an end announced and withdrawn while handing over",
+        &[
+            "0 hire 0 Support",
+            "20 transfer 20 to=Sales",
+            "20 termination.scheduled 60",
+            "30 termination.cancelled 30",
+        ],
+        &[
+            (20, "sales+support"),
+            (30, "sales+support"),
+            (40, "sales"),
+            (60, "sales"),
+        ],
+    ),
+    (
+        "everything revoked while handing over",
+        &[
+            "0 hire 0 Support",
+            "20 transfer 20 to=Sales",
+            "30 access.revoke_now 30",
+        ],
+        &[(20, "sales+support"), (30, "off"), (60, "off")],
+    ),
+    (
+        "on leave while handing over",
+        &[
+            "0 hire 0 Support",
+            "20 transfer 20 to=Sales",
+            "20 leave.start 30",
+            "20 leave.end 50",
+        ],
+        &[(20, "sales+support"), (50, "sales"), (90, "sales")],
     ),
     (
         "another cost centre",

@@ -46,6 +46,16 @@ pub struct CompileError {
 #[error("{0}")]
 pub struct EvaluationFailure(pub String);
 
+/// What stands behind the name of an attribute that is not there.
+const NOT_SET: &str = "` is not set; guard it with `has(...)`";
+
+/// The attribute that an expression asks for and a person has not, as a message about it says.
+#[must_use]
+pub fn missing_attribute(message: &str) -> Option<&str> {
+    let (name, _) = message.strip_prefix('`')?.split_once(NOT_SET)?;
+    (!name.contains('`')).then_some(name)
+}
+
 /// A compiled expression.
 #[derive(Debug)]
 pub struct Expression {
@@ -208,7 +218,7 @@ fn type_name(value: &Value) -> &'static str {
 fn describe(error: ExecutionError) -> EvaluationFailure {
     let text = match error {
         ExecutionError::NoSuchKey(name) => {
-            format!("`{name}` is not set; guard it with `has(...)`")
+            format!("`{name}{NOT_SET}")
         }
         ExecutionError::NoSuchOverload(overload) => format!(
             "`{}` cannot be applied to ({})",

@@ -6,14 +6,15 @@ use serde_json::json;
 use serde_saphyr::Spanned;
 
 use super::{
-    Bundled, ENTITLEMENT_BYTES_MAX, GRANTS_PER_ROLE_MAX, Grant, PolicySet, ROLE_NAME_BYTES_MAX,
-    ROLES_MAX, Role,
+    Bundled, ENTITLEMENT_BYTES_MAX, GRANTS_PER_ROLE_MAX, Grant, Moves, PolicySet,
+    ROLE_NAME_BYTES_MAX, ROLES_MAX, Role,
 };
 use crate::policy::canonical::digest;
 use crate::policy::compile::{Origin, compile};
 use crate::policy::contracts::{ContractRules, ContractorDocument};
 use crate::policy::document::{
-    AccountDocument, AccountTemplate, OnLeave, PolicyFile, RoleDocument,
+    AccountDocument, AccountTemplate, AttributeDocument, GrantDocument, MoveOrder, MovesDocument,
+    OnLeave, PolicyFile, RoleDocument,
 };
 use crate::policy::expression::Expression;
 use crate::policy::expression::check::{Kind, Variable};
@@ -36,6 +37,8 @@ pub(super) struct Loading<'a> {
     precedence: Option<(String, Precedence)>,
     /// The rules, and the file they stand in.
     contracts: Option<(ContractRules, String)>,
+    attributes: BTreeMap<String, AttributeDocument>,
+    moves: Option<Moves>,
     pub problems: Problems,
     warnings: Vec<Problem>,
 }
@@ -51,6 +54,8 @@ impl<'a> Loading<'a> {
             guard: None,
             precedence: None,
             contracts: None,
+            attributes: BTreeMap::new(),
+            moves: None,
             problems: Problems::default(),
             warnings: Vec::new(),
         }
@@ -65,6 +70,12 @@ impl<'a> Loading<'a> {
         }
         if let Some(guard) = document.guard {
             self.add_guard(file, guard);
+        }
+        for (name, attribute) in document.attributes {
+            self.add_attribute(file, name, attribute);
+        }
+        if let Some(moves) = document.moves {
+            self.add_moves(file, moves);
         }
         match (document.precedence, &self.precedence) {
             (None, _) => {}
@@ -111,6 +122,84 @@ impl<'a> Loading<'a> {
             Ok(rules) => self.contracts = Some((rules, file.to_owned())),
             Err(found) => self.problems.extend(found.list),
         }
+    }
+
+    fn add_attribute(&mut self, file: &str, name: String, attribute: AttributeDocument) {
+        let problem = if !self.schema.attributes.contains_key(&name) {
+            let known = self.schema.attributes.keys().map(String::as_str);
+            Some((
+                format!("no source delivers an attribute `{name}`"),
+                suggest(&name, "attributes", known),
+            ))
+        } else if attribute
+            .owner
+            .as_ref()
+            .is_some_and(|it| it.trim().is_empty())
+        {
+            Some((
+                format!("the owner of attribute `{name}` is empty"),
+                "name a role or a mailbox, or leave it out".to_owned(),
+            ))
+        } else if self.attributes.contains_key(&name) {
+            Some((
+                format!("attribute `{name}` is described twice"),
+                "keep one of the two".to_owned(),
+            ))
+        } else {
+            None
+        };
+        match problem {
+            Some((what, fix)) => self.problems.push(Problem::new(file, None, what, fix)),
+            None => {
+                self.attributes.insert(name, attribute);
+            }
+        }
+    }
+
+    fn add_moves(&mut self, file: &str, document: MovesDocument) {
+        if self.moves.is_some() {
+            self.problems.push(Problem::new(
+                file,
+                None,
+                "`moves` stands in two files".to_owned(),
+                "keep one of the two",
+            ));
+            return;
+        }
+        let mut moves = Moves {
+            order: document.order,
+            ..Moves::default()
+        };
+        for (one, other) in &document.exclusive {
+            self.check_system(file, &one.system);
+            self.check_system(file, &other.system);
+            let grant = |document: &GrantDocument| Grant {
+                system: document.system.value.clone(),
+                entitlement: document.entitlement.value.clone(),
+            };
+            if one.system.value != other.system.value {
+                self.problem(
+                    file,
+                    &other.system,
+                    format!(
+                        "`{}` and `{}` are two systems; the order is kept within one",
+                        one.system.value, other.system.value
+                    ),
+                    "name two rights of one system",
+                );
+            }
+            let pair = (grant(one), grant(other));
+            if pair.0 == pair.1 {
+                self.problem(
+                    file,
+                    &other.entitlement,
+                    format!("`{}` cannot exclude itself", other.entitlement.value),
+                    "name two rights",
+                );
+            }
+            moves.exclusive.insert(pair);
+        }
+        self.moves = Some(moves);
     }
 
     fn add_role(&mut self, file: &str, document: RoleDocument) {
@@ -181,6 +270,7 @@ impl<'a> Loading<'a> {
                     .map(|system| system.value)
                     .collect(),
                 on_leave: document.on_leave,
+                grace: document.grace,
                 file: file.to_owned(),
                 line,
             },
@@ -299,6 +389,8 @@ impl<'a> Loading<'a> {
             roles,
             templates,
             contracts,
+            attributes,
+            moves,
             problems,
             warnings,
             ..
@@ -315,6 +407,8 @@ impl<'a> Loading<'a> {
             precedence,
             files: Vec::new(),
             contracts: contracts.map(|(rules, _)| rules),
+            attributes,
+            moves: moves.unwrap_or_default(),
             hash,
             warnings,
         })
@@ -490,6 +584,9 @@ impl<'a> Loading<'a> {
                 {
                     role.insert("on_leave".to_owned(), json!("keep"));
                 }
+                if let (Some(grace), Some(role)) = (role.grace, canonical.as_object_mut()) {
+                    role.insert("grace".to_owned(), json!(grace));
+                }
                 canonical
             })
             .collect();
@@ -510,6 +607,22 @@ impl<'a> Loading<'a> {
         }
         if let (Some((rules, _)), Some(canonical)) = (&self.contracts, canonical.as_object_mut()) {
             canonical.insert("contractors".to_owned(), json!(rules));
+        }
+        if let Some(canonical) = canonical.as_object_mut() {
+            let required: Vec<&String> = self
+                .attributes
+                .iter()
+                .filter(|(_, attribute)| attribute.required)
+                .map(|(name, _)| name)
+                .collect();
+            if !required.is_empty() {
+                canonical.insert("required".to_owned(), json!(required));
+            }
+            if let Some(moves) = self.moves.as_ref().filter(|it| **it != Moves::default()) {
+                let add_first = moves.order == MoveOrder::AddFirst;
+                let told = json!({"add_first": add_first, "exclusive": moves.exclusive});
+                canonical.insert("moves".to_owned(), told);
+            }
         }
         digest(&canonical)
     }

@@ -12,11 +12,13 @@ mod load;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use engine::core::duration::Span;
 use serde::Serialize;
 
 use self::load::Loading;
 use super::contracts::ContractRules;
-use super::document::{OnLeave, PolicyFile};
+use super::document::{AttributeDocument, MoveOrder, OnLeave, PolicyFile};
+use super::evaluate::WantedGrant;
 use super::expression::Expression;
 use super::guard::GuardRules;
 use super::problem::{Problem, Problems};
@@ -51,6 +53,8 @@ pub struct Role {
     pub grants: Vec<Grant>,
     pub accounts: Vec<String>,
     pub on_leave: OnLeave,
+    /// How long somebody who moves on keeps what it gives.
+    pub grace: Option<Span>,
     pub file: String,
     pub line: u64,
 }
@@ -60,6 +64,42 @@ pub struct Role {
 pub struct Bundled {
     pub role: String,
     pub via: Vec<String>,
+}
+
+/// In which order access goes and comes when somebody moves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Moves {
+    pub order: MoveOrder,
+    /// Rights that nobody may hold together for a moment.
+    pub exclusive: BTreeSet<(Grant, Grant)>,
+}
+
+impl Moves {
+    /// Whether nobody may hold the two together, not for a moment.
+    #[must_use]
+    pub fn exclude(&self, one: &Grant, other: &Grant) -> bool {
+        let pair = |one: &Grant, other: &Grant| (one.clone(), other.clone());
+        self.exclusive.contains(&pair(one, other)) || self.exclusive.contains(&pair(other, one))
+    }
+
+    /// Whether nobody may hold one of them together with it.
+    #[must_use]
+    pub fn excludes_any(&self, one: &Grant, others: &[WantedGrant]) -> bool {
+        !self.exclusive.is_empty()
+            && others.iter().any(|other| {
+                let other = Grant {
+                    system: other.system.clone(),
+                    entitlement: other.entitlement.clone(),
+                };
+                self.exclude(one, &other)
+            })
+    }
+
+    /// Whether `old` has to be gone before `new` is given.
+    #[must_use]
+    pub fn goes_first(&self, old: &Grant, new: &Grant) -> bool {
+        self.order == MoveOrder::RemoveFirst || self.exclude(old, new)
+    }
 }
 
 /// A whole policy.
@@ -74,6 +114,8 @@ pub struct PolicySet {
     precedence: Precedence,
     files: Vec<(String, String)>,
     contracts: Option<ContractRules>,
+    attributes: BTreeMap<String, AttributeDocument>,
+    moves: Moves,
     hash: String,
     warnings: Vec<Problem>,
 }
@@ -149,6 +191,17 @@ impl PolicySet {
     #[must_use]
     pub fn contracts(&self) -> Option<&ContractRules> {
         self.contracts.as_ref()
+    }
+
+    /// What is known of attributes: whom to ask, and which everybody has to have.
+    #[must_use]
+    pub fn attributes(&self) -> &BTreeMap<String, AttributeDocument> {
+        &self.attributes
+    }
+
+    #[must_use]
+    pub fn moves(&self) -> &Moves {
+        &self.moves
     }
 
     /// The version of this policy: the SHA-256, in hex, of everything in it that can change a decision.

@@ -88,6 +88,72 @@ fn the_version_depends_on_meaning_alone() {
 }
 
 #[test]
+fn what_holds_for_joiners_and_movers_is_checked() {
+    let good = format!(
+        "{GOOD}attributes:\n  department: {{ owner: 'role:hr', required: true }}\nmoves:\n  order: add_first\n  exclusive:\n    - [{{ system: ldap, entitlement: dev }}, {{ system: ldap, entitlement: staff }}]\n"
+    );
+    let set = load(&good).unwrap();
+    assert!(set.attributes()["department"].required);
+    let grant = |entitlement: &str| Grant {
+        system: "ldap".to_owned(),
+        entitlement: entitlement.to_owned(),
+    };
+    let goes_first = |old: &str, new: &str| set.moves().goes_first(&grant(old), &grant(new));
+    assert!(goes_first("staff", "dev") && goes_first("dev", "staff"));
+    assert!(!goes_first("staff", "vpn"));
+    assert_ne!(set.hash(), load(GOOD).unwrap().hash());
+    // Whom to ask decides nothing.
+    let other = good.replace("role:hr", "role:people");
+    assert_eq!(load(&other).unwrap().hash(), set.hash());
+    let grace = GOOD.replace(
+        "  - name: engineer\n",
+        "  - name: engineer\n    grace: 14d\n",
+    );
+    let set = load(&grace).unwrap();
+    assert_eq!(
+        set.role("engineer").unwrap().grace.unwrap().to_string(),
+        "14d"
+    );
+    assert_ne!(set.hash(), load(GOOD).unwrap().hash());
+    refused(
+        "attributes: { departmnt: { required: true } }\n",
+        "`roles/a.yaml`: no source delivers an attribute `departmnt`; fix: did you mean `department`? attributes are `department`, `key`, `name`",
+    );
+    refused(
+        "attributes: { department: { owner: ' ' } }\n",
+        "`roles/a.yaml`: the owner of attribute `department` is empty; fix: name a role or a mailbox, or leave it out",
+    );
+    refused(
+        "moves:\n  exclusive:\n    - [{ system: ldap, entitlement: a }, { system: scim, entitlement: b }]\n",
+        "`roles/a.yaml`:3:52: `ldap` and `scim` are two systems; the order is kept within one; fix: name two rights of one system",
+    );
+    refused(
+        "moves:\n  exclusive:\n    - [{ system: ldap, entitlement: a }, { system: ldap, entitlement: a }]\n",
+        "`roles/a.yaml`:3:71: `a` cannot exclude itself; fix: name two rights",
+    );
+    for (wrong, says) in [
+        ("moves: { order: first }\n", "add_first"),
+        ("moves: { exclusive: [[]] }\n", "roles/a.yaml"),
+        (
+            "roles: [{ name: a, when: 'true', grace: 14 }]\n",
+            "`14` is not a length of time",
+        ),
+        (
+            "roles: [{ name: a, when: 'true', grace: soon }]\n",
+            "`soon` is not a length of time",
+        ),
+        (
+            "roles: [{ name: a, when: 'true', grace: 9000d }]\n",
+            "is not a length of time",
+        ),
+        ("attributes: { department: yes }\n", "roles/a.yaml"),
+    ] {
+        let problems = load(wrong).unwrap_err().to_string();
+        assert!(problems.contains(says), "{wrong}: {problems}");
+    }
+}
+
+#[test]
 fn a_circle_is_printed_as_a_path() {
     refused(
         "roles:\n- { name: a, when: 'true', includes: [b] }\n- { name: b, includes: [c] }\n- { name: c, includes: [a] }\n",
