@@ -17,6 +17,7 @@ use clap::Args;
 use engine::core::id::Actor;
 use serde::Serialize;
 use workflows::intake::{Intake, IntakeError};
+use workflows::policy::LeaverRules;
 use workflows::sources::BusinessEvent;
 
 use super::format::{Bar, Tone, counted, number, paint, plain, time};
@@ -92,7 +93,8 @@ struct Imported {
 /// When a line is wrong, says something else under a known `id`, or the database cannot be reached.
 pub(super) async fn run(context: &Context, options: &Events) -> anyhow::Result<Exit> {
     let configuration = context.configuration()?;
-    let history = History::check(&options.file, context.output.json)?;
+    let leavers = configuration.policy.leavers();
+    let history = History::check(&options.file, leavers, context.output.json)?;
     let database = context.prepared_database().await?;
     let (telemetry, sending) = telemetry::of_command(&configuration.settings, &database).await?;
     let intake = intake(&configuration, &database);
@@ -168,6 +170,8 @@ pub(super) struct History {
     /// apart by a hash: two who share one come into the same batch, and nothing worse.
     places: Vec<(u64, u64)>,
     sources: Vec<String>,
+    /// When access ends of whom only the last day is said.
+    leavers: LeaverRules,
 }
 
 impl History {
@@ -175,7 +179,7 @@ impl History {
     ///
     /// # Errors
     /// When it cannot be read, or lines are wrong; the first of them are told.
-    pub fn check(path: &Path, quiet: bool) -> anyhow::Result<Self> {
+    pub fn check(path: &Path, leavers: &LeaverRules, quiet: bool) -> anyhow::Result<Self> {
         let shown = path.display().to_string();
         let file = File::open(path).with_context(|| format!("cannot open `{shown}`"))?;
         let about = file
@@ -197,7 +201,7 @@ impl History {
                 break;
             }
             number += 1;
-            match understand(&line) {
+            match understand(&line, leavers) {
                 Ok(None) => {}
                 Ok(Some(event)) => {
                     places.push((hash(event.subject.as_str()), place));
@@ -236,6 +240,7 @@ impl History {
             path: path.to_owned(),
             places,
             sources: sources.into_iter().collect(),
+            leavers: leavers.clone(),
         })
     }
 
@@ -264,7 +269,7 @@ impl History {
             for (_, place) in person {
                 reader.seek(SeekFrom::Start(*place))?;
                 read_until_end_of_line(&mut reader, &mut line)?;
-                match understand(&line) {
+                match understand(&line, &self.leavers) {
                     Ok(Some(event)) => batch.push(event),
                     Ok(None) | Err(_) => bail!(
                         "`{}` changed while it was read; what was taken in so far stays, so import it again",
@@ -317,7 +322,7 @@ fn read_until_end_of_line(
 }
 
 /// The event of a line; none on an empty one.
-fn understand(line: &[u8]) -> Result<Option<BusinessEvent>, String> {
+fn understand(line: &[u8], leavers: &LeaverRules) -> Result<Option<BusinessEvent>, String> {
     if line.len() > LINE_BYTES_MAX {
         return Err(format!(
             "longer than {} bytes",
@@ -327,5 +332,5 @@ fn understand(line: &[u8]) -> Result<Option<BusinessEvent>, String> {
     if line.trim_ascii().is_empty() {
         return Ok(None);
     }
-    read_line(line.trim_ascii()).map(Some)
+    read_line(line.trim_ascii(), leavers).map(Some)
 }

@@ -21,10 +21,10 @@ use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 use workflows::directory::EventStatus;
 use workflows::intake::IntakeError;
+use workflows::policy::LeaverRules;
 use workflows::sources::data::{self, EventData, pointer};
 use workflows::sources::record::Key;
-use workflows::sources::time::end_of_day;
-use workflows::sources::{BusinessEvent, EventType};
+use workflows::sources::{Attributes, BusinessEvent, EventType};
 
 use super::auth::{Caller, Role};
 use super::input::{self, BODY_BYTES_MAX};
@@ -159,7 +159,7 @@ pub(super) async fn post(
     let mode = Mode::of(&parts.headers)?;
     let bytes = input::body(&parts.headers, raw, BODY_BYTES_MAX).await?;
     let sent = mode.read(&parts.headers, &bytes)?;
-    let events = understand(&sent)?;
+    let events = understand(&sent, &api.intake.leavers())?;
     take_in(&api, mode, &sent, &events, actor, api.clock.now()).await
 }
 
@@ -254,7 +254,7 @@ fn placed(
 }
 
 /// Checks all events before any is taken in.
-fn understand(sent: &[CloudEvent]) -> Result<Vec<BusinessEvent>, ApiError> {
+fn understand(sent: &[CloudEvent], leavers: &LeaverRules) -> Result<Vec<BusinessEvent>, ApiError> {
     if sent.is_empty() || sent.len() > EVENTS_MAX {
         return Err(ApiError::wrong(
             "",
@@ -266,6 +266,7 @@ fn understand(sent: &[CloudEvent]) -> Result<Vec<BusinessEvent>, ApiError> {
     let mut seen = BTreeSet::new();
     for (index, event) in sent.iter().enumerate() {
         let mut checking = Checking {
+            leavers,
             at: if sent.len() == 1 {
                 String::new()
             } else {
@@ -295,11 +296,12 @@ fn understand(sent: &[CloudEvent]) -> Result<Vec<BusinessEvent>, ApiError> {
 ///
 /// # Errors
 /// What is wrong with it, and where in it.
-pub(crate) fn read_line(line: &[u8]) -> Result<BusinessEvent, String> {
+pub(crate) fn read_line(line: &[u8], leavers: &LeaverRules) -> Result<BusinessEvent, String> {
     let sent: CloudEvent =
         serde_json::from_slice(line).map_err(|error| format!("is no event: {error}"))?;
     let mut mistakes = Vec::new();
     let mut checking = Checking {
+        leavers,
         at: String::new(),
         mistakes: &mut mistakes,
     };
@@ -311,6 +313,7 @@ pub(crate) fn read_line(line: &[u8]) -> Result<BusinessEvent, String> {
 }
 
 struct Checking<'a> {
+    leavers: &'a LeaverRules,
     at: String,
     mistakes: &'a mut Vec<Mistake>,
 }
@@ -398,7 +401,11 @@ impl Checking<'_> {
             .and_then(|day| day.parse::<NaiveDate>().ok());
         let effective_at = match (&sent.data.effective_at, last_day, &tz) {
             (Some(text), _, _) => self.time("/data/effective_at", text),
-            (None, Some(day), Ok(tz)) => self.end_of(day, *tz),
+            (None, Some(day), Ok(tz)) => {
+                let scheduled = event_type != Some(EventType::ContractExpired);
+                let announced = occurred_at.filter(|_| scheduled);
+                self.end_of(day, *tz, sent.data.attributes.as_ref(), announced)
+            }
             (None, _, _) => occurred_at,
         };
         if let Some(attributes) = &sent.data.attributes {
@@ -436,10 +443,21 @@ impl Checking<'_> {
         })
     }
 
-    /// The end of somebody's last day.
-    fn end_of(&mut self, day: NaiveDate, zone: chrono_tz::Tz) -> Option<DateTime<Utc>> {
+    /// When access ends of somebody whose last day is said.
+    fn end_of(
+        &mut self,
+        day: NaiveDate,
+        zone: chrono_tz::Tz,
+        attributes: Option<&Map<String, Value>>,
+        announced: Option<DateTime<Utc>>,
+    ) -> Option<DateTime<Utc>> {
         if YEARS.contains(&day.year()) {
-            return Some(end_of_day(day, zone));
+            let attributes: Attributes = attributes
+                .into_iter()
+                .flatten()
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect();
+            return Some(self.leavers.end(day, zone, &attributes, announced));
         }
         let years = format!("{} to {}", YEARS.start(), YEARS.end());
         self.note(

@@ -105,7 +105,7 @@ pub(in crate::api) async fn post(
         });
     }
     let sent = mode.read(&parts.headers, &bytes)?;
-    let events = understand(&sent)?;
+    let events = understand(&sent, &api.intake.leavers())?;
     let foreign: Vec<Mistake> = sent
         .iter()
         .enumerate()

@@ -19,7 +19,6 @@ use crate::directory::{IdentityRow, IdentityStatus};
 use crate::notices::{NoticeRow, Notices, Recipient, about_contract, kind};
 use crate::policy::{ContractRules, ExtensionRefused};
 use crate::sources::record::attribute;
-use crate::sources::time::end_of_day;
 use crate::sources::{BusinessEvent, EventType, IdentityType, Key};
 use crate::timeline::{Belief, Timeline, runs_until};
 
@@ -178,8 +177,8 @@ fn type_of(belief: &Belief) -> &str {
 }
 
 impl Intake {
-    /// Moves the end of somebody's contract to the end of `last_day`, in the zone in which the end that stands was said. The
-    /// same again changes nothing.
+    /// Moves the end of somebody's contract to when policy says that `last_day` is over, in the zone in which the end that
+    /// stands was said. The same again changes nothing.
     ///
     /// # Errors
     /// When nothing says how far, nobody is meant, or the policy does not let it.
@@ -230,7 +229,9 @@ impl Intake {
             .zone_of(key, spell.ended_by.as_deref())
             .await
             .map_err(store)?;
-        let to = end_of_day(last_day, zone);
+        let to = self
+            .leavers()
+            .end(last_day, zone, &identity.attributes, None);
         let from = spell.end.unwrap_or(now);
         let extended = Extended {
             identity_key: key.to_owned(),

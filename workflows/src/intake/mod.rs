@@ -63,7 +63,7 @@ use crate::directory::{
 };
 use crate::notices::Notices;
 use crate::policy::guard::LimitRule;
-use crate::policy::{PolicySet, Problem, Problems};
+use crate::policy::{LeaverRules, PolicySet, Problem, Problems};
 use crate::sources::doubt::{Earlier, doubts};
 use crate::sources::{
     BusinessEvent, Key, Records, Snapshot, SnapshotInput, Source, Summary, Verdict, assess, diff,
@@ -167,6 +167,13 @@ impl Intake {
             })
         });
         Self { contracts, ..self }
+    }
+
+    /// When access ends of whom only the last day is known.
+    #[must_use]
+    pub fn leavers(&self) -> LeaverRules {
+        let policy = self.policy.get();
+        policy.map_or_else(LeaverRules::default, |policy| policy.leavers().clone())
     }
 
     /// Reads a file and takes it in, or keeps it until a person has approved it.
@@ -294,7 +301,7 @@ impl Intake {
                 return Ok(None);
             }
         }
-        let difference = diff(source, &previous, snapshot, &gone);
+        let difference = diff(source, &self.leavers(), &previous, snapshot, &gone);
         let (mut summary, mut reasons) =
             match assess(&difference, &previous, &snapshot.records, source.guard()) {
                 Verdict::Pass { summary } => (summary, Vec::new()),

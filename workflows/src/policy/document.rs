@@ -9,6 +9,7 @@ use serde_saphyr::Spanned;
 
 use super::contracts::ContractorDocument;
 use super::guard::GuardDocument;
+use super::leavers::LeaverDocument;
 use crate::timeline::Precedence;
 
 /// One file of the policy folder.
@@ -32,6 +33,9 @@ pub struct PolicyFile {
     /// Whom to ask for an attribute, by its name, and which ones everybody has to have.
     #[serde(default)]
     pub attributes: BTreeMap<String, AttributeDocument>,
+    /// When access ends of whom only the last day is known. In one file only; without it, when that day is over.
+    #[serde(default)]
+    pub leavers: Option<LeaverDocument>,
     /// In which order access goes and comes when somebody moves. In one file only.
     #[serde(default)]
     pub moves: Option<MovesDocument>,

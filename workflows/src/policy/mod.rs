@@ -16,6 +16,7 @@ pub mod evaluate;
 pub mod explain;
 pub mod expression;
 pub mod guard;
+pub mod leavers;
 pub mod plan;
 pub mod problem;
 pub mod schema;
@@ -32,6 +33,7 @@ pub use evaluate::{
 };
 pub use explain::{Chance, Explanation, Outcome, Trace, explain};
 pub use expression::missing_attribute;
+pub use leavers::{LastDay, LeaverRules};
 pub use plan::{Held, HeldBy, Plan, plan};
 pub use problem::{Problem, Problems};
 pub use schema::{AttributeDeclaration, AttributeDeclarations, AttributeKind, Schema};

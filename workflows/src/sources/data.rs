@@ -26,7 +26,7 @@ const NAME_CHARS_SHOWN: usize = 100;
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EventData {
-    /// From when it holds, RFC 3339. When left out: the end of `last_day`, for an end that is announced; otherwise `time`.
+    /// From when it holds, RFC 3339. When left out: when policy says that `last_day` is over, for an end that is announced; otherwise `time`.
     #[schemars(extend("format" = "date-time"))]
     pub effective_at: Option<String>,
     /// The IANA zone of the person, as `Europe/Zurich`; UTC when left out.
@@ -458,6 +458,7 @@ impl EventData {
         let all = json!({
             "attributes": self.attributes,
             "changes": self.changes,
+            "contract": self.contract,
             "from": self.from,
             "to": self.to,
             "project": self.project,
@@ -478,6 +479,7 @@ impl EventData {
         let fields = [
             ("attributes", self.attributes.is_some()),
             ("changes", self.changes.is_some()),
+            ("contract", self.contract.is_some()),
             ("effective_at", self.effective_at.is_some()),
             ("from", self.from.is_some()),
             ("last_day", self.last_day.is_some()),

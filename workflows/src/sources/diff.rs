@@ -5,9 +5,9 @@
 //! - a hire, contract or rehire: at the start of the first day if the feed tells one, else of the snapshot's day;
 //!   in the very first snapshot, people who had begun before it begin with it;
 //! - a change, a project, a leave: at the start of the snapshot's day;
-//! - an announced end (`termination.scheduled`, `contract.expired`, ...): at the *end* of the last day;
-//! - a termination that the feed states: at the end of the last day if there is one, else at the start of the
-//!   snapshot's day;
+//! - an announced end (`termination.scheduled`, `contract.expired`, ...): at the *end* of the last day, or when policy says
+//!   ([`LeaverRules`]);
+//! - a termination that the feed states: the same, if there is a last day, else at the start of the snapshot's day;
 //! - a termination inferred from absence: at the start of the snapshot's day, because a snapshot of that day
 //!   already shows the person gone.
 //!
@@ -25,8 +25,8 @@ use super::declare::Source;
 use super::event::{BusinessEvent, EventContent, EventType};
 use super::record::{IdentityType, Key, Record, Records, attribute};
 use super::snapshot::Snapshot;
-use super::time::{end_of_day, start_of_day};
-use crate::policy::hex;
+use super::time::start_of_day;
+use crate::policy::{LeaverRules, hex};
 
 /// What a change does to the number of people. The guard limits each by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -74,12 +74,14 @@ pub struct Difference {
 #[must_use]
 pub fn diff(
     source: &Source,
+    leavers: &LeaverRules,
     previous: &Records,
     snapshot: &Snapshot,
     gone: &BTreeSet<Key>,
 ) -> Difference {
     let mut differ = Differ {
         source,
+        leavers,
         zone: source.zone(),
         day: snapshot.as_of.day,
         stated_at: snapshot.as_of.instant,
@@ -143,7 +145,12 @@ pub struct Told {
 /// A push is a statement at `now`, about `now`: what it changes holds from then on, not from the start of the day. A first
 /// day that is past means that the person was there before us, and begins now.
 #[must_use]
-pub fn differ_pushed(source: &Source, told: &Told, now: DateTime<Utc>) -> Vec<Change> {
+pub fn differ_pushed(
+    source: &Source,
+    leavers: &LeaverRules,
+    told: &Told,
+    now: DateTime<Utc>,
+) -> Vec<Change> {
     // Two statements within a second, or from two clocks, still come one after the other.
     let version = now.timestamp().max(told.said.saturating_add(1));
     let zone = told
@@ -153,6 +160,7 @@ pub fn differ_pushed(source: &Source, told: &Told, now: DateTime<Utc>) -> Vec<Ch
         .map_or(source.zone(), |record| source.zone_of(record));
     let mut differ = Differ {
         source,
+        leavers,
         zone,
         day: now.with_timezone(&zone).date_naive(),
         stated_at: now,
@@ -188,6 +196,7 @@ pub fn remember(previous: &Records, snapshot: &Snapshot) -> Records {
 
 struct Differ<'a> {
     source: &'a Source,
+    leavers: &'a LeaverRules,
     /// Of the person who is looked at.
     zone: Tz,
     /// The day that is told about.
@@ -215,8 +224,11 @@ impl Differ<'_> {
         }
     }
 
-    fn end_of(&self, day: NaiveDate) -> DateTime<Utc> {
-        end_of_day(day, self.zone)
+    /// When access ends of somebody whose last day is `day`. `announced`: by itself, of somebody who is there.
+    fn end_of(&self, day: NaiveDate, record: &Record, announced: bool) -> DateTime<Utc> {
+        let announced = announced.then(|| self.today());
+        self.leavers
+            .end(day, self.zone, &record.attributes, announced)
     }
 
     fn push(
@@ -320,7 +332,7 @@ impl Differ<'_> {
 
     fn ended(&mut self, before: &Record, next: &Record) {
         let effective_at = match next.last_day() {
-            Some(last) if last < self.day() => self.end_of(last),
+            Some(last) if last < self.day() => self.end_of(last, next, false),
             _ => self.today(),
         };
         let event_type = match before.first_day() {
@@ -505,14 +517,20 @@ impl Differ<'_> {
                 );
             }
             if let Some(last) = new {
-                let effective_at = self.end_of(last);
+                let effective_at = self.end_of(last, next, false);
                 self.push(kind, EventType::ContractExpired, key, effective_at, data);
             }
             return;
         }
         let (event_type, effective_at) = match (old, new) {
-            (None, Some(last)) => (EventType::TerminationScheduled, self.end_of(last)),
-            (Some(_), Some(last)) => (EventType::TerminationCorrected, self.end_of(last)),
+            (None, Some(last)) => {
+                let effective_at = self.end_of(last, next, before.is_some());
+                (EventType::TerminationScheduled, effective_at)
+            }
+            (Some(_), Some(last)) => {
+                let effective_at = self.end_of(last, next, true);
+                (EventType::TerminationCorrected, effective_at)
+            }
             (_, None) => (EventType::TerminationCancelled, self.today()),
         };
         self.push(kind, event_type, key, effective_at, data);

@@ -3,7 +3,9 @@
 //! A business fact comes with a day, and a day begins at a different instant in every zone. Where clocks
 //! jump over midnight the day begins at the first instant it has; where midnight comes twice, at the first.
 
-use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono::{
+    DateTime, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Timelike, Utc,
+};
 use chrono_tz::Tz;
 
 /// Zones have moved by at most a day (Samoa skipped 30 December 2011); a quarter of an hour divides every
@@ -33,6 +35,29 @@ pub fn start_of_day(day: NaiveDate, zone: Tz) -> DateTime<Utc> {
 #[must_use]
 pub fn end_of_day(day: NaiveDate, zone: Tz) -> DateTime<Utc> {
     start_of_day(day.checked_add_days(Days::new(1)).unwrap_or(day), zone)
+}
+
+/// The instant at which the clocks of `zone` show `local`; where they jump over it, the first after the gap; where they
+/// show it twice, the second: who works until then works until it is over for good.
+#[must_use]
+pub fn at_or_after(local: NaiveDateTime, zone: Tz) -> DateTime<Utc> {
+    if let Some(instant) = zone.from_local_datetime(&local).latest() {
+        return instant.with_timezone(&Utc);
+    }
+    // Gaps end at whole quarters of an hour.
+    let minute = i64::from(local.minute()) % STEP_MINUTES;
+    let quarter = local.with_second(0).and_then(|at| at.with_nanosecond(0));
+    let quarter = quarter.and_then(|at| at.checked_sub_signed(TimeDelta::try_minutes(minute)?));
+    for step in 0..STEPS_MAX {
+        let shown = quarter
+            .zip(TimeDelta::try_minutes(i64::from(step) * STEP_MINUTES))
+            .and_then(|(at, later)| at.checked_add_signed(later));
+        let Some(shown) = shown else { break };
+        if let Some(instant) = zone.from_local_datetime(&shown).earliest() {
+            return instant.with_timezone(&Utc);
+        }
+    }
+    local.and_utc()
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use workflows::config::StoreAddress;
 use workflows::definitions;
 use workflows::directory::{DirectoryProjection, IdentityFilter, IdentityStatus};
 use workflows::intake::Intake;
-use workflows::policy::{PolicySet, Schema};
+use workflows::policy::{LeaverRules, PolicySet, Schema};
 use workflows::sources::Source;
 use workflows::systems::{InitialPassword, System, Systems};
 
@@ -124,7 +124,7 @@ async fn measure(
 
     forget_peak();
     let started = Instant::now();
-    let history = History::check(&file, quiet)?;
+    let history = History::check(&file, &LeaverRules::default(), quiet)?;
     let check_ms = ms(started.elapsed());
     let started = Instant::now();
     let taken = history.take_in(&intake, &actor, quiet).await?;

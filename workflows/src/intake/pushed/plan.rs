@@ -436,6 +436,7 @@ impl Intake {
         let keys: Vec<&str> = records.iter().map(|(key, _)| key.as_str()).collect();
         let mut before = self.directory.records_of(source.name(), &keys).await?;
         let said = self.directory.said_of(source.name(), &keys).await?;
+        let leavers = self.leavers();
         let mut people = Vec::with_capacity(records.len());
         for (key, next) in records {
             let row = before.remove(&key);
@@ -451,7 +452,7 @@ impl Intake {
                 gone,
                 said: said.get(&key).copied().unwrap_or(i64::MIN),
             };
-            let changes = differ_pushed(source, &told, now);
+            let changes = differ_pushed(source, &leavers, &told, now);
             let digest = |record: &Option<Record>| record.as_ref().map(|it| it.digest.clone());
             let same = digest(&told.before) == digest(&told.next);
             let day = now.with_timezone(&source.zone()).date_naive();

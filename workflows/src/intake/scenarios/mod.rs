@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
+use chrono_tz::Tz;
 use engine::core::Timestamp;
 use engine::core::case::CaseState;
 use engine::store::{Outcome, OutcomeKind, Projection, StoreError, Transaction};
@@ -33,7 +34,8 @@ use tokio::sync::Notify;
 use self::table::{Row, TABLE};
 use super::IntakeError;
 use crate::directory::DirectoryProjection;
-use crate::sources::{BusinessEvent, EventType, Key};
+use crate::policy::{PolicySet, Schema};
+use crate::sources::{Attributes, BusinessEvent, EventType, Key};
 use crate::testbed::{Company, FastClock, actor};
 
 /// People who live each scenario; the first in order.
@@ -71,6 +73,7 @@ fn parse(key: &str, number: usize, text: &str) -> (i64, BusinessEvent) {
     let (said, effective): (i64, i64) = (words[0].parse().unwrap(), words[2].parse().unwrap());
     let mut data = json!({});
     let mut supersedes = None;
+    let mut ends = None;
     let mut subject = key.to_owned();
     for word in &words[3..] {
         match word.split_once('=') {
@@ -83,6 +86,8 @@ fn parse(key: &str, number: usize, text: &str) -> (i64, BusinessEvent) {
             Some(("from", other)) => {
                 data = json!({ "from": { "key": format!("{key}{other}") }, "to": { "key": key } });
             }
+            // The day alone was said, and policy says when it is over.
+            Some(("ends", rule)) => ends = Some(rule),
             Some(("replaces", number)) => supersedes = Some(format!("{key}-{number}")),
             None => {
                 data["attributes"] = json!({ "name": key, "department": word });
@@ -97,13 +102,26 @@ fn parse(key: &str, number: usize, text: &str) -> (i64, BusinessEvent) {
         event_type: EventType::parse(words[1]).unwrap_or_else(|| panic!("{text}")),
         subject: Key::new(subject),
         occurred_at: day(said),
-        effective_at: day(effective),
+        effective_at: ends.map_or(day(effective), |rule| over(rule, day(said), day(effective))),
         zone: "UTC".to_owned(),
         version,
         supersedes,
         data,
     };
     (said, event)
+}
+
+/// When access ends whose last day is `last`, by a rule of the policy.
+fn over(rule: &str, said: Timestamp, last: Timestamp) -> Timestamp {
+    let rule = match rule.split_once('@') {
+        Some((rule, time)) => format!("{{ last_day: {rule}, shift_end: '{time}' }}"),
+        None => format!("{{ last_day: {rule} }}"),
+    };
+    let files = [("p.yaml".to_owned(), format!("leavers: {rule}\n"))];
+    let policy = PolicySet::load(&files, &Schema::new([""; 0])).unwrap();
+    let none = Attributes::new();
+    let last = last.date_naive();
+    policy.leavers().end(last, Tz::UTC, &none, Some(said))
 }
 
 /// A sequence of numbers that looks random and is the same every time.

@@ -3,6 +3,7 @@
 //! An event is `said type effective words`, with days counted from the start. Words are a department (all attributes),
 //! `to=X` (a change of the department alone), `contract=A`, `replaces=N` (the number of an event of the row), `key=b` (said of
 //! another key, which the person has or is taken to have), and `from=b` (which key is merged or split).
+//! An end may have `ends=at_once` and the like: its day alone is said, and this rule of the policy says when that is over.
 //! Versions count up in the order of the row.
 //!
 //! Access is that on the directory: `none`, `sales`, `eng`, `support` and `staff` (the account is open, with these groups;
@@ -448,6 +449,36 @@ pub(super) const TABLE: &[Row] = &[
             "20 leave.end 50",
         ],
         &[(20, "sales+support"), (50, "sales"), (90, "sales")],
+    ),
+    (
+        "a last day that is over with the day",
+        &[
+            "0 hire 0 Sales",
+            "20 termination.scheduled 40 ends=end_of_day",
+        ],
+        &[(30, "sales"), (40, "sales"), (50, "off")],
+    ),
+    (
+        "a last day that is over with the last shift",
+        &[
+            "0 hire 0 Sales",
+            "20 termination.scheduled 40 ends=last_shift@00:01",
+        ],
+        &[(30, "sales"), (40, "off"), (60, "off")],
+    ),
+    (
+        "an announced end that takes access at once",
+        &["0 hire 0 Sales", "20 termination.scheduled 40 ends=at_once"],
+        &[(10, "sales"), (20, "off"), (50, "off")],
+    ),
+    (
+        "an end that took access at once and is withdrawn",
+        &[
+            "0 hire 0 Sales",
+            "20 termination.scheduled 60 ends=at_once",
+            "40 termination.cancelled 40",
+        ],
+        &[(20, "off"), (30, "off"), (40, "sales"), (60, "sales")],
     ),
     (
         "another cost centre",

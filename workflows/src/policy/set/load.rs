@@ -19,6 +19,7 @@ use crate::policy::document::{
 use crate::policy::expression::Expression;
 use crate::policy::expression::check::{Kind, Variable};
 use crate::policy::guard::{GuardDocument, GuardRules};
+use crate::policy::leavers::{LeaverDocument, LeaverRules};
 use crate::policy::problem::{Problem, Problems, suggest};
 use crate::policy::schema::Schema;
 use crate::policy::template::CompiledTemplate;
@@ -39,6 +40,8 @@ pub(super) struct Loading<'a> {
     contracts: Option<(ContractRules, String)>,
     attributes: BTreeMap<String, AttributeDocument>,
     moves: Option<Moves>,
+    /// The rules, and the file they stand in.
+    leavers: Option<(LeaverRules, String)>,
     pub problems: Problems,
     warnings: Vec<Problem>,
 }
@@ -56,6 +59,7 @@ impl<'a> Loading<'a> {
             contracts: None,
             attributes: BTreeMap::new(),
             moves: None,
+            leavers: None,
             problems: Problems::default(),
             warnings: Vec::new(),
         }
@@ -76,6 +80,9 @@ impl<'a> Loading<'a> {
         }
         if let Some(moves) = document.moves {
             self.add_moves(file, moves);
+        }
+        if let Some(leavers) = document.leavers {
+            self.add_leavers(file, &leavers);
         }
         match (document.precedence, &self.precedence) {
             (None, _) => {}
@@ -120,6 +127,22 @@ impl<'a> Loading<'a> {
         }
         match ContractRules::compile(file, document, self.schema) {
             Ok(rules) => self.contracts = Some((rules, file.to_owned())),
+            Err(found) => self.problems.extend(found.list),
+        }
+    }
+
+    fn add_leavers(&mut self, file: &str, document: &LeaverDocument) {
+        if let Some((_, first)) = &self.leavers {
+            self.problems.push(Problem::new(
+                file,
+                None,
+                format!("there is a `leavers` in `{first}` and another one here"),
+                "keep one of them",
+            ));
+            return;
+        }
+        match LeaverRules::compile(file, document, self.schema) {
+            Ok(rules) => self.leavers = Some((rules, file.to_owned())),
             Err(found) => self.problems.extend(found.list),
         }
     }
@@ -391,6 +414,7 @@ impl<'a> Loading<'a> {
             contracts,
             attributes,
             moves,
+            leavers,
             problems,
             warnings,
             ..
@@ -409,6 +433,7 @@ impl<'a> Loading<'a> {
             contracts: contracts.map(|(rules, _)| rules),
             attributes,
             moves: moves.unwrap_or_default(),
+            leavers: leavers.map(|(rules, _)| rules).unwrap_or_default(),
             hash,
             warnings,
         })
@@ -617,6 +642,10 @@ impl<'a> Loading<'a> {
                 .collect();
             if !required.is_empty() {
                 canonical.insert("required".to_owned(), json!(required));
+            }
+            let leavers = self.leavers.as_ref().map(|(rules, _)| rules);
+            if let Some(rules) = leavers.filter(|it| **it != LeaverRules::default()) {
+                canonical.insert("leavers".to_owned(), json!(rules));
             }
             if let Some(moves) = self.moves.as_ref().filter(|it| **it != Moves::default()) {
                 let add_first = moves.order == MoveOrder::AddFirst;

@@ -21,6 +21,7 @@ use super::document::{AttributeDocument, MoveOrder, OnLeave, PolicyFile};
 use super::evaluate::WantedGrant;
 use super::expression::Expression;
 use super::guard::GuardRules;
+use super::leavers::LeaverRules;
 use super::problem::{Problem, Problems};
 use super::schema::Schema;
 use super::template::CompiledTemplate;
@@ -116,6 +117,7 @@ pub struct PolicySet {
     contracts: Option<ContractRules>,
     attributes: BTreeMap<String, AttributeDocument>,
     moves: Moves,
+    leavers: LeaverRules,
     hash: String,
     warnings: Vec<Problem>,
 }
@@ -199,6 +201,12 @@ impl PolicySet {
         &self.attributes
     }
 
+    /// When access ends of whom only the last day is known.
+    #[must_use]
+    pub fn leavers(&self) -> &LeaverRules {
+        &self.leavers
+    }
+
     #[must_use]
     pub fn moves(&self) -> &Moves {
         &self.moves
@@ -228,4 +236,4 @@ impl PolicySet {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -133,7 +133,7 @@ fn a_year_of_the_company() {
         assert!(snapshot.complete);
         assert_eq!(snapshot.as_of.day.format("%Y-%m.csv").to_string(), file);
         assert_eq!(snapshot.warnings, [], "every supervisor is somebody");
-        let difference = diff(&source, &before, &snapshot, &gone);
+        let difference = diff(&source, &LeaverRules::default(), &before, &snapshot, &gone);
         let verdict = assess(&difference, &before, &snapshot.records, source.guard());
         assert!(
             matches!(verdict, Verdict::Pass { .. }),

@@ -67,7 +67,13 @@ fn the_first_snapshot_of_all_makes_nobody_late() {
         "2024-02-29",
         &["1,Ann,,,,,,,,,1999-01-01", "2,Ben,,,,,,,,,2024-03-01"],
     );
-    let difference = diff(&source, &Records::new(), &first, &BTreeSet::new());
+    let difference = diff(
+        &source,
+        &LeaverRules::default(),
+        &Records::new(),
+        &first,
+        &BTreeSet::new(),
+    );
     assert_eq!(
         told(&difference),
         ["hire 1 2024-02-29T05:00Z", "hire 2 2024-03-01T05:00Z"]
@@ -186,7 +192,13 @@ fn people_come_back() {
         &["1,Ann,,,,,,,,,2019-05-01", "9,Zoe"],
     );
     let gone = BTreeSet::from([Key::new("1")]);
-    let difference = diff(&source, &before.records, &after, &gone);
+    let difference = diff(
+        &source,
+        &LeaverRules::default(),
+        &before.records,
+        &after,
+        &gone,
+    );
     assert_eq!(told(&difference), ["rehire 1 2024-02-29T05:00Z"]);
     assert_eq!(difference.changes[0].kind, ChangeKind::Create);
 }
@@ -249,4 +261,77 @@ fn the_same_file_again_gives_the_same_identifiers_or_nothing() {
             .all(|change| !ids.contains(&change.event.id))
     );
     assert!(other.changes[0].event.version > first.changes[0].event.version);
+}
+
+// --- when a last day is over ------------------------------------------------------------------------------
+
+fn leavers(text: &str) -> LeaverRules {
+    let files = [("p.yaml".to_owned(), format!("leavers: {text}\n"))];
+    let schema = crate::policy::Schema::new([""; 0]).with_source(&hr().declarations());
+    let policy = crate::policy::PolicySet::load(&files, &schema).unwrap();
+    policy.leavers().clone()
+}
+
+#[test]
+fn a_last_day_is_over_when_policy_says() {
+    let source = hr();
+    let before = [
+        "1,Ann",
+        "2,Ben,,,,,,C,,,,2024-06-30",
+        "3,Cid,,,,,,,,,,2024-04-30",
+        "4,Dan",
+    ];
+    let after = [
+        // An end is announced, one of a contract, one is moved, and one is told late.
+        "1,Ann,,,,,,,,,,2024-03-31",
+        "2,Ben,,,,,,C,,,,2024-03-31",
+        "3,Cid,,,,,,,,,,2024-03-31",
+        "4,Dan,,,,,,,,,,2024-02-15",
+        // Somebody begins whose end is known.
+        "5,Eve,,,,,,,,,2024-03-01,2024-03-31",
+    ];
+    let (before, after) = (
+        snapshot(&source, "2024-01-31", &before),
+        snapshot(&source, "2024-02-29", &after),
+    );
+    let ends = |rules: &str| -> Vec<String> {
+        let none = BTreeSet::new();
+        let difference = diff(&source, &leavers(rules), &before.records, &after, &none);
+        let lines = told(&difference).into_iter();
+        let lines = lines.filter(|line| line.contains("last_day"));
+        let words = lines.map(|line| line.split(' ').take(3).collect::<Vec<_>>().join(" "));
+        words.collect()
+    };
+    let over = ends("{ last_day: end_of_day }");
+    assert_eq!(
+        over,
+        [
+            "termination.scheduled 1 2024-04-01T04:00Z",
+            "contract.expired 2 2024-04-01T04:00Z",
+            "termination.corrected 3 2024-04-01T04:00Z",
+            "termination.effective 4 2024-02-16T05:00Z",
+            "termination.scheduled 5 2024-04-01T04:00Z",
+        ]
+    );
+    assert_eq!(
+        ends("{ last_day: last_shift, shift_end: '18:00' }"),
+        [
+            "termination.scheduled 1 2024-03-31T22:00Z",
+            "contract.expired 2 2024-03-31T22:00Z",
+            "termination.corrected 3 2024-03-31T22:00Z",
+            "termination.effective 4 2024-02-15T23:00Z",
+            "termination.scheduled 5 2024-03-31T22:00Z",
+        ]
+    );
+    // Only who is there and is told to go goes at once: no contract ends before its day, and nobody before they begin.
+    assert_eq!(
+        ends("{ last_day: at_once }"),
+        [
+            "termination.scheduled 1 2024-02-29T05:00Z",
+            "contract.expired 2 2024-04-01T04:00Z",
+            "termination.corrected 3 2024-02-29T05:00Z",
+            "termination.effective 4 2024-02-16T05:00Z",
+            "termination.scheduled 5 2024-04-01T04:00Z",
+        ]
+    );
 }

@@ -24,7 +24,13 @@ fn verdict(guard: &str, before: &[String], after: &[String]) -> Verdict {
         rows(before).records
     };
     let after = rows(after);
-    let difference = diff(&source, &before, &after, &BTreeSet::new());
+    let difference = diff(
+        &source,
+        &LeaverRules::default(),
+        &before,
+        &after,
+        &BTreeSet::new(),
+    );
     assess(&difference, &before, &after.records, source.guard())
 }
 

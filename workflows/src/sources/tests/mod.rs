@@ -19,6 +19,7 @@ mod vocabulary;
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::policy::LeaverRules;
 use crate::policy::problem::Problems;
 
 /// A configuration that uses most of what there is.
@@ -82,5 +83,11 @@ pub(super) fn snapshot(source: &Source, day: &str, rows: &[&str]) -> Snapshot {
 }
 
 pub(super) fn changes(source: &Source, before: &Snapshot, after: &Snapshot) -> Difference {
-    diff(source, &before.records, after, &BTreeSet::new())
+    diff(
+        source,
+        &LeaverRules::default(),
+        &before.records,
+        after,
+        &BTreeSet::new(),
+    )
 }

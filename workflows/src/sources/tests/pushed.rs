@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 
-use crate::policy::Problems;
+use crate::policy::{LeaverRules, Problems};
 use crate::sources::pushed::{Named, Pushed};
 use crate::sources::{ChangeKind, Key, Record, Source, Told, differ_pushed, shared_tokens};
 
@@ -112,7 +112,7 @@ fn check(before: Option<Value>, next: Option<Value>, expected: &[&str]) {
         gone: false,
         said: 7,
     };
-    let changes = differ_pushed(&idp(), &told, now());
+    let changes = differ_pushed(&idp(), &LeaverRules::default(), &told, now());
     let facts: Vec<String> = changes
         .iter()
         .map(|change| {
@@ -229,15 +229,24 @@ fn statements_within_a_second_still_follow_one_another() {
         gone: false,
         said,
     };
-    let version = |said| differ_pushed(&idp(), &told(said), now())[0].event.version;
+    let version = |said| {
+        differ_pushed(&idp(), &LeaverRules::default(), &told(said), now())[0]
+            .event
+            .version
+    };
     let second = now().timestamp();
     assert_eq!(version(i64::MIN), second);
     assert_eq!(version(second), second + 1);
     assert_eq!(version(second + 40), second + 41);
     assert_eq!(version(i64::MAX), i64::MAX);
-    let changes = differ_pushed(&idp(), &told(0), now());
+    let changes = differ_pushed(&idp(), &LeaverRules::default(), &told(0), now());
     assert_eq!(changes[0].kind, ChangeKind::Remove);
-    let later = differ_pushed(&idp(), &told(0), now() + TimeDelta::microseconds(1));
+    let later = differ_pushed(
+        &idp(),
+        &LeaverRules::default(),
+        &told(0),
+        now() + TimeDelta::microseconds(1),
+    );
     assert_ne!(changes[0].event.id, later[0].event.id);
 }
 

@@ -77,6 +77,32 @@ fn check(event_type: &str, data: Value, expected: &[&str]) {
 }
 
 #[test]
+fn what_belongs_to_a_type_is_kept_and_refused_of_others() {
+    let values = [
+        ("changes", json!({"site": {"to": "Bern"}})),
+        ("contract", json!("C-1")),
+        ("from", json!({"key": "a"})),
+        ("last_day", json!("2026-03-31")),
+        ("previous_last_day", json!("2026-03-31")),
+        ("project", json!("apollo")),
+        ("to", json!({"key": "a"})),
+    ];
+    for event_type in EventType::ALL {
+        for (name, value) in &values {
+            let data: EventData = serde_json::from_value(json!({ *name: value })).unwrap();
+            let foreign = format!("/{name}");
+            let found = mistakes(*event_type, &data);
+            let refused = found
+                .iter()
+                .any(|(at, what)| *at == foreign && what.contains("does not belong"));
+            let belongs = event_type.own_fields().contains(name);
+            assert_eq!(refused, !belongs, "{event_type}: {name}");
+            assert_eq!(data.said().get(*name), Some(value), "{event_type}: {name}");
+        }
+    }
+}
+
+#[test]
 fn data_that_belongs_to_another_type_or_says_nothing_is_told() {
     check("hire", json!({}), &[]);
     check(
