@@ -722,6 +722,8 @@ pub(crate) struct Leaving {
     pub roles: Option<&'static str>,
     /// Workflows of its own.
     pub workflows: &'static [(&'static str, &'static str)],
+    /// Rules by which new records are about people who are known.
+    pub correlation: Option<Arc<Correlation>>,
 }
 
 pub(crate) struct Company {
@@ -820,6 +822,7 @@ impl Company {
             None
         };
         let roles = leaving.roles.unwrap_or(ROLES);
+        let correlation = leaving.correlation.clone();
         let company = Self::build(
             leaving.workflows,
             &[],
@@ -827,12 +830,13 @@ impl Company {
             postgres,
             clock,
             leaving,
-            None,
+            correlation.clone(),
         )
         .await;
         let (directory, definitions) = (&company.directory, &company.definitions);
+        let intake = Intake::new(directory.clone(), Arc::clone(definitions));
         Self {
-            intake: Intake::new(directory.clone(), Arc::clone(definitions)),
+            intake: intake.with_correlation(correlation),
             ..company
         }
     }

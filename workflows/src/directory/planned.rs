@@ -26,6 +26,8 @@ pub struct PlannedRow {
 #[serde(rename_all = "snake_case")]
 pub enum PlannedStatus {
     Planned,
+    /// Its time came while nothing was to be given to the person: whatever lets them have something starts it, or drops it.
+    Held,
     Started,
 }
 

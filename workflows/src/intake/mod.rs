@@ -33,6 +33,8 @@ mod contract_tests;
 #[cfg(test)]
 mod guarding;
 #[cfg(test)]
+mod held;
+#[cfg(test)]
 mod others;
 #[cfg(test)]
 mod scenarios;

@@ -3,6 +3,10 @@
 //! Each event that counts has one plan for each such workflow, which is made, moved and dropped with what is believed: a
 //! first day that is moved moves the week before it, and one that is taken back has none. A plan that has started is kept,
 //! so that it never starts again.
+//!
+//! While it is open who somebody is, what would be given starts nothing: it is held when its time comes, which the clock does
+//! not look at again. The transaction that ends the question starts it, if it is still wanted then. What an end calls for is
+//! never held.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,11 +42,13 @@ pub(super) struct Planned<'a> {
 
 /// Where and when the plans of somebody are made.
 pub(super) struct Whose<'a> {
-    pub shard_id: i32,
-    pub subject: &'a str,
     pub timeline: &'a Timeline<'a>,
     /// What is believed now.
     pub is: &'a Belief,
+    /// Whether nothing may be given for now.
+    pub is_held: bool,
+    /// Where what is kept about a key lies.
+    pub shard: &'a dyn Fn(&str) -> i32,
     pub now: Timestamp,
 }
 
@@ -74,14 +80,17 @@ pub(super) fn plans<'a>(
             if has_started || is_too_late {
                 continue;
             }
-            let status = if due_at <= whose.now {
-                PlannedStatus::Started
-            } else {
+            let status = if due_at > whose.now {
                 PlannedStatus::Planned
+            } else if whose.is_held && !ends(event) {
+                PlannedStatus::Held
+            } else {
+                PlannedStatus::Started
             };
-            // Of somebody with several keys, a plan stays where it was made.
+            // It lies beside its event, and goes with the key when people are merged or split.
+            let subject = event.subject.as_str();
             let place = before.map(|row| (row.shard_id, row.subject.as_str()));
-            let (shard_id, subject) = place.unwrap_or((whose.shard_id, whose.subject));
+            let (shard_id, subject) = place.unwrap_or(((whose.shard)(subject), subject));
             let row = PlannedRow {
                 shard_id,
                 subject: subject.to_owned(),
@@ -104,10 +113,18 @@ pub(super) fn plans<'a>(
     }
     let gone = left.into_values();
     plans.dropped = gone
-        .filter(|row| row.status == PlannedStatus::Planned)
+        .filter(|row| row.status != PlannedStatus::Started)
         .cloned()
         .collect();
     plans
+}
+
+/// Whether an event says that somebody's access ends.
+fn ends(event: &BusinessEvent) -> bool {
+    matches!(
+        class(event.event_type),
+        Class::Rescinded | Class::PlannedEnd | Class::Terminated | Class::Revoked
+    )
 }
 
 impl Whose<'_> {
@@ -116,12 +133,8 @@ impl Whose<'_> {
         if self.timeline.superseded_by(&event.id).is_some() {
             return false;
         }
-        let class = class(event.event_type);
-        let begins = matches!(class, Class::Begins | Class::Cancels);
-        let ends = matches!(
-            class,
-            Class::Rescinded | Class::PlannedEnd | Class::Terminated | Class::Revoked
-        );
+        let begins = matches!(class(event.event_type), Class::Begins | Class::Cancels);
+        let ends = ends(event);
         if definition.ahead.is_some() {
             // Nothing is prepared any more once it is there.
             let is_to_come = event.effective_at > self.now;
@@ -216,16 +229,26 @@ mod tests {
         events: &[(Timestamp, BusinessEvent)],
         moments: &[&str],
     ) -> Vec<String> {
+        told_while(definitions, events, moments, &[])
+    }
+
+    /// The same, with nothing given at the moments of `held`.
+    fn told_while(
+        definitions: &[Arc<Definition>],
+        events: &[(Timestamp, BusinessEvent)],
+        moments: &[&str],
+        held: &[&str],
+    ) -> Vec<String> {
         let mut known: BTreeMap<(String, String), PlannedRow> = BTreeMap::new();
         let mut told = Vec::new();
         for moment in moments {
             let timeline = Timeline::of(events.iter().map(|(came, event)| (*came, event)));
             let is = timeline.at(at(moment));
             let whose = Whose {
-                shard_id: 0,
-                subject: "P1",
                 timeline: &timeline,
                 is: &is,
+                is_held: held.contains(moment),
+                shard: &|_| 0,
                 now: at(moment),
             };
             let rows: Vec<PlannedRow> = known.values().cloned().collect();
@@ -241,16 +264,17 @@ mod tests {
                 .iter()
                 .map(|start| format!("{} {}", start.definition.name, start.event.id));
             let mut started: Vec<String> = started.collect();
-            let planned = known
+            let open = known
                 .values()
-                .filter(|row| row.status == PlannedStatus::Planned);
-            started.extend(planned.map(|row| {
-                format!(
+                .filter(|row| row.status != PlannedStatus::Started);
+            started.extend(open.map(|row| match row.status {
+                PlannedStatus::Held => format!("{} {} held", row.workflow, row.event_id),
+                _ => format!(
                     "{} {} at {}",
                     row.workflow,
                     row.event_id,
                     row.due_at.format("%m-%dT%H")
-                )
+                ),
             }));
             told.push(started.join(", "));
         }
@@ -402,6 +426,69 @@ mod tests {
                 "review b",
                 ""
             ]
+        );
+    }
+    #[test]
+    fn what_is_held_starts_once_it_is_not_and_is_still_wanted() {
+        let beside = [
+            definition("name: prepare\non: [hire]\nahead: 7d"),
+            definition("name: review\non: [hire]\nafter: 30d"),
+            definition("name: handover\non: [termination.scheduled]\nahead: 7d"),
+        ];
+        let hire = event("h", EventType::Hire, "2026-03-31T22:00:00Z", 1);
+        let (early, week, later) = (
+            "2026-03-01T00:00:00Z",
+            "2026-03-25T00:00:00Z",
+            "2026-03-28T00:00:00Z",
+        );
+        assert_eq!(
+            told_while(
+                &beside,
+                std::slice::from_ref(&hire),
+                &[early, week, week, later, later],
+                &[early, week]
+            ),
+            [
+                "prepare h at 03-24T23, review h at 04-30T22",
+                "prepare h held, review h at 04-30T22",
+                "prepare h held, review h at 04-30T22",
+                "prepare h, review h at 04-30T22",
+                "review h at 04-30T22"
+            ]
+        );
+        // When the day is there it is not prepared any more; what comes after it waits as long as it has to.
+        let (day, month, year) = (
+            "2026-04-01T00:00:00Z",
+            "2026-05-02T00:00:00Z",
+            "2027-05-02T00:00:00Z",
+        );
+        assert_eq!(
+            told_while(
+                &beside,
+                std::slice::from_ref(&hire),
+                &[week, day, month, year],
+                &[week, day, month]
+            ),
+            [
+                "prepare h held, review h at 04-30T22",
+                "review h at 04-30T22",
+                "review h held",
+                "review h"
+            ]
+        );
+        // Moved while it is held it is to come again, and taken back it is gone.
+        let moved = event("m", EventType::Hire, "2026-05-31T22:00:00Z", 2);
+        let rescinded = event("r", EventType::HireRescinded, "2026-03-26T00:00:00Z", 3);
+        let started = told_while(&beside, &[hire.clone(), moved.clone()], &[week], &[week]);
+        assert_eq!(started, ["prepare m at 05-24T22, review m at 06-30T22"]);
+        let started = told_while(&beside, &[hire.clone(), moved, rescinded], &[week], &[week]);
+        assert_eq!(started, [""]);
+        // An end is prepared, whoever it is.
+        let ends = event("t", EventType::TerminationScheduled, "2026-05-20T00:00:00Z", 2);
+        let may = "2026-05-14T00:00:00Z";
+        assert_eq!(
+            told_while(&beside, &[hire, ends], &[may], &[may]),
+            ["handover t, review h held"]
         );
     }
 }

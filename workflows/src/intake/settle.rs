@@ -456,14 +456,14 @@ impl Person {
             identity.changed_at = now;
         }
         let whose = Whose {
-            shard_id: self.shard_id,
-            subject: &identity.identity_key,
             timeline: &timeline,
             is: &is,
+            is_held: waits,
+            shard: &|key| origin.directory.shard(key),
             now,
         };
         let plans = plans(offset, &whose, &events, &self.planned);
-        let offset = plans.starts.iter().filter(|_| !held);
+        let offset = plans.starts.iter();
         starts.extend(offset.map(|planned| change.offset(planned, origin)));
         for row in marked.iter_mut().chain(&mut fresh) {
             let names = |start: &&StartCase| causes(start).any(|id| id == row.event_id);
