@@ -102,7 +102,7 @@ impl Running {
         let intake = Intake::new(database.directory.clone(), Arc::clone(&definitions))
             .guarded(policy.clone(), configuration.sources.values())
             .with_correlation(configuration.correlation.clone())
-            .with_contracts(&configuration.policy, Arc::clone(&configuration.notices));
+            .with_contracts(policy.clone(), Arc::clone(&configuration.notices));
         let identity_actions = IdentityActions::new(
             database.directory.clone(),
             Arc::clone(&configuration.systems),
@@ -219,8 +219,24 @@ impl Running {
     fn following(&self) -> impl Future<Output = ()> + use<> {
         let (database, actions) = (self.database.clone(), Arc::clone(&self.actions));
         let (cell, own) = (self.policy.clone(), Arc::clone(&self.configuration.policy));
+        let (intake, node) = (self.intake.clone(), self.node.nudger());
         async move {
+            let mut is_considered = false;
             loop {
+                if !is_considered {
+                    // Also at the start: the process before this one may have ended between the two.
+                    match intake.reconsider(now()).await {
+                        Ok(cases) => {
+                            is_considered = true;
+                            if !cases.is_empty() {
+                                node.notify_one();
+                            }
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "cannot look who waits for the policy")
+                        }
+                    }
+                }
                 tokio::time::sleep(POLICY_PAUSE).await;
                 let used = cell.get();
                 if used.is_some_and(|used| used.hash() == own.hash()) {
@@ -234,6 +250,7 @@ impl Running {
                         );
                         cell.set(Arc::clone(&own));
                         actions.set_policy(Arc::clone(&own));
+                        is_considered = false;
                     }
                     Ok(_) => {}
                     Err(error) => tracing::warn!(%error, "cannot tell which policy is in force"),
@@ -320,6 +337,7 @@ impl Running {
         let shared = notices::Shared {
             database: self.database.clone(),
             configuration: Arc::clone(&self.configuration),
+            policy: self.policy.clone(),
             // Not the name for people, which several nodes may share.
             owner: self.node.owner().to_owned(),
             written,

@@ -355,13 +355,11 @@ pub(in crate::cli) fn intake(configuration: &Configuration, database: &Database)
     for definition in &configuration.definitions {
         definitions.add(definition.clone());
     }
+    let policy = PolicyCell::new(Arc::clone(&configuration.policy));
     Intake::new(database.directory.clone(), Arc::new(definitions))
-        .guarded(
-            PolicyCell::new(Arc::clone(&configuration.policy)),
-            configuration.sources.values(),
-        )
+        .guarded(policy.clone(), configuration.sources.values())
         .with_correlation(configuration.correlation.clone())
-        .with_contracts(&configuration.policy, Arc::clone(&configuration.notices))
+        .with_contracts(policy, Arc::clone(&configuration.notices))
 }
 
 /// After the import: works it off here, waits for it, or says how to go on.

@@ -17,6 +17,7 @@ use engine::runner::{Clock, SystemClock};
 use engine::store::StoreError;
 use tokio::sync::Notify;
 use workflows::config::Configuration;
+use workflows::intake::PolicyCell;
 use workflows::notices::{Carrier, Courier, NotificationSettings, Outbox, Router, Sponsors};
 
 use super::{Database, now};
@@ -71,6 +72,8 @@ pub fn check(configuration: &Configuration) -> anyhow::Result<()> {
 pub struct Shared {
     pub database: Database,
     pub configuration: Arc<Configuration>,
+    /// The policy in force, which may change.
+    pub policy: PolicyCell,
     /// The name under which this node owns shards.
     pub owner: String,
     /// Told when something new is about to be written.
@@ -177,15 +180,16 @@ pub async fn keep_sending(shared: Shared, carrier: Box<dyn Carrier>, routed: Arc
 
 /// Looks for contractors whom nobody answers for, for ever.
 pub async fn keep_watching_sponsors(shared: Shared) {
-    let Some(rules) = shared.configuration.policy.contracts().cloned() else {
-        return;
-    };
-    let notices = Arc::clone(&shared.configuration.notices);
-    let sponsors = Sponsors::new(shared.outbox(), notices, rules);
     loop {
         // Not at once: a node that has just started owns nothing yet.
         tokio::time::sleep(LOOK_PAUSE).await;
         let looked = async {
+            let in_force = shared.policy.get();
+            let Some(rules) = in_force.as_ref().and_then(|policy| policy.contracts()) else {
+                return Ok(0);
+            };
+            let notices = Arc::clone(&shared.configuration.notices);
+            let sponsors = Sponsors::new(shared.outbox(), notices, rules.clone());
             let shards = shared.shards().await?;
             sponsors.look(&shards, now()).await
         };

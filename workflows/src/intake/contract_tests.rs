@@ -18,13 +18,13 @@ use engine::runner::{Clock as _, NodeHandle};
 use engine::store::{CaseFilter, SHARDS_DEFAULT};
 use serde_json::{Value, json};
 
-use super::Intake;
+use super::{Intake, PolicyCell};
 use crate::notices::{
     NoticeFilter, NoticeRow, Notices, NotificationSettings, Outbox, Router, Sponsors, kind,
 };
 use crate::policy::{AttributeDeclaration, AttributeKind, ExtensionRefused, PolicySet};
 use crate::sources::{BusinessEvent, EventType, Key};
-use crate::testbed::{Company, FastClock, ROLES, actor, schema};
+use crate::testbed::{Company, FastClock, Leaving, ROLES, actor, schema};
 
 use super::contracts::ExtendError;
 
@@ -46,7 +46,18 @@ fn moment(day: i64) -> Timestamp {
     "2026-03-01T00:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::days(day)
 }
 
+const PREPARE: &str = "
+name: prepare
+on: [contract.start]
+ahead: 7d
+steps: [{ id: look, uses: access.plan }]
+";
+
 fn policy() -> PolicySet {
+    policy_of(CONTRACTORS)
+}
+
+fn policy_of(contractors: &str) -> PolicySet {
     let declared = ["sponsor", "order", "project"].map(|name| {
         let text = AttributeDeclaration::optional(AttributeKind::Text);
         (name.to_owned(), text)
@@ -54,7 +65,7 @@ fn policy() -> PolicySet {
     let schema = schema(&["ldap", "scim"]).with_source(&declared.into());
     let files = [
         ("roles.yaml".to_owned(), ROLES.to_owned()),
-        ("contractors.yaml".to_owned(), CONTRACTORS.to_owned()),
+        ("contractors.yaml".to_owned(), contractors.to_owned()),
     ];
     // Rules of the roles ask for attributes that one source alone delivers.
     PolicySet::load(&files, &schema).unwrap()
@@ -70,6 +81,7 @@ fn notices() -> Arc<Notices> {
 struct World {
     company: Company,
     clock: Arc<FastClock>,
+    policy: PolicyCell,
     intake: Intake,
     outbox: Outbox,
     router: Router,
@@ -80,18 +92,24 @@ struct World {
 impl World {
     async fn new(on_postgres: bool) -> Self {
         let clock = Arc::new(FastClock::new(moment(0), 1));
-        let company = Company::in_time(clock.clone(), on_postgres).await;
+        let own = Leaving {
+            workflows: &[("prepare.yaml", PREPARE)],
+            ..Leaving::default()
+        };
+        let company = Company::leaving(clock.clone(), on_postgres, own).await;
         let notices = notices();
+        let policy = PolicyCell::new(Arc::new(policy()));
         let intake = company
             .intake
             .clone()
-            .with_contracts(&policy(), Arc::clone(&notices));
+            .with_contracts(policy.clone(), Arc::clone(&notices));
         let outbox = Outbox::new(company.directory.clone());
         Self {
             node: company.node().await,
             router: Router::new(outbox.clone(), notices, Vec::new()),
             company,
             clock,
+            policy,
             intake,
             outbox,
             said: 0,
@@ -412,6 +430,71 @@ async fn contracts_that_follow_each_other_have_one_end(on_postgres: bool) {
     world.end().await;
 }
 
+/// What is prepared for a first day waits for the window as the day itself does.
+async fn nothing_is_prepared_before_its_end_is_known(on_postgres: bool) {
+    let mut world = World::new(on_postgres).await;
+    let nothing: [&str; 0] = [];
+    let start = attributes(json!({ "sponsor": "S1" }));
+    world.say(EventType::ContractStart, 20, start).await;
+    world.go_to(moment(13)).await;
+    world.go_to(moment(14)).await;
+    assert_eq!(world.company.shown().await, nothing);
+    let until = json!({ "last_day": "2026-04-29" });
+    world.say(EventType::ContractExpired, 60, until).await;
+    assert_eq!(world.company.shown().await, nothing, "half of it");
+    let order = json!({ "changes": { "order": { "from": null, "to": "PO-1" } } });
+    world.say(EventType::Transfer, 14, order).await;
+    assert_eq!(world.company.shown().await, ["prepare C1 succeeded"]);
+    world.go_to(moment(20)).await;
+    assert_eq!(
+        world.company.shown().await,
+        ["joiner C1 succeeded", "prepare C1 succeeded"]
+    );
+    world.end().await;
+}
+
+/// Who waits for what another policy does not ask for does not wait any more.
+async fn another_policy_lets_go_on_who_waits(on_postgres: bool) {
+    let mut world = World::new(on_postgres).await;
+    let nothing: [&str; 0] = [];
+    let start = attributes(json!({ "sponsor": "S1" }));
+    world.say(EventType::ContractStart, 0, start.clone()).await;
+    world
+        .say_of("C2", EventType::ContractStart, 20, start)
+        .await;
+    for key in ["C1", "C2"] {
+        let until = json!({ "last_day": "2026-04-29" });
+        world
+            .say_of(key, EventType::ContractExpired, 60, until)
+            .await;
+    }
+    world.go_to(moment(13)).await;
+    let reconsider = async |world: &World| {
+        let now = world.clock.now();
+        let cases = world.intake.reconsider(now).await.unwrap();
+        world.settled().await;
+        cases.into_iter().collect::<Vec<_>>()
+    };
+    // The same policy changes nothing.
+    assert_eq!(reconsider(&world).await, []);
+    assert_eq!(world.access(), nothing);
+    let lenient = CONTRACTORS.replace("purchase: [order, project]", "purchase: []");
+    world.policy.set(Arc::new(policy_of(&lenient)));
+    let began = [("joiner".to_owned(), 1), ("prepare".to_owned(), 1)];
+    assert_eq!(reconsider(&world).await, began);
+    assert_eq!(world.access(), ["c1: on sellers staff"]);
+    assert_eq!(reconsider(&world).await, []);
+    assert_eq!(
+        world.company.shown().await,
+        ["joiner C1 succeeded", "prepare C2 succeeded"]
+    );
+    // And what is asked for later is asked of those who begin later.
+    world.policy.set(Arc::new(policy()));
+    world.go_to(moment(20)).await;
+    assert_eq!(world.access(), ["c1: on sellers staff"]);
+    world.end().await;
+}
+
 macro_rules! on_both {
     ($($name:ident,)*) => {
         mod on_sqlite {
@@ -434,4 +517,6 @@ on_both! {
     whoever_answers_for_them_is_told_and_once,
     contracts_that_follow_each_other_have_one_end,
     a_sponsor_who_is_gone_is_noticed_and_noticed_again,
+    nothing_is_prepared_before_its_end_is_known,
+    another_policy_lets_go_on_who_waits,
 }

@@ -14,13 +14,13 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Intake, IntakeError};
+use super::{Intake, IntakeError, PolicyCell};
 use crate::directory::{IdentityRow, IdentityStatus};
 use crate::notices::{NoticeRow, Notices, Recipient, about_contract, kind};
 use crate::policy::{ContractRules, ExtensionRefused};
 use crate::sources::record::attribute;
 use crate::sources::{BusinessEvent, EventType, IdentityType, Key};
-use crate::timeline::{Belief, Timeline, runs_until};
+use crate::timeline::{Belief, Employment, Timeline, runs_until};
 
 /// The source of what is decided here.
 const SOURCE: &str = "tenure";
@@ -29,8 +29,30 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x2d0c_51aa_0f6e_4b57_8a39_636f_6e74_726
 
 /// What holds for contractors, and how people are told.
 pub(super) struct Contracts {
-    pub rules: ContractRules,
-    pub notices: Arc<Notices>,
+    rules: ContractRules,
+    notices: Arc<Notices>,
+}
+
+/// Where that stands: the policy in force, which may change while a node runs.
+#[derive(Clone)]
+pub(super) struct ContractPolicy {
+    policy: PolicyCell,
+    notices: Arc<Notices>,
+}
+
+impl ContractPolicy {
+    pub fn new(policy: PolicyCell, notices: Arc<Notices>) -> Self {
+        Self { policy, notices }
+    }
+
+    /// What holds at this moment; `None` when nothing more holds for contractors than for others.
+    pub fn in_force(&self) -> Option<Contracts> {
+        let policy = self.policy.get()?;
+        Some(Contracts {
+            rules: policy.contracts()?.clone(),
+            notices: Arc::clone(&self.notices),
+        })
+    }
 }
 
 /// An end that was moved.
@@ -80,8 +102,20 @@ impl Contracts {
         }
     }
 
+    /// Whether anything of that is missing of somebody whose first day is to come, as far as that day is known.
+    pub fn will_be_missing(&self, timeline: &Timeline<'_>, belief: &Belief) -> bool {
+        match belief.employment {
+            Employment::Expected { from }
+            | Employment::Ended {
+                returns: Some(from),
+                ..
+            } => !self.unknown(&timeline.at(from)).is_empty(),
+            _ => false,
+        }
+    }
+
     fn unknown(&self, belief: &Belief) -> Vec<String> {
-        let crate::timeline::Employment::Employed { until, .. } = belief.employment else {
+        let Employment::Employed { until, .. } = belief.employment else {
             return Vec::new();
         };
         if self.rules.concern(type_of(belief)) {
@@ -191,7 +225,8 @@ impl Intake {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Extended, ExtendError> {
-        let rules = &self.contracts.as_ref().ok_or(ExtendError::NoRules)?.rules;
+        let contracts = self.contracts_in_force().ok_or(ExtendError::NoRules)?;
+        let rules = &contracts.rules;
         let store = |error| ExtendError::Intake(IntakeError::Store(error));
         let unknown = || ExtendError::Unknown(key.to_owned());
         let held = self.directory.holdings(key).await.map_err(store)?;

@@ -52,7 +52,7 @@ use engine::runner::Definitions;
 use engine::store::{InboxRow, StoreError, Transaction, Work};
 use uuid::Uuid;
 
-use self::contracts::Contracts;
+use self::contracts::{ContractPolicy, Contracts};
 use self::groups::REGROUPED;
 use self::guard::Judged;
 use self::settle::{INTRODUCED, Settled};
@@ -60,8 +60,9 @@ use self::take::Take;
 use crate::correlation::{Correlation, SecondAccounts};
 use crate::directory::guard::{believe, forget_tallies};
 use crate::directory::{
-    Directory, PendingSnapshot, Position, RecordRow, SnapshotRow, SnapshotStatus, decide_snapshot,
-    mark_gone, move_on, planned_due, put_records, put_snapshot, waiting_due,
+    Directory, IdentityFilter, IdentityStatus, PendingSnapshot, Position, RecordRow, SnapshotRow,
+    SnapshotStatus, decide_snapshot, mark_gone, move_on, planned_due, put_records, put_snapshot,
+    waiting_due,
 };
 use crate::notices::Notices;
 use crate::policy::guard::LimitRule;
@@ -86,6 +87,8 @@ pub use self::reviews::ReviewReport;
 const DUE_EVENTS_MAX: usize = 500;
 /// The most transactions of one call of [`Intake::start_due`]; the rest is left to the next.
 const DUE_ROUNDS_MAX: usize = 200;
+/// How many people are looked at in one transaction of [`Intake::reconsider`].
+const RECONSIDERED_MAX: u32 = 200;
 /// How often a transaction is begun because of people whom others introduce meanwhile. An event needs two at most, a file
 /// one more for each event that comes between about somebody who is new in both.
 const INTRODUCTIONS_MAX: u32 = 50;
@@ -100,7 +103,7 @@ pub struct Intake {
     correlation: Option<Arc<Correlation>>,
     /// Whether everybody in the database is findable by the rules.
     indexed: Arc<tokio::sync::Mutex<bool>>,
-    contracts: Option<Arc<Contracts>>,
+    contracts: Option<ContractPolicy>,
     written: heard::Written,
     /// What the guard measures accounts and rights by. Without one it counts people alone.
     policy: PolicyCell,
@@ -159,15 +162,10 @@ impl Intake {
         rules.map(|rules| rules.second_accounts).unwrap_or_default()
     }
 
-    /// With what `policy` says about contractors, and the notices they are the reason for.
+    /// With what the policy in force says about contractors, and the notices they are the reason for.
     #[must_use]
-    pub fn with_contracts(self, policy: &PolicySet, notices: Arc<Notices>) -> Self {
-        let contracts = policy.contracts().map(|rules| {
-            Arc::new(Contracts {
-                rules: rules.clone(),
-                notices,
-            })
-        });
+    pub fn with_contracts(self, policy: PolicyCell, notices: Arc<Notices>) -> Self {
+        let contracts = Some(ContractPolicy::new(policy, notices));
         Self { contracts, ..self }
     }
 
@@ -176,6 +174,10 @@ impl Intake {
     pub fn leavers(&self) -> LeaverRules {
         let policy = self.policy.get();
         policy.map_or_else(LeaverRules::default, |policy| policy.leavers().clone())
+    }
+
+    fn contracts_in_force(&self) -> Option<Contracts> {
+        self.contracts.as_ref()?.in_force()
     }
 
     /// Reads a file and takes it in, or keeps it until a person has approved it.
@@ -548,6 +550,39 @@ impl Intake {
             .chain(planned.first().map(|row| row.due_at))
             .min();
         Ok(Due { cases, next })
+    }
+
+    /// Lets those go on who have not begun because something was missing that the policy in force does not ask for any more.
+    /// Call it when another policy is in force; calling it more often is harmless.
+    ///
+    /// # Errors
+    /// When the database does not answer; what was done until then stays done.
+    pub async fn reconsider(&self, now: Timestamp) -> Result<BTreeMap<String, u64>, IntakeError> {
+        let nobody = Actor::engine();
+        let filter = IdentityFilter {
+            status: Some(IdentityStatus::Expected),
+            ..IdentityFilter::default()
+        };
+        let mut cases: BTreeMap<String, u64> = BTreeMap::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self
+                .directory
+                .identities(&filter, after.as_deref(), RECONSIDERED_MAX);
+            let page = page.await?;
+            let Some(last) = page.last() else {
+                return Ok(cases);
+            };
+            after = Some(last.identity_key.clone());
+            let subjects = page
+                .into_iter()
+                .map(|row| (row.shard_id, row.identity_key))
+                .collect();
+            let settled = self.settle(&subjects, &[], &nobody, now).await?;
+            for (workflow, started) in settled.cases {
+                *cases.entry(workflow).or_default() += started.len() as u64;
+            }
+        }
     }
 
     fn position(&self, snapshot: &Snapshot) -> Position {

@@ -484,7 +484,12 @@ mod tests {
         let started = told_while(&beside, &[hire.clone(), moved, rescinded], &[week], &[week]);
         assert_eq!(started, [""]);
         // An end is prepared, whoever it is.
-        let ends = event("t", EventType::TerminationScheduled, "2026-05-20T00:00:00Z", 2);
+        let ends = event(
+            "t",
+            EventType::TerminationScheduled,
+            "2026-05-20T00:00:00Z",
+            2,
+        );
         let may = "2026-05-14T00:00:00Z";
         assert_eq!(
             told_while(&beside, &[hire, ends], &[may], &[may]),

@@ -66,7 +66,7 @@ pub(super) struct Origin<'a> {
     pub approved: bool,
     /// Which source is believed about what.
     pub precedence: Precedence,
-    pub contracts: Option<&'a Contracts>,
+    pub contracts: Option<Contracts>,
 }
 
 /// One person, and everything that is being decided about them.
@@ -368,7 +368,16 @@ impl Person {
         for question in self.asked {
             include(&mut identity.disputes, question);
         }
-        let waits = !identity.disputes.is_empty();
+        let contracts = origin.contracts.as_ref();
+        let withheld = |belief: &Belief| {
+            contracts.map_or_else(Vec::new, |contracts| {
+                contracts.missing(belief, identity.status)
+            })
+        };
+        let (missed, missing) = (withheld(&was), withheld(&is));
+        let is_disputed = !identity.disputes.is_empty();
+        // What waits for a decision, or to be known, goes on as soon as nothing of either is open.
+        let waits = is_disputed || !missing.is_empty();
         if let Some(newest) = self.fresh.iter().max_by_key(|row| row.version)
             && newest.version >= is.version
         {
@@ -385,7 +394,6 @@ impl Person {
         };
         let is_open = |row: &EventRow| match row.status {
             EventStatus::Waiting | EventStatus::Superseded => true,
-            // What waited for a decision goes on once there is one.
             EventStatus::Held => !waits || status(row) == EventStatus::Superseded,
             EventStatus::Started | EventStatus::Recorded => false,
         };
@@ -415,13 +423,6 @@ impl Person {
         due.sort_by(|a, b| {
             (a.effective_at, a.version, &a.id).cmp(&(b.effective_at, b.version, &b.id))
         });
-        let contracts = origin.contracts;
-        let withheld = |belief: &Belief| {
-            contracts.map_or_else(Vec::new, |contracts| {
-                contracts.missing(belief, identity.status)
-            })
-        };
-        let (missed, missing) = (withheld(&was), withheld(&is));
         let change = Change {
             withheld: !missing.is_empty(),
             released: missing.is_empty() && !missed.is_empty(),
@@ -455,10 +456,11 @@ impl Person {
             identity.status_case = Some(end.case.to_string());
             identity.changed_at = now;
         }
+        let is_short = contracts.is_some_and(|rules| rules.will_be_missing(&timeline, &is));
         let whose = Whose {
             timeline: &timeline,
             is: &is,
-            is_held: waits,
+            is_held: waits || is_short,
             shard: &|key| origin.directory.shard(key),
             now,
         };

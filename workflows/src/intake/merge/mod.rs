@@ -285,7 +285,7 @@ impl Intake {
             repeats: false,
             approved: false,
             precedence: self.precedence(),
-            contracts: self.contracts.as_deref(),
+            contracts: self.contracts_in_force(),
         }
     }
 }
