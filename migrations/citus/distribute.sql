@@ -59,6 +59,7 @@ SELECT create_distributed_table('access_lag', 'shard_id', colocate_with => 'shar
 SELECT create_distributed_table('notice', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('notice_delivery', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('notice_change', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('contract_link', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('identity_merge', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('correlation_review', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('correlation_block', 'shard_id', colocate_with => 'shard');

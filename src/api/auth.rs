@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::events::signed;
+use super::links;
 use super::problem::ApiError;
 use super::scim;
 
@@ -108,7 +109,10 @@ pub(super) async fn authenticate(
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    if OPEN.contains(&path) || signed::decides(request.method(), path, request.headers()) {
+    if OPEN.contains(&path)
+        || signed::decides(request.method(), path, request.headers())
+        || links::decides(&api, request.method(), path)
+    {
         return next.run(request).await;
     }
     let in_scim = scim::is_path(path);

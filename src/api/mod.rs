@@ -22,6 +22,7 @@ mod holds;
 mod identities;
 mod imports;
 mod input;
+mod links;
 mod merges;
 mod metrics;
 mod moves;
@@ -68,6 +69,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 use workflows::intake::Intake;
+use workflows::notices::{LINK_PAGE, Links};
 use workflows::policies::Policies;
 use workflows::policy::PolicySet;
 use workflows::sources::Source;
@@ -113,6 +115,8 @@ pub struct Parts {
     pub event_nudge: Arc<Notify>,
     pub node: watch::Receiver<NodeStatus>,
     pub metrics: Metrics,
+    /// What lets sponsors in by the links of their mails; `None`: nobody is.
+    pub links: Option<Arc<Links>>,
     /// Where metrics find the states they show.
     pub look: Look,
 }
@@ -263,6 +267,7 @@ pub fn router(parts: Parts) -> Router {
     let describe = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
     router
         .route("/openapi.json", axum::routing::get(describe))
+        .route(LINK_PAGE, axum::routing::get(links::look).post(links::ask))
         .nest(scim::PATH, scim::routes())
         .route(&format!("{}/", scim::PATH), scim::root())
         .fallback(|| async {

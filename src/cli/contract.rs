@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use engine::core::duration::Span;
 use serde::Serialize;
 use workflows::directory::{IdentityFilter, IdentityRow, PAGE_ROWS_MAX};
-use workflows::intake::Extended;
+use workflows::intake::{Extension, ExtensionAsked};
 use workflows::policy::ContractRules;
 use workflows::timeline::{Employment, Precedence, runs_until};
 
@@ -17,7 +17,7 @@ use crate::shell::{Database, now};
 /// The longest text of a cell, in characters.
 const CELL_CHARS_MAX: usize = 50;
 
-/// Look at contractors: when their contracts end, and what is missing; move an end
+/// Look at contractors: when their contracts end, and what is missing; ask for a later end
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 What holds for contractors stands in `contractors` of a policy file; docs/contractors.md describes it.
@@ -55,11 +55,12 @@ struct List {
     incomplete: bool,
 }
 
-/// Move the end of a contract to a later day
+/// Ask for a contract to end on a later day
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-As far as `contractors.extension` of the policy lets you, from the end that stands. It is an event of the source `tenure`, with you and
-your reason; what the source of the contract says later takes its place. Who gets notices of the end gets them anew.
+As far as `contractors.extension` of the policy lets you, from the end that stands. Whom the policy names is asked, and somebody else
+than you has to agree (`tenure case approve`); then the end moves, by events of the source `tenure` with both of you and your reason.
+What the source of the contract says later takes its place. Who gets notices of the end gets them anew.
 
 Examples:
   tenure contract extend C4711 --until 2026-12-31 --reason 'phase two was ordered'
@@ -73,7 +74,7 @@ struct Extend {
     /// Which contract, for somebody who has several
     #[arg(long, value_name = "NAME")]
     contract: Option<String>,
-    /// Why; stands in the event
+    /// Why; whoever decides reads it
     #[arg(long, value_name = "TEXT")]
     reason: String,
 }
@@ -197,30 +198,37 @@ fn table(found: &[Contractor]) -> String {
 
 async fn extend(context: &Context, extend: Extend) -> anyhow::Result<Exit> {
     if extend.reason.trim().is_empty() {
-        bail!("`--reason` is empty; say why, it stands in the event");
+        bail!("`--reason` is empty; say why, whoever decides reads it");
     }
     let configuration = context.configuration()?;
     let database = context.database().await?;
     let intake = import::intake(&configuration, &database);
-    let contract = extend.contract.as_deref();
-    let (key, until) = (&extend.key, extend.until);
-    let extended = intake
-        .extend_contract(key, contract, until, &extend.reason, &actor(), now())
+    let extension = Extension {
+        key: &extend.key,
+        contract: extend.contract.as_deref(),
+        ends: None,
+        until: extend.until,
+    };
+    let asked = intake
+        .ask_for_extension(&extension, &extend.reason, &actor(), now())
         .await?;
-    context.output.result(&extended, told)?;
+    context.output.result(&asked, told)?;
     database.close().await;
     Ok(Exit::Good)
 }
 
-fn told(extended: &Extended) -> String {
+fn told(asked: &ExtensionAsked) -> String {
+    let extended = &asked.extended;
     let key = plain(&extended.identity_key);
     let to = time::with_distance(extended.to, now());
-    if extended.unchanged {
-        return format!("the contract of {key} ends {to} already; nothing was done");
-    }
+    let (Some(case), Some(ask)) = (asked.case, &asked.ask) else {
+        return format!("the contract of {key} ends {to} already; nothing was asked");
+    };
     format!(
-        "{} the contract of {key} ends {to}, not {}",
+        "{} asked {} whether the contract of {key} may end {to}, not {}\n{} lets somebody else than you agree",
         paint(Tone::Good.sign(), Tone::Good),
-        time::relative(extended.from, now())
+        plain(ask),
+        time::relative(extended.from, now()),
+        paint(format!("tenure case approve {case}"), Tone::Code)
     )
 }

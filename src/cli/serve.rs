@@ -13,6 +13,8 @@ use super::format::{Tone, paint};
 use super::{Context, Exit};
 use crate::api::mutual::MutualTls;
 use crate::api::{self, events::door::Doors};
+use workflows::notices::Links;
+
 use crate::shell::{Running, database, notices, pulls, queries};
 use crate::telemetry::{self, Look, Metrics};
 
@@ -87,7 +89,9 @@ pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<Exit> {
     let place = place.unwrap_or_else(|| "no API".to_owned());
     let api = match listener {
         Some((listener, doors, secured)) => {
-            let router = api::router(parts(&running, doors, telemetry.metrics, look.clone()));
+            let links = notices::links(&running.configuration)?;
+            let parts = parts(&running, doors, telemetry.metrics, links, look.clone());
+            let router = api::router(parts);
             let stop = api_stop.clone();
             Some(tokio::spawn(async move {
                 let beside = async {
@@ -176,7 +180,13 @@ fn look(running: &Running) -> Look {
     )
 }
 
-fn parts(running: &Running, doors: Doors, metrics: Metrics, look: Look) -> api::Parts {
+fn parts(
+    running: &Running,
+    doors: Doors,
+    metrics: Metrics,
+    links: Option<Arc<Links>>,
+    look: Look,
+) -> api::Parts {
     let (nudge, event_nudge, node) = running.handles();
     let configuration = &running.configuration;
     api::Parts {
@@ -193,6 +203,7 @@ fn parts(running: &Running, doors: Doors, metrics: Metrics, look: Look) -> api::
         event_nudge,
         node,
         metrics,
+        links,
         look,
     }
 }

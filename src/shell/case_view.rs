@@ -521,6 +521,7 @@ fn asking(ask: &Ask, approvals: usize) -> (WaitKind, String) {
             ask,
             quorum,
             question,
+            ..
         } => {
             let question = question
                 .as_deref()

@@ -338,6 +338,7 @@ impl Running {
             database: self.database.clone(),
             configuration: Arc::clone(&self.configuration),
             policy: self.policy.clone(),
+            links: notices::links(&self.configuration)?,
             // Not the name for people, which several nodes may share.
             owner: self.node.owner().to_owned(),
             written,

@@ -23,6 +23,10 @@ pub const BUILT_IN: [(&str, &str); 7] = [
         include_str!("../definitions/deletion.yaml"),
     ),
     ("regroup.yaml", include_str!("../definitions/regroup.yaml")),
+    (
+        "extension.yaml",
+        include_str!("../definitions/extension.yaml"),
+    ),
 ];
 
 /// The built-in workflows, with those of `files` (name and text) added; one of the same name replaces.

@@ -429,6 +429,9 @@ pub enum Ask {
         ask: Vec<String>,
         quorum: u32,
         question: Option<String>,
+        /// Whoever started the case may not approve.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        four_eyes: bool,
     },
     Task {
         title: String,

@@ -139,6 +139,8 @@ pub enum Illegal {
     NotPutTo(String),
     #[error("`{0}` has approved already")]
     AlreadyApproved(String),
+    #[error("`{0}` asked for it; somebody else has to approve")]
+    OwnRequest(String),
     #[error("nothing waits for signal `{0}`")]
     NobodyWaits(String),
     #[error("this task is finished only with a proof: what was seen, or where it is recorded")]
@@ -500,7 +502,8 @@ impl Machine<'_> {
                 }
                 Work::Approval(_) | Work::Task(_) | Work::WaitFor(_) => Value::Null,
             };
-            let (ask, due) = match self.ask_of(step) {
+            let asked = self.ask_of(step, &item).map_err(expression_failure)?;
+            let (ask, due) = match asked {
                 Some((ask, due)) => (Some(ask), due),
                 None => (None, None),
             };
@@ -514,23 +517,41 @@ impl Machine<'_> {
         Ok(Plan::Open(instances))
     }
 
-    /// The question a built-in step asks, and until when.
-    pub(super) fn ask_of(&self, step: StepIndex) -> Option<(Ask, Option<Timestamp>)> {
-        let (ask, timeout) = match &self.case.step(step)?.work {
-            Work::Action { .. } => return None,
+    /// The question a built-in step asks about `item`, and until when.
+    pub(super) fn ask_of(
+        &self,
+        step: StepIndex,
+        item: &Value,
+    ) -> Result<Option<(Ask, Option<Timestamp>)>, ExpressionError> {
+        let Some(definition) = self.case.step(step) else {
+            return Ok(None);
+        };
+        let scope = Scope::new(self.case, &Value::Null).with_item(item);
+        let words = scope.fill(&definition.words)?;
+        let said = |name: &str, written: &str| match words.get(name) {
+            None | Some(Value::Null) => written.to_owned(),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        };
+        let (ask, timeout) = match &definition.work {
+            Work::Action { .. } => return Ok(None),
             Work::Approval(approval) => (
                 Ask::Approval {
-                    ask: approval.ask.clone(),
+                    ask: named(words.get("ask"), &approval.ask),
                     quorum: approval.quorum,
-                    question: approval.question.clone(),
+                    question: approval
+                        .question
+                        .as_deref()
+                        .map(|written| said("question", written)),
+                    four_eyes: approval.four_eyes,
                 },
                 approval.timeout,
             ),
             Work::Task(task) => (
                 Ask::Task {
-                    title: task.title.clone(),
-                    instructions: task.instructions.clone(),
-                    assignee: task.assignee.clone(),
+                    title: said("title", &task.title),
+                    instructions: said("instructions", &task.instructions),
+                    assignee: said("assignee", &task.assignee),
                     proof_required: task.proof_required,
                 },
                 task.timeout,
@@ -542,7 +563,8 @@ impl Machine<'_> {
                 wait.timeout,
             ),
         };
-        Some((ask, timeout.map(|timeout| self.now + timeout.delta())))
+        let due = timeout.map(|timeout| self.now + timeout.delta());
+        Ok(Some((ask, due)))
     }
 
     // --- timers and facts -----------------------------------------------------------------------------
@@ -1008,13 +1030,18 @@ impl Machine<'_> {
     ) -> Result<(), Illegal> {
         let instance = self.case.instance(place).ok_or(Illegal::NoSuchPlace)?;
         let InstanceState::Asking {
-            ask: Ask::Approval { quorum, .. },
+            ask: Ask::Approval {
+                quorum, four_eyes, ..
+            },
             approvals,
             ..
         } = &instance.state
         else {
             return Err(Illegal::NotAsking);
         };
+        if approve && *four_eyes && by == self.case.initiator {
+            return Err(Illegal::OwnRequest(by.0));
+        }
         if approvals.contains(&by.0) {
             return Err(Illegal::AlreadyApproved(by.0));
         }
@@ -1382,6 +1409,25 @@ impl Machine<'_> {
             other => self.decision.rows.extend(other.place().map(Row::Instance)),
         }
     }
+}
+
+/// Whom a question is put to: an expression may name several.
+fn named(words: Option<&Value>, written: &[String]) -> Vec<String> {
+    let Some(Value::Array(words)) = words else {
+        return written.to_vec();
+    };
+    let mut named = Vec::new();
+    for word in words {
+        match word {
+            Value::Array(several) => {
+                let several = several.iter().filter_map(Value::as_str);
+                named.extend(several.map(str::to_owned));
+            }
+            Value::String(one) => named.push(one.clone()),
+            _ => {}
+        }
+    }
+    named
 }
 
 /// Whether the effect may be there although this attempt failed. A read-back that failed knows nothing. A system

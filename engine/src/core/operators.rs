@@ -2,7 +2,7 @@
 //!
 //! The second half of the machine in [`decide`](super::decide), where the transition table stands.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -64,6 +64,17 @@ impl Machine<'_> {
         if stuck.is_empty() && parked.is_empty() {
             return Err(Illegal::NothingParked);
         }
+        // First what may be refused: nothing is changed then.
+        let mut asked = BTreeMap::new();
+        for place in &parked {
+            if let Some(instance) = self.case.instance(*place) {
+                let ask = self.ask_of(place.step, &instance.item);
+                asked.insert(
+                    *place,
+                    ask.map_err(|error| Illegal::Broken(error.to_string()))?,
+                );
+            }
+        }
         for step in stuck {
             self.begin(step);
         }
@@ -77,7 +88,7 @@ impl Machine<'_> {
                 continue;
             };
             let (attempt, mode) = (instance.attempt + 1, mode.clone());
-            match self.ask_of(place.step) {
+            match asked.remove(&place).flatten() {
                 Some((ask, due)) => self.emit(Event::Asked {
                     place,
                     ask,

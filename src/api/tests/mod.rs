@@ -13,6 +13,7 @@ mod events;
 mod guard;
 mod holds;
 mod hostile;
+mod links;
 mod moves;
 mod mutual;
 mod notices;
@@ -38,6 +39,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use workflows::config::{Configuration, StoreAddress};
+use workflows::notices::Links;
 
 use super::auth::Role;
 use super::events::door::Doors;
@@ -121,6 +123,11 @@ impl Server {
     }
 
     async fn on(folder: TempDir, address: &StoreAddress) -> Self {
+        Self::linked(folder, address, None).await
+    }
+
+    /// With links in mails.
+    async fn linked(folder: TempDir, address: &StoreAddress, links: Option<Arc<Links>>) -> Self {
         // Another test may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         for (name, text) in FILES
@@ -170,6 +177,7 @@ impl Server {
             event_nudge,
             node,
             metrics: telemetry.metrics,
+            links,
             look,
         };
         let listener = server::bind("127.0.0.1:0", false).await.unwrap();

@@ -15,10 +15,12 @@ use anyhow::Context as _;
 use chrono::TimeDelta;
 use engine::runner::{Clock, SystemClock};
 use engine::store::StoreError;
+use secrecy::ExposeSecret as _;
 use tokio::sync::Notify;
 use workflows::config::Configuration;
 use workflows::intake::PolicyCell;
-use workflows::notices::{Carrier, Courier, NotificationSettings, Outbox, Router, Sponsors};
+use workflows::notices::{Carrier, Courier, Links, NotificationSettings, Outbox, Router, Sponsors};
+use workflows::sources::signature::SigningKey;
 
 use super::{Database, now};
 use crate::telemetry::Metrics;
@@ -56,13 +58,34 @@ pub fn carriers(settings: &NotificationSettings) -> anyhow::Result<Vec<Box<dyn C
     Ok(carriers)
 }
 
+/// What signs links in mails, if there are any.
+///
+/// # Errors
+/// When the key is not where it should be.
+pub fn links(configuration: &Configuration) -> anyhow::Result<Option<Arc<Links>>> {
+    let settings = configuration.notices.settings();
+    let Some((settings, base)) =
+        settings.and_then(|settings| settings.links.as_ref().zip(settings.link.as_deref()))
+    else {
+        return Ok(None);
+    };
+    let place = String::from(settings.secret.clone());
+    let key = SigningKey::read(settings.secret.resolve()?.expose_secret())
+        .with_context(|| format!("`{place}`"))
+        .context("cannot use `notifications.links`")?;
+    Ok(Some(Arc::new(Links::new(key, base, settings.valid))))
+}
+
 /// Whether everything is there that sending takes: passwords, keys and certificates.
 ///
 /// # Errors
 /// The first that is not.
 pub fn check(configuration: &Configuration) -> anyhow::Result<()> {
     match configuration.notices.settings() {
-        Some(settings) => carriers(settings).map(|_| ()),
+        Some(settings) => {
+            links(configuration)?;
+            carriers(settings).map(|_| ())
+        }
         None => Ok(()),
     }
 }
@@ -76,6 +99,7 @@ pub struct Shared {
     pub policy: PolicyCell,
     /// The name under which this node owns shards.
     pub owner: String,
+    pub links: Option<Arc<Links>>,
     /// Told when something new is about to be written.
     pub written: Arc<Notify>,
     pub metrics: Metrics,
@@ -139,7 +163,8 @@ pub async fn keep_sending(shared: Shared, carrier: Box<dyn Carrier>, routed: Arc
     let notices = Arc::clone(&shared.configuration.notices);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let owner = shared.owner.clone();
-    let mut courier = Courier::new(shared.outbox(), notices, carrier, owner, clock);
+    let courier = Courier::new(shared.outbox(), notices, carrier, owner, clock);
+    let mut courier = courier.with_links(shared.links.clone());
     let mut away = None;
     loop {
         // Asked for before the look: what is made meanwhile is not missed.
@@ -212,6 +237,7 @@ pub async fn keep_forgetting(shared: Shared) {
     loop {
         let forgotten = async {
             let shards = shared.shards().await?;
+            outbox.forget_links(now() - keep).await?;
             outbox.forget(&shards, now() - keep).await
         };
         match forgotten.await {

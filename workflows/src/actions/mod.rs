@@ -13,6 +13,7 @@
 //! | `approvals.reroute` | puts the questions that wait for the person to somebody else |
 //! | `ownership.transfer` | hands what an account owns to somebody who stays |
 //! | `identity.activate`, `identity.leave` | where the person stands |
+//! | `contract.extend` | moves the end of a contract that was asked and approved |
 //! | `notify` | tells somebody |
 //! | `identity.regroup` | goes on with a merge of identities, or the end of one |
 //! | `noop` | nothing, for measuring |
@@ -29,6 +30,7 @@ mod apply;
 mod approvals_reroute;
 mod case_follow;
 mod context;
+mod contract_extend;
 mod credentials_revoke;
 mod deletion_plan;
 mod grant_add;
@@ -89,11 +91,12 @@ pub mod name {
     pub const IDENTITY_LEAVE: &str = "identity.leave";
     pub const NOTIFY: &str = "notify";
     pub const IDENTITY_REGROUP: &str = "identity.regroup";
+    pub const CONTRACT_EXTEND: &str = "contract.extend";
     pub const NOOP: &str = "noop";
 }
 
 /// Every action, with a sentence for people.
-pub const ACTIONS: [(&str, &str); 20] = [
+pub const ACTIONS: [(&str, &str); 21] = [
     (
         name::ACCESS_PLAN,
         "compares what policy wants for the person with what they hold",
@@ -160,6 +163,10 @@ pub const ACTIONS: [(&str, &str); 20] = [
     (
         name::IDENTITY_REGROUP,
         "goes on with a merge of two identities, or with taking one back",
+    ),
+    (
+        name::CONTRACT_EXTEND,
+        "moves the end of a contract, as it was asked and approved",
     ),
     (name::NOOP, "does nothing, durably"),
 ];
@@ -265,6 +272,7 @@ impl IdentityActions {
             name::IDENTITY_REGROUP => regroup::run(context).await,
             name::GRANT_KEEP => grant_keep::run(context),
             name::CASE_FOLLOW => case_follow::run(context).await,
+            name::CONTRACT_EXTEND => contract_extend::run(context).await,
             // The projection of the finished step changes the directory; nothing outside is touched.
             name::IDENTITY_ACTIVATE | name::IDENTITY_LEAVE | name::NOOP => {
                 Ok(not_needed(Value::Null))

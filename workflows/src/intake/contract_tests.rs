@@ -14,19 +14,19 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use engine::core::Timestamp;
-use engine::runner::{Clock as _, NodeHandle};
-use engine::store::{CaseFilter, SHARDS_DEFAULT};
+use engine::core::id::{Place, StepIndex};
+use engine::runner::{Clock as _, Command, NodeHandle};
+use engine::store::{CaseFilter, CaseSummary, SHARDS_DEFAULT};
 use serde_json::{Value, json};
 
-use super::{Intake, PolicyCell};
+use super::{ExtendError, Extension, ExtensionInput, Intake, PolicyCell};
+use crate::actions::IdentityActions;
 use crate::notices::{
     NoticeFilter, NoticeRow, Notices, NotificationSettings, Outbox, Router, Sponsors, kind,
 };
 use crate::policy::{AttributeDeclaration, AttributeKind, ExtensionRefused, PolicySet};
 use crate::sources::{BusinessEvent, EventType, Key};
 use crate::testbed::{Company, FastClock, Leaving, ROLES, actor, schema};
-
-use super::contracts::ExtendError;
 
 const CONTRACTORS: &str = "
 contractors:
@@ -96,7 +96,7 @@ impl World {
             workflows: &[("prepare.yaml", PREPARE)],
             ..Leaving::default()
         };
-        let company = Company::leaving(clock.clone(), on_postgres, own).await;
+        let mut company = Company::leaving(clock.clone(), on_postgres, own).await;
         let notices = notices();
         let policy = PolicyCell::new(Arc::new(policy()));
         let intake = company
@@ -104,6 +104,13 @@ impl World {
             .clone()
             .with_contracts(policy.clone(), Arc::clone(&notices));
         let outbox = Outbox::new(company.directory.clone());
+        let actions = IdentityActions::new(
+            company.directory.clone(),
+            company.actions.systems_shared(),
+            company.policy.get().unwrap(),
+            clock.clone(),
+        );
+        company.actions = Arc::new(actions.with_intake(intake.clone()));
         Self {
             node: company.node().await,
             router: Router::new(outbox.clone(), notices, Vec::new()),
@@ -147,6 +154,11 @@ impl World {
     }
 
     async fn say_of(&mut self, key: &str, event_type: EventType, from: i64, data: Value) {
+        self.tell(key, event_type, from, data).await;
+        self.settled().await;
+    }
+
+    async fn tell(&mut self, key: &str, event_type: EventType, from: i64, data: Value) {
         self.said += 1;
         let now = self.clock.now();
         let event = BusinessEvent {
@@ -163,7 +175,8 @@ impl World {
         };
         let by = actor("hr");
         self.intake.event(&event, &by, now).await.unwrap();
-        self.settled().await;
+        self.node.nudge();
+        assert!(self.node.idle().await);
     }
 
     fn access(&self) -> Vec<String> {
@@ -297,15 +310,19 @@ async fn whoever_answers_for_them_is_told_and_once(on_postgres: bool) {
         Some("nobody is known as `S1`")
     );
     // The end moves: what was planned for the old one is void, and the new one has its own.
-    let by = actor("cli:ann");
-    let day = |text: &str| text.parse::<NaiveDate>().unwrap();
     let extend = async |world: &World, until: &str| {
-        let now = world.clock.now();
-        let until = day(until);
-        let intake = &world.intake;
-        intake
-            .extend_contract("C1", None, until, "goes on", &by, now)
-            .await
+        let asked = ExtensionInput {
+            identity: "C1".to_owned(),
+            name: "Cy".to_owned(),
+            contract: None,
+            until: until.parse::<NaiveDate>().unwrap(),
+            ends: moment(60),
+            reason: "goes on".to_owned(),
+            asked_by: "cli:ann".to_owned(),
+            ask: "role:vendors".to_owned(),
+        };
+        let (intake, by) = (&world.intake, ["cli:bo".to_owned()]);
+        intake.extend_contract(&asked, &by, world.clock.now()).await
     };
     let refused = extend(&world, "2026-07-30").await.unwrap_err();
     assert!(
@@ -430,6 +447,121 @@ async fn contracts_that_follow_each_other_have_one_end(on_postgres: bool) {
     world.end().await;
 }
 
+impl World {
+    /// Somebody asks for the contract of `C1` to end later; gives the case.
+    async fn ask(&self, by: &str, until: &str) -> Result<Option<CaseSummary>, ExtendError> {
+        let extension = Extension {
+            key: "C1",
+            contract: None,
+            ends: None,
+            until: until.parse().unwrap(),
+        };
+        let (by, now) = (actor(by), self.clock.now());
+        let asked = self
+            .intake
+            .ask_for_extension(&extension, "goes on", &by, now)
+            .await?;
+        self.node.nudge();
+        assert!(self.node.idle().await);
+        let cases = self.company.cases().await;
+        Ok(cases
+            .into_iter()
+            .find(|case| Some(case.head.case) == asked.case))
+    }
+
+    async fn answer(&self, case: &CaseSummary, by: &str, approve: bool) -> String {
+        let command = Command::Answer {
+            place: Place::new(StepIndex(0), 0),
+            by: actor(by),
+            approve,
+            note: String::new(),
+        };
+        self.company.command(case, command).await;
+        self.node.nudge();
+        assert!(self.node.idle().await);
+        let cases = self.company.cases().await;
+        let mut now = cases.iter().filter(|one| one.head.case == case.head.case);
+        now.next().unwrap().state.state.as_str().to_owned()
+    }
+}
+
+/// Nobody moves an end alone, and what is open about it holds up nothing.
+async fn an_end_moves_when_somebody_else_agrees(on_postgres: bool) {
+    let mut world = World::new(on_postgres).await;
+    let whole = attributes(json!({ "sponsor": "S1", "order": "PO-1" }));
+    world.say(EventType::ContractStart, 0, whole).await;
+    let until = json!({ "last_day": "2026-04-29" });
+    world.say(EventType::ContractExpired, 60, until).await;
+    // Too far is not even asked, and what is so already asks nothing.
+    let far = world.ask("cli:ann", "2026-07-30").await.unwrap_err();
+    assert!(far.to_string().contains("more than 60d"), "{far}");
+    assert!(world.ask("cli:ann", "2026-04-29").await.unwrap().is_none());
+    let case = world.ask("cli:ann", "2026-06-08").await.unwrap().unwrap();
+    let again = world.ask("cli:ann", "2026-06-08").await.unwrap().unwrap();
+    assert_eq!(again.head.case, case.head.case);
+    assert_eq!(case.head.subject.0, "contract:C1");
+    let stored = world.company.store.load(case.head.shard, case.head.case);
+    let question = stored.await.unwrap().unwrap().steps[0].body.clone();
+    for part in [
+        "role:vendors",
+        "Cy (C1)",
+        "2026-06-08",
+        "cli:ann asks: goes on",
+    ] {
+        assert!(question.contains(part), "{question}");
+    }
+    // Whatever else happens to the person does not wait for the answer.
+    let moved = json!({ "changes": { "department": { "from": "Sales", "to": "Engineering" } } });
+    world.tell("C1", EventType::Transfer, 0, moved).await;
+    assert_eq!(world.access(), ["c1: on engineers staff"]);
+    let stands = world.ends().await.len();
+    assert_eq!(world.answer(&case, "cli:ann", true).await, "running");
+    assert_eq!(world.ends().await.len(), stands);
+    assert_eq!(world.answer(&case, "token:bo", true).await, "succeeded");
+    assert_eq!(world.ends().await.len(), 2 * stands);
+    let events = world
+        .company
+        .directory
+        .identity("C1")
+        .await
+        .unwrap()
+        .unwrap()
+        .events;
+    let moved = events
+        .iter()
+        .find(|row| row.event_type == EventType::ContractExtended);
+    let moved = &moved.unwrap().data;
+    assert_eq!(moved["asked_by"], "cli:ann");
+    assert_eq!(moved["approved_by"], json!(["token:bo"]));
+    // The leaf of the answer names both, each by a digest.
+    let leaves = world
+        .company
+        .store
+        .evidence(case.head.shard, case.head.case);
+    let leaves: Vec<Value> = leaves
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| serde_json::from_slice(&row.leaf).unwrap())
+        .collect();
+    let mut both = leaves.iter().filter(|leaf| leaf["approver"].is_string());
+    let both = both.next().unwrap();
+    assert!(both["initiator"].is_string() && both["initiator"] != both["approver"]);
+    // What is rejected moves nothing, and neither does what the policy does not allow any more.
+    let case = world.ask("cli:ann", "2026-06-20").await.unwrap().unwrap();
+    assert_eq!(world.answer(&case, "token:bo", false).await, "undone");
+    let case = world.ask("cli:ann", "2026-07-20").await.unwrap().unwrap();
+    let strict = CONTRACTORS.replace("max: 60d", "max: 10d");
+    world.policy.set(Arc::new(policy_of(&strict)));
+    assert_eq!(world.answer(&case, "token:bo", true).await, "undone");
+    assert_eq!(world.ends().await.len(), 2 * stands);
+    world.go_to(moment(60)).await;
+    assert_eq!(world.access(), ["c1: on engineers staff"]);
+    world.go_to(moment(100)).await;
+    assert_eq!(world.access(), ["c1: off"]);
+    world.end().await;
+}
+
 /// What is prepared for a first day waits for the window as the day itself does.
 async fn nothing_is_prepared_before_its_end_is_known(on_postgres: bool) {
     let mut world = World::new(on_postgres).await;
@@ -519,4 +651,5 @@ on_both! {
     a_sponsor_who_is_gone_is_noticed_and_noticed_again,
     nothing_is_prepared_before_its_end_is_known,
     another_policy_lets_go_on_who_waits,
+    an_end_moves_when_somebody_else_agrees,
 }

@@ -1,27 +1,35 @@
 //! Contractors: nothing begins before what the policy wants to know is known, people are told before an end, and an end is
-//! moved by a person as far as the policy lets them.
+//! moved, as far as the policy lets it, when one person asks and another agrees.
 //!
 //! What is planned is written with the events it follows from. A notice of an end is named after the person's life, the end and
 //! how long before it comes: said again it is the same, and it is void when the end has moved by then.
 
 use std::sync::Arc;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use async_trait::async_trait;
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use chrono_tz::Tz;
 use engine::core::Timestamp;
-use engine::core::id::Actor;
-use serde::Serialize;
+use engine::core::definition::Lane;
+use engine::core::id::{Actor, CaseId, ShardId, Subject};
+use engine::runner::{Message, StartCase};
+use engine::store::{InboxRow, StoreError, Transaction, Work};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{Intake, IntakeError, PolicyCell};
 use crate::directory::{IdentityRow, IdentityStatus};
-use crate::notices::{NoticeRow, Notices, Recipient, about_contract, kind};
+use crate::notices::{LinkRow, NoticeRow, Notices, Recipient, about_contract, kind, use_link};
 use crate::policy::{ContractRules, ExtensionRefused};
 use crate::sources::record::attribute;
 use crate::sources::{BusinessEvent, EventType, IdentityType, Key};
 use crate::timeline::{Belief, Employment, Timeline, runs_until};
 
+/// The workflow by which the end of a contract moves.
+pub const EXTENSION: &str = "extension";
+/// Rolls back when somebody was first.
+const LINK_USED: &str = "the link was used";
 /// The source of what is decided here.
 const SOURCE: &str = "tenure";
 /// The names of such events lie in a space of their own.
@@ -86,6 +94,8 @@ pub enum ExtendError {
     },
     #[error("`{key}` has no contract `{contract}` with an end")]
     NoSuchContract { key: String, contract: String },
+    #[error("the link was used, or is over")]
+    LinkUsed,
     #[error(transparent)]
     Refused(#[from] ExtensionRefused),
     #[error(transparent)]
@@ -210,23 +220,231 @@ fn type_of(belief: &Belief) -> &str {
         .unwrap_or(IdentityType::default().as_str())
 }
 
+/// What an extension is asked with: a stored form, the input of its case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExtensionInput {
+    /// Whose contract.
+    pub identity: String,
+    /// How people call them.
+    pub name: String,
+    pub contract: Option<String>,
+    /// The last day asked for, which ends in the zone of the contract.
+    pub until: NaiveDate,
+    /// The end that stood when it was asked.
+    pub ends: DateTime<Utc>,
+    pub reason: String,
+    pub asked_by: String,
+    /// Whom the policy lets decide, as it is written.
+    pub ask: String,
+}
+
+/// Whose contract is to end when.
+#[derive(Debug, Clone, Copy)]
+pub struct Extension<'a> {
+    pub key: &'a str,
+    /// Which, for somebody who has several.
+    pub contract: Option<&'a str>,
+    /// The one that ends then, and no other.
+    pub ends: Option<DateTime<Utc>>,
+    /// The last day, which ends in the zone in which the end that stands was said.
+    pub until: NaiveDate,
+}
+
+/// What came of asking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExtensionAsked {
+    #[serde(flatten)]
+    pub extended: Extended,
+    /// Where it is decided; `None` when it ends then already.
+    pub case: Option<CaseId>,
+    /// Who is asked, as it is written.
+    pub ask: Option<String>,
+}
+
 impl Intake {
-    /// Moves the end of somebody's contract to when policy says that `last_day` is over, in the zone in which the end that
-    /// stands was said. The same again changes nothing.
+    /// Asks for somebody's contract to end later: the case of [`EXTENSION`] puts it to whom the policy names, and moves the end
+    /// when they agree. The same words of the same person on one day ask once.
     ///
     /// # Errors
     /// When nothing says how far, nobody is meant, or the policy does not let it.
-    pub async fn extend_contract(
+    pub async fn ask_for_extension(
         &self,
-        key: &str,
-        contract: Option<&str>,
-        last_day: NaiveDate,
+        extension: &Extension<'_>,
         reason: &str,
         by: &Actor,
         now: Timestamp,
+    ) -> Result<ExtensionAsked, ExtendError> {
+        self.ask_with(extension, None, reason, by, now).await
+    }
+
+    /// As [`Intake::ask_for_extension`], by whoever has the link of a mail. It is used up by that.
+    ///
+    /// # Errors
+    /// As there; [`ExtendError::LinkUsed`] when somebody was first.
+    pub async fn ask_by_link(
+        &self,
+        link: &LinkRow,
+        until: NaiveDate,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<ExtensionAsked, ExtendError> {
+        let extension = Extension {
+            key: &link.identity_key,
+            contract: None,
+            ends: Some(link.ends_at),
+            until,
+        };
+        let by = Actor(format!("mail:{}", link.address));
+        self.ask_with(&extension, Some(link), reason, &by, now)
+            .await
+    }
+
+    async fn ask_with(
+        &self,
+        extension: &Extension<'_>,
+        link: Option<&LinkRow>,
+        reason: &str,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<ExtensionAsked, ExtendError> {
+        let (extended, identity, rules) = self.weigh_extension(extension, now).await?;
+        if extended.unchanged {
+            return Ok(ExtensionAsked {
+                extended,
+                case: None,
+                ask: None,
+            });
+        }
+        let input = ExtensionInput {
+            identity: extension.key.to_owned(),
+            name: identity.display_name,
+            contract: extended.contract.clone(),
+            until: extension.until,
+            ends: extended.from,
+            reason: reason.to_owned(),
+            asked_by: by.0.clone(),
+            ask: rules.approver().to_owned(),
+        };
+        let subject = format!("contract:{}", extension.key);
+        let today = now.date_naive();
+        let cause = json!([EXTENSION, input, today]).to_string();
+        let morning = today.and_time(NaiveTime::MIN).and_utc();
+        let start = StartCase {
+            case: CaseId::caused(&NAMESPACE, morning, &cause),
+            workflow: EXTENSION.to_owned(),
+            subject: Subject(subject.clone()),
+            generation: 0,
+            input: serde_json::to_value(&input)
+                .map_err(|error| ExtendError::Intake(IntakeError::stored_form(error)))?,
+            initiator: by.clone(),
+            effective_at: Some(now),
+        };
+        let case = start.case;
+        let message = Message::Start(start).into_row(
+            ShardId(self.directory.shard(&subject)),
+            Uuid::new_v5(&NAMESPACE, case.to_string().as_bytes()),
+            Lane::Normal,
+            now,
+        );
+        let message =
+            message.map_err(|error| ExtendError::Intake(IntakeError::stored_form(error)))?;
+        let ask = Ask {
+            message,
+            link,
+            case: case.to_string(),
+            now,
+        };
+        self.directory
+            .write(&ask)
+            .await
+            .map_err(|error| match error {
+                StoreError::Projection(reason) if reason == LINK_USED => ExtendError::LinkUsed,
+                error => ExtendError::Intake(IntakeError::Store(error)),
+            })?;
+        Ok(ExtensionAsked {
+            extended,
+            case: Some(case),
+            ask: Some(input.ask),
+        })
+    }
+
+    /// The last day up to which the policy lets an end at `ends` be moved at once, in UTC.
+    #[must_use]
+    pub fn extension_until(&self, ends: Timestamp) -> Option<NaiveDate> {
+        let rules = self.contracts_in_force()?.rules;
+        Some((ends + rules.extension_max().delta()).date_naive())
+    }
+
+    /// Moves the end of a contract as it was asked and approved. The same again changes nothing.
+    ///
+    /// # Errors
+    /// As [`Intake::ask_for_extension`].
+    pub async fn extend_contract(
+        &self,
+        asked: &ExtensionInput,
+        approved_by: &[String],
+        now: Timestamp,
     ) -> Result<Extended, ExtendError> {
-        let contracts = self.contracts_in_force().ok_or(ExtendError::NoRules)?;
-        let rules = &contracts.rules;
+        let key = asked.identity.as_str();
+        let extension = Extension {
+            key,
+            contract: asked.contract.as_deref(),
+            ends: None,
+            until: asked.until,
+        };
+        let (extended, ..) = self.weigh_extension(&extension, now).await?;
+        if extended.unchanged {
+            return Ok(extended);
+        }
+        let (from, to, contract) = (extended.from, extended.to, &extended.contract);
+        let event = |event_type: EventType, effective_at: DateTime<Utc>, version: i64| {
+            let cause = format!("{key}\n{contract:?}\n{from}\n{to}\n{event_type:?}");
+            BusinessEvent {
+                id: format!(
+                    "ext_{}",
+                    Uuid::new_v5(&NAMESPACE, cause.as_bytes()).simple()
+                ),
+                source: SOURCE.to_owned(),
+                event_type,
+                subject: Key::new(key),
+                occurred_at: now,
+                effective_at,
+                zone: extended.zone.clone(),
+                version,
+                supersedes: None,
+                data: json!({
+                    "contract": contract,
+                    "last_day": asked.until,
+                    "reason": asked.reason,
+                    "asked_by": asked.asked_by,
+                    "approved_by": approved_by,
+                }),
+            }
+        };
+        let version = now.timestamp_micros();
+        let events = [
+            event(EventType::ContractExtended, now, version),
+            event(EventType::ContractExpired, to, version + 1),
+        ];
+        let subjects = [(self.directory.shard(key), key.to_owned())].into();
+        let by = Actor(asked.asked_by.clone());
+        self.settle(&subjects, &events, &by, now).await?;
+        Ok(extended)
+    }
+
+    /// Which end would move where, if the policy lets it.
+    async fn weigh_extension(
+        &self,
+        extension: &Extension<'_>,
+        now: Timestamp,
+    ) -> Result<(Extended, IdentityRow, ContractRules), ExtendError> {
+        let Extension {
+            key,
+            contract,
+            ends,
+            until: last_day,
+        } = *extension;
+        let rules = self.contracts_in_force().ok_or(ExtendError::NoRules)?.rules;
         let store = |error| ExtendError::Intake(IntakeError::Store(error));
         let unknown = || ExtendError::Unknown(key.to_owned());
         let held = self.directory.holdings(key).await.map_err(store)?;
@@ -237,6 +455,7 @@ impl Intake {
         let running = believed.spells.iter().filter(|spell| {
             spell.end.is_some_and(|end| end > now)
                 && contract.is_none_or(|contract| spell.contract.as_deref() == Some(contract))
+                && ends.is_none_or(|ends| spell.end == Some(ends))
         });
         let running: Vec<_> = running.collect();
         let spell = match (running.as_slice(), contract) {
@@ -276,52 +495,39 @@ impl Intake {
             zone: zone.name().to_owned(),
             unchanged: to == from,
         };
-        if extended.unchanged {
-            return Ok(extended);
+        if !extended.unchanged {
+            rules.may_extend(&identity.identity_type, Some(from), to)?;
         }
-        rules.may_extend(&identity.identity_type, Some(from), to)?;
-        let event = |event_type: EventType, effective_at: DateTime<Utc>, version: i64| {
-            let cause = format!("{key}\n{:?}\n{from}\n{to}\n{event_type:?}", spell.contract);
-            BusinessEvent {
-                id: format!(
-                    "ext_{}",
-                    Uuid::new_v5(&NAMESPACE, cause.as_bytes()).simple()
-                ),
-                source: SOURCE.to_owned(),
-                event_type,
-                subject: Key::new(key),
-                occurred_at: now,
-                effective_at,
-                zone: zone.name().to_owned(),
-                version,
-                supersedes: None,
-                data: json!({
-                    "contract": spell.contract,
-                    "last_day": last_day,
-                    "reason": reason,
-                }),
-            }
-        };
-        let version = now.timestamp_micros();
-        let events = [
-            event(EventType::ContractExtended, now, version),
-            event(EventType::ContractExpired, to, version + 1),
-        ];
-        let subjects = [(self.directory.shard(key), key.to_owned())].into();
-        self.settle(&subjects, &events, by, now).await?;
-        Ok(extended)
+        Ok((extended, identity, rules))
     }
 
     /// The zone in which an end was said; UTC when that is not known.
-    async fn zone_of(
-        &self,
-        key: &str,
-        event: Option<&str>,
-    ) -> Result<Tz, engine::store::StoreError> {
+    async fn zone_of(&self, key: &str, event: Option<&str>) -> Result<Tz, StoreError> {
         let detail = self.directory.identity(key).await?;
         let events = detail.into_iter().flat_map(|detail| detail.events);
         let mut said = events.filter(|row| Some(row.event_id.as_str()) == event);
         let zone = said.next().and_then(|row| row.zone.parse().ok());
         Ok(zone.unwrap_or(Tz::UTC))
+    }
+}
+
+/// Puts the message that starts a case into the inbox.
+struct Ask<'a> {
+    message: InboxRow,
+    /// What is used up by it.
+    link: Option<&'a LinkRow>,
+    case: String,
+    now: Timestamp,
+}
+
+#[async_trait]
+impl Work for Ask<'_> {
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        if let Some(link) = self.link
+            && !use_link(transaction, link, &self.case, self.now).await?
+        {
+            return Err(StoreError::Projection(LINK_USED.to_owned()));
+        }
+        Ok(vec![self.message.clone()])
     }
 }

@@ -74,7 +74,9 @@ use crate::sources::{
 };
 
 pub use self::adopt::WaveReport;
-pub use self::contracts::{ExtendError, Extended};
+pub use self::contracts::{
+    EXTENSION, ExtendError, Extended, Extension, ExtensionAsked, ExtensionInput,
+};
 pub use self::guard::{PolicyCell, protected};
 pub use self::merge::{MergeReport, MovedAccount, Part, REGROUP, RegroupInput, RegroupReport};
 pub use self::pushed::{

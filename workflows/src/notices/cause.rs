@@ -220,6 +220,7 @@ fn asked_of(ask: &Ask, due: Option<Timestamp>) -> (Vec<Recipient>, Value) {
             ask,
             quorum,
             question,
+            ..
         } => (
             ask.iter().map(|one| Recipient::asked(one)).collect(),
             json!({ "question": question, "quorum": quorum, "due": due }),

@@ -26,6 +26,7 @@
 //! | `void` | what it was about is over: a reminder of a question that is answered |
 
 mod cause;
+mod links;
 mod outbox;
 mod post;
 mod projection;
@@ -53,6 +54,8 @@ use crate::policy::{Problem, Problems, Schema};
 
 pub(crate) use cause::about_contract;
 pub use cause::{NotifyStep, VARS_BYTES_MAX};
+pub(crate) use links::use_link;
+pub use links::{LinkRow, Links, PAGE as LINK_PAGE};
 pub(crate) use outbox::put_in;
 pub use outbox::{
     Found, NoticeCount, NoticeCursor, NoticeDetail, NoticeFilter, Outbox, PAGE_ROWS_MAX,
@@ -63,7 +66,9 @@ pub use quiet::QuietHours;
 pub use recipient::{Address, Recipient};
 pub use route::{Looked, Router};
 pub use rows::{ChangeRow, DeliveryRow, DeliveryState, NoticeRow, NoticeState, Way};
-pub use settings::{EmailSettings, MailLogin, MailTls, NotificationSettings, WebhookSettings};
+pub use settings::{
+    EmailSettings, LinkSettings, MailLogin, MailTls, NotificationSettings, WebhookSettings,
+};
 pub use sponsors::Sponsors;
 pub use template::{Manner, RenderError, Rendered, TemplateFile, Templates, Vocabulary, kind};
 
@@ -80,6 +85,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "notice_end",
         postgres: include_str!("../../../migrations/postgres/0021_notice_end.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0021_notice_end.sql"),
+    },
+    Migration {
+        version: 22,
+        name: "contract_link",
+        postgres: include_str!("../../../migrations/postgres/0022_contract_link.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0022_contract_link.sql"),
     },
 ];
 

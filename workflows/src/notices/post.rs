@@ -10,6 +10,7 @@ use engine::store::StoreError;
 use serde_json::{Map, Value, json};
 
 use super::Notices;
+use super::links::Links;
 use super::outbox::{Came, Outbox};
 use super::rows::{DeliveryRow, DeliveryState, NoticeRow, Way};
 use super::settings::NotificationSettings;
@@ -105,6 +106,7 @@ pub struct Courier {
     /// How often in a row the way was away, and until when it is left alone.
     away: u32,
     held_until: Option<DateTime<Utc>>,
+    links: Option<Arc<Links>>,
 }
 
 /// What a round did.
@@ -135,7 +137,14 @@ impl Courier {
             clock,
             away: 0,
             held_until: None,
+            links: None,
         }
+    }
+
+    /// With links in mails, by which a sponsor asks without a login.
+    #[must_use]
+    pub fn with_links(self, links: Option<Arc<Links>>) -> Self {
+        Self { links, ..self }
     }
 
     #[must_use]
@@ -345,7 +354,12 @@ impl Courier {
             let Some(notice) = of(part) else { continue };
             let person = self.person(notice).await?;
             let alone = parts.len() == 1;
-            let context = context(notice, part, person.as_ref(), settings, alone);
+            let mut context = context(notice, part, person.as_ref(), settings, alone);
+            if let Some(link) = self.link(notice, part).await?
+                && let Value::Object(fields) = &mut context
+            {
+                fields.insert("confirm".to_owned(), link.into());
+            }
             match self
                 .notices
                 .templates()
@@ -394,6 +408,22 @@ impl Courier {
             says,
             data,
         }))
+    }
+
+    /// The link of a mail about the end of a contract. What is kept of it is durable before it leaves.
+    async fn link(
+        &self,
+        notice: &NoticeRow,
+        part: &DeliveryRow,
+    ) -> Result<Option<String>, StoreError> {
+        let is_mail = self.way() == Way::Email && notice.name == kind::CONTRACT_ENDING;
+        let Some(links) = self.links.as_ref().filter(|_| is_mail) else {
+            return Ok(None);
+        };
+        match links.of(notice, part) {
+            Some(row) => self.outbox.put_link(links, row).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Whom it is about, as they are now.

@@ -58,6 +58,25 @@ pub struct NotificationSettings {
     /// Where people find Tenure; templates see it as `link`.
     #[serde(default)]
     pub link: Option<String>,
+    /// Lets sponsors ask for a contract to go on by a link in the mail. Left out, mails have none.
+    #[serde(default)]
+    pub links: Option<LinkSettings>,
+}
+
+/// Links by which somebody does one thing without a login.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LinkSettings {
+    /// Where the key is kept that signs them: `env:NAME` or `file:/path`, `whsec_` and base64 of 24 to 64 bytes.
+    #[schemars(with = "String")]
+    pub secret: SecretRef,
+    /// How long one holds, and no longer than the contract it is about.
+    #[serde(default = "link_valid")]
+    pub valid: Span,
+}
+
+fn link_valid() -> Span {
+    Span::from_s(14 * DAY_S)
 }
 
 fn remind_before() -> Span {
@@ -251,6 +270,23 @@ impl NotificationSettings {
         {
             return problem(format!("link` is `{link}`"), "write `https://HOST/`");
         }
+        if let Some(links) = &self.links {
+            let (least, most) = (Span::from_s(60), Span::from_s(90 * DAY_S));
+            if links.valid < least || links.valid > most {
+                let fix = format!("give `{least}` to `{most}`");
+                return problem(format!("links.valid` is {}", links.valid), &fix);
+            }
+            let safe = self.link.as_deref().is_some_and(|link| {
+                let here = link.strip_prefix("http://");
+                link.starts_with("https://") || here.is_some_and(|rest| is_this_machine(host(rest)))
+            });
+            if !safe {
+                return problem(
+                    "links` needs `notifications.link`, where people find Tenure".to_owned(),
+                    "write `link: https://HOST`; whoever reads along could use a link",
+                );
+            }
+        }
         if let Some(email) = &self.email {
             check_email(email, &problem)?;
         }
@@ -417,6 +453,22 @@ mod tests {
         );
         check(&with("keep: 1h"), "`notifications.keep` is 1h");
         check(&with("link: example.org"), "`notifications.link` is");
+        check(
+            &with("links: { secret: 'env:K' }"),
+            "`notifications.links` needs `notifications.link`",
+        );
+        check(
+            &with("link: 'http://x.example'\nlinks: { secret: 'env:K' }"),
+            "`notifications.links` needs",
+        );
+        check(
+            &with("link: 'https://x.example'\nlinks: { secret: 'env:K' }"),
+            "",
+        );
+        check(
+            &with("link: 'https://x.example'\nlinks: { secret: 'env:K', valid: 1s }"),
+            "`notifications.links.valid` is 1s",
+        );
         check(&with("retry: { attempts: 0 }"), "`notifications.retry` has");
         check(
             &with("quiet_hours: { from: '20:00', to: '20:00', zone: UTC }"),

@@ -477,7 +477,7 @@ fn unknown(variable: &str, notice: &str, vocabulary: &Vocabulary) -> Option<(Str
     let root = path.next().unwrap_or_default();
     let field = path.next();
     let fields: Vec<&str> = match root {
-        "link" | "range" | ZONE => return None,
+        "link" | "confirm" | "range" | ZONE => return None,
         "vars" => {
             let built_in = VARS.iter().find(|(name, _)| *name == notice);
             let own = vocabulary.step_vars.get(notice);
@@ -500,7 +500,7 @@ fn unknown(variable: &str, notice: &str, vocabulary: &Vocabulary) -> Option<(Str
             let found = ROOTS.iter().find(|(name, _)| *name == root);
             let Some((_, fields)) = found else {
                 let roots = ROOTS.iter().map(|(name, _)| *name);
-                let all = roots.chain(["person", "vars", "link"]);
+                let all = roots.chain(["person", "vars", "link", "confirm"]);
                 return Some((
                     format!("`{root}`, which is not known"),
                     suggest(root, "names", all),

@@ -25,7 +25,9 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::*;
-use crate::testbed::Company;
+use crate::sources::signature::SigningKey;
+use crate::sources::{BusinessEvent, EventType, Key};
+use crate::testbed::{Company, actor};
 
 const SETTINGS: &str = "
 email: { server: 127.0.0.1, tls: none, from: tenure@example.org }
@@ -277,6 +279,7 @@ on_both! {
     what_cannot_be_made_parks_alone,
     hostile_values_change_nothing_around_them,
     a_silence_is_told_once,
+    the_link_of_a_mail_is_for_whom_it_was_sent_to,
 }
 
 async fn company(on_postgres: bool) -> Company {
@@ -572,6 +575,81 @@ async fn a_message_keeps_its_name_until_it_is_taken(company: &Company) {
     post.put(&[row(1, kind::MESSAGE, post.clock.now())]).await;
     post.turn().await;
     assert_eq!(post.came(), []);
+}
+
+/// A link stands in the mail, its hash in the database, and it is the same when the mail is sent again.
+async fn the_link_of_a_mail_is_for_whom_it_was_sent_to(company: &Company) {
+    let key = SigningKey::of_bytes(vec![7; 32]);
+    let links = Arc::new(Links::new(key, "https://t.example/", Span::from_s(86_400)));
+    let mut post = Post::new(company, "2026-03-02T12:00:00Z");
+    post.courier = post.courier.with_links(Some(Arc::clone(&links)));
+    let now = post.clock.now();
+    // Somebody who is there until then, so that the notice still holds.
+    let contract = |event_type, at: DateTime<Utc>, version| BusinessEvent {
+        id: format!("c{version}"),
+        source: "hr".to_owned(),
+        event_type,
+        subject: Key::new("C1"),
+        occurred_at: now,
+        effective_at: at,
+        zone: "UTC".to_owned(),
+        version,
+        supersedes: None,
+        data: json!({ "attributes": { "name": "Cy", "department": "Law" } }),
+    };
+    let ends_at = now + TimeDelta::days(7);
+    for event in [
+        contract(EventType::ContractStart, now - TimeDelta::days(1), 1),
+        contract(EventType::ContractExpired, ends_at, 2),
+    ] {
+        let told = company.intake.event(&event, &actor("hr"), now).await;
+        told.unwrap();
+    }
+    let ending = NoticeRow {
+        subject: Some("C1".to_owned()),
+        vars: json!({ "end": ends_at, "before": "7d" }),
+        ends_at: Some(ends_at),
+        ..row(1, kind::CONTRACT_ENDING, now)
+    };
+    // Others have none.
+    let other = row(2, kind::MESSAGE, now);
+    post.put(&[ending, other]).await;
+    *post.recorder.answers.lock().unwrap() = VecDeque::from([later("451"), later("451")]);
+    post.turn().await;
+    post.wait(TimeDelta::seconds(30));
+    post.turn().await;
+    let came = post.came();
+    let linked = |parcel: &Parcel| {
+        let (_, rest) = parcel
+            .says
+            .text
+            .split_once("https://t.example/contract?t=")?;
+        rest.split_whitespace().next().map(str::to_owned)
+    };
+    let found: Vec<String> = came.iter().filter_map(linked).collect();
+    assert_eq!((came.len(), found.len()), (4, 2), "{came:#?}");
+    assert_eq!(found[0], found[1]);
+    let html = came.iter().find_map(|parcel| {
+        let html = parcel.says.html.as_ref()?;
+        html.contains(&found[0]).then_some(())
+    });
+    assert!(html.is_some());
+    let hash = links.read(&found[0], post.clock.now()).unwrap();
+    assert!(!hash.contains(&found[0]));
+    let kept = post.outbox.link(&hash).await.unwrap().unwrap();
+    assert_eq!(
+        (kept.address.as_str(), kept.identity_key.as_str()),
+        ("ops@example.org", "C1")
+    );
+    assert_eq!((kept.ends_at, kept.used_at), (ends_at, None));
+    assert!(kept.expires_at <= now + TimeDelta::days(1));
+    post.outbox.forget_links(now).await.unwrap();
+    assert!(post.outbox.link(&hash).await.unwrap().is_some());
+    post.outbox
+        .forget_links(now + TimeDelta::days(2))
+        .await
+        .unwrap();
+    assert!(post.outbox.link(&hash).await.unwrap().is_none());
 }
 
 async fn what_is_refused_waits_for_a_person(company: &Company) {

@@ -27,7 +27,7 @@ const DAY_S: u32 = 86_400;
 ///   purchase: [purchase_order, project_code]
 ///   notices: [30d, 7d, 1d]
 ///   owner: role:vendor-management
-///   extension: { max: 180d }
+///   extension: { max: 180d, approve: role:vendor-management }
 /// ```
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -65,12 +65,17 @@ pub struct ExtensionDocument {
     /// At once, counted from the end that stands.
     #[serde(default = "extension_max")]
     pub max: Span,
+    /// Who is asked whether it may be: `role:NAME` or an address. Left out: `owner`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub approve: Option<Spanned<String>>,
 }
 
 impl Default for ExtensionDocument {
     fn default() -> Self {
         Self {
             max: extension_max(),
+            approve: None,
         }
     }
 }
@@ -102,6 +107,7 @@ pub struct ContractRules {
     sponsor_deadline: Span,
     owner: String,
     extension_max: Span,
+    extension_approve: String,
 }
 
 /// Why a contract may not be made longer.
@@ -197,6 +203,13 @@ impl ContractRules {
             sponsor_deadline: document.sponsor_deadline,
             owner: document.owner.value.clone(),
             extension_max: max,
+            extension_approve: document
+                .extension
+                .approve
+                .as_ref()
+                .unwrap_or(&document.owner)
+                .value
+                .clone(),
         })
     }
 
@@ -210,6 +223,18 @@ impl ContractRules {
     #[must_use]
     pub fn owner(&self) -> &str {
         &self.owner
+    }
+
+    /// Who is asked whether a contract may be made longer, as it is written.
+    #[must_use]
+    pub fn approver(&self) -> &str {
+        &self.extension_approve
+    }
+
+    /// The longest that it may be made longer at once.
+    #[must_use]
+    pub fn extension_max(&self) -> Span {
+        self.extension_max
     }
 
     /// The attribute that names whoever answers for them.

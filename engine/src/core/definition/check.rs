@@ -393,6 +393,10 @@ impl Checker<'_> {
         };
         let in_each = step.for_each.is_some();
         let work = self.work(step, before, in_each, has_deadline, &mut facts)?;
+        let words = match &work {
+            Work::Approval(_) | Work::Task(_) => self.words(step, before, in_each),
+            Work::Action { .. } | Work::WaitFor(_) => Template::default(),
+        };
         let undo = match &step.undo {
             None => None,
             Some(undo) => {
@@ -446,8 +450,23 @@ impl Checker<'_> {
             retry,
             timeout,
             undo,
+            words,
             facts,
         })
+    }
+
+    /// The expressions of a question. It may be put again later, so it says nothing that may be otherwise by then.
+    fn words(&mut self, step: &StepSource, before: &BTreeSet<usize>, in_each: bool) -> Template {
+        let mut facts = BTreeSet::new();
+        let words = self.template(step.with.as_ref(), before, in_each, false, &mut facts);
+        if let (false, Some(at)) = (facts.is_empty(), &step.with) {
+            let what = format!(
+                "step `{}` reads facts in what it asks, which may have changed when it is asked again",
+                step.id.value
+            );
+            self.problem(at, what, "read `input`, `steps`, `item` or `case` instead");
+        }
+        words
     }
 
     fn work(

@@ -137,6 +137,8 @@ pub struct Step {
     /// The longest one attempt may take before its outcome counts as unknown.
     pub timeout: Span,
     pub undo: Option<Undo>,
+    /// What a question says, as it is written: its expressions are filled in when it is put.
+    pub(crate) words: Template,
     /// Facts that its expressions read, fetched when the step becomes ready.
     pub(crate) facts: BTreeSet<String>,
 }
@@ -195,6 +197,9 @@ pub struct Approval {
     pub quorum: u32,
     #[serde(default)]
     pub question: Option<String>,
+    /// Whoever started the case may reject, and not approve.
+    #[serde(default)]
+    pub four_eyes: bool,
     pub timeout: Option<Span>,
     /// What no answer means.
     #[serde(default)]
