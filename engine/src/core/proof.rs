@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use super::Timestamp;
+use super::id::Actor;
 
-/// The clocks and observations of one attempt. No secrets; `object`, `before` and `after` may hold personal
-/// data and reach the evidence only as salted digests.
+/// The clocks and observations of one attempt. No secrets; `object`, `before`, `after` and who decided and why may hold
+/// personal data and reach the evidence only as salted digests.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Proof {
     /// The target system's configured name.
@@ -25,4 +26,8 @@ pub struct Proof {
     pub verified_at: Option<Timestamp>,
     /// Whether the effect was there before this attempt.
     pub already_so: bool,
+    /// On whose word it was done, who agreed, and why, where a person decided before this case could know of it.
+    pub by: Option<Actor>,
+    pub approver: Option<Actor>,
+    pub reason: Option<String>,
 }

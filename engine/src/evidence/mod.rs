@@ -161,7 +161,11 @@ pub fn leaf_about(
     let leaf = Leaf {
         after: proof.and_then(|proof| value_digest(&proof.after)),
         already_so: proof.map(|proof| proof.already_so),
-        approver: cause.approver.as_ref().map(who),
+        approver: cause
+            .approver
+            .as_ref()
+            .or_else(|| proof?.approver.as_ref())
+            .map(who),
         attempt: cause.attempt,
         before: proof.and_then(|proof| value_digest(&proof.before)),
         case: case.case.to_string(),
@@ -178,14 +182,20 @@ pub fn leaf_about(
         events: events.iter().map(Event::name).collect(),
         format: FORMAT,
         generation: case.generation,
-        initiator: who(&cause.by),
+        initiator: who(proof
+            .and_then(|proof| proof.by.as_ref())
+            .unwrap_or(&cause.by)),
         input: cause.input,
         instance: cause.place.map(|place| place.instance.0),
         object: proof.and_then(|proof| proof.object.as_deref()).map(salted),
         operation: proof.and_then(|proof| proof.operation.as_deref()),
         outcome: cause.outcome,
         policy: proof.and_then(|proof| proof.policy.as_deref()),
-        reason: cause.reason.as_deref().map(salted),
+        reason: cause
+            .reason
+            .as_deref()
+            .or_else(|| proof?.reason.as_deref())
+            .map(salted),
         request_id: proof.and_then(|proof| proof.request_id.as_deref()),
         sequence: case.version,
         step,

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use workflows::correlation::{Correlation, Score, blocks, score};
 use workflows::directory::{ReviewFilter, ReviewRow, ReviewStatus};
-use workflows::intake::ReviewReport;
+use workflows::intake::{ReviewReport, ScanReport};
 use workflows::takeover::{CollisionReport, Taken, What, collisions};
 
 use self::adoption::Adopt;
@@ -19,6 +19,9 @@ use crate::shell::now;
 
 /// How many characters of an identifier people are shown: enough to tell it from others.
 const SHORT_CHARS: usize = 12;
+
+/// How many of what a scan found are shown.
+const SHOWN_MAX: usize = 50;
 
 /// Decide who somebody is, where rules leave it open
 #[derive(Debug, Args)]
@@ -33,6 +36,7 @@ Examples:
   tenure correlation link cor_5e1f70c2 C7 --reason 'called her'
   tenure correlation separate cor_5e1f70c2 --reason 'father and son'
   tenure correlation compare C7 E100
+  tenure correlation scan --dry-run
   tenure correlation collisions --system crm
   tenure correlation adopt --system crm --where department=Sales")]
 pub struct CorrelationCommand {
@@ -47,6 +51,7 @@ enum Sub {
     Link(Link),
     Separate(Separate),
     Compare(Compare),
+    Scan(Scan),
     Collisions(Collisions),
     Adopt(Adopt),
 }
@@ -117,6 +122,25 @@ struct Compare {
     other: String,
 }
 
+/// Compare everybody who is known with everybody, and ask about those who may be one
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+New records are compared when they come; this looks at people who were there before the rules, or whose attributes came later. It
+links nobody by itself: what it finds waits in `tenure correlation list`, and holds nobody up meanwhile. Two of whom somebody said
+that they are two are not asked about again.
+
+Examples:
+  tenure correlation scan --dry-run
+  tenure correlation scan
+  tenure correlation scan --json | jq -r '.found[] | [.key, .candidates[0].key] | @tsv'
+
+Exit code 3: there is something to decide.")]
+struct Scan {
+    /// Only tell whom it would ask about
+    #[arg(long)]
+    dry_run: bool,
+}
+
 /// Which names and addresses policy would give on a system that somebody has already
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -166,6 +190,7 @@ pub async fn run(context: &Context, command: CorrelationCommand) -> anyhow::Resu
             decided(context, &report)
         }
         Sub::Compare(compare) => compare_two(context, &compare).await,
+        Sub::Scan(wanted) => scan(context, &wanted).await,
         Sub::Collisions(wanted) => show_collisions(context, &wanted).await,
         Sub::Adopt(adopt) => adoption::run(context, adopt).await,
     }
@@ -423,6 +448,71 @@ fn verdict(rules: &Correlation, score: &Score) -> &'static str {
     } else {
         "new"
     }
+}
+
+async fn scan(context: &Context, wanted: &Scan) -> anyhow::Result<Exit> {
+    let (configuration, database) = (context.configuration()?, context.database().await?);
+    let intake = import::intake(&configuration, &database);
+    let report = intake.scan(!wanted.dry_run, now()).await?;
+    context.output.result(&report, describe_scan)?;
+    Ok(if report.found.is_empty() {
+        Exit::Good
+    } else {
+        Exit::Waiting
+    })
+}
+
+fn describe_scan(report: &ScanReport) -> String {
+    let compared = counted(report.compared, "key was compared", "keys were compared");
+    if report.found.is_empty() {
+        return format!("{compared}; nobody else may be one");
+    }
+    let mut listing = Listing::new(&["QUESTION", "KEY", "MAY BE", "POINTS"]).narrow(&[0, 3]);
+    for one in report.found.iter().take(SHOWN_MAX) {
+        let Some(best) = one.candidates.first() else {
+            continue;
+        };
+        let others = one.candidates.len().saturating_sub(1);
+        let more = if others == 0 {
+            String::new()
+        } else {
+            format!(" +{others}")
+        };
+        listing.row([
+            (short(&one.question).to_owned(), Tone::Code),
+            (shortened(&one.key, 24), Tone::Strong),
+            (format!("{}{more}", shortened(&best.key, 24)), Tone::Strong),
+            (best.score.points.to_string(), Tone::Plain),
+        ]);
+    }
+    let mut text = format!("{}\n{listing}", paint(compared, Tone::Dim));
+    let shown = report.found.len().min(SHOWN_MAX);
+    if report.found.len() > shown {
+        let _ = write!(
+            text,
+            "\nand {} more; --json has all",
+            report.found.len() - shown
+        );
+    }
+    if report.more {
+        let _ = write!(
+            text,
+            "\n{} there are more: scan again when these are decided",
+            paint(Tone::Warn.sign(), Tone::Warn)
+        );
+    }
+    let next = if report.asked {
+        "tenure correlation show QUESTION"
+    } else {
+        "the same, without --dry-run"
+    };
+    let what = if report.asked {
+        "to decide"
+    } else {
+        "to ask about them"
+    };
+    let _ = write!(text, "\n\n{what}:  {}", paint(next, Tone::Code));
+    text
 }
 
 async fn show_collisions(context: &Context, wanted: &Collisions) -> anyhow::Result<Exit> {

@@ -3,14 +3,18 @@
 //! Takes `{approved_by}`; whose contract, until when and why stand in what the case was started with. The policy decides once
 //! more whether it may be. It is two events, whose names follow from what they say, so making it again changes nothing.
 //!
+//! Its leaf in the evidence names who asked and who agreed, each by a digest.
+//!
 //! Gives `{identity_key, contract, from, to, zone, unchanged}`.
 
-use engine::core::case::Failure;
+use engine::core::case::{Failure, Verification};
+use engine::core::id::Actor;
 use engine::core::input::AttemptResult;
+use engine::core::proof::Proof;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::context::{Context, database, not_needed, permanent};
+use super::context::{Context, database, permanent};
 use crate::intake::{ExtendError, ExtensionInput, IntakeError};
 
 #[derive(Deserialize)]
@@ -56,5 +60,21 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
     })?;
     let output: Value = serde_json::to_value(&extended)
         .map_err(|error| permanent("contract", format!("what was done cannot be told: {error}")))?;
-    Ok(not_needed(output))
+    let proof = Proof {
+        operation: Some("extend_contract".to_owned()),
+        object: Some(input.identity),
+        before: Some(json!({ "ends": extended.from })),
+        after: Some(json!({ "ends": extended.to })),
+        policy: Some(context.policy().hash().to_owned()),
+        already_so: extended.unchanged,
+        by: Some(Actor(input.asked_by)),
+        approver: Some(Actor(approved_by.join(", "))),
+        reason: Some(input.reason),
+        ..Proof::default()
+    };
+    Ok(AttemptResult::Succeeded {
+        output,
+        verification: Verification::NotNeeded,
+        proof,
+    })
 }

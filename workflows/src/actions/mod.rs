@@ -13,6 +13,7 @@
 //! | `approvals.reroute` | puts the questions that wait for the person to somebody else |
 //! | `ownership.transfer` | hands what an account owns to somebody who stays |
 //! | `identity.activate`, `identity.leave` | where the person stands |
+//! | `identity.separate` | keeps that somebody decided that a key is nobody who was known |
 //! | `contract.extend` | moves the end of a contract that was asked and approved |
 //! | `notify` | tells somebody |
 //! | `identity.regroup` | goes on with a merge of identities, or the end of one |
@@ -41,6 +42,7 @@ mod ownership_transfer;
 mod protected;
 mod recent;
 mod regroup;
+mod separate;
 mod sessions_revoke;
 
 #[cfg(test)]
@@ -91,12 +93,13 @@ pub mod name {
     pub const IDENTITY_LEAVE: &str = "identity.leave";
     pub const NOTIFY: &str = "notify";
     pub const IDENTITY_REGROUP: &str = "identity.regroup";
+    pub const IDENTITY_SEPARATE: &str = "identity.separate";
     pub const CONTRACT_EXTEND: &str = "contract.extend";
     pub const NOOP: &str = "noop";
 }
 
 /// Every action, with a sentence for people.
-pub const ACTIONS: [(&str, &str); 21] = [
+pub const ACTIONS: [(&str, &str); 22] = [
     (
         name::ACCESS_PLAN,
         "compares what policy wants for the person with what they hold",
@@ -163,6 +166,10 @@ pub const ACTIONS: [(&str, &str); 21] = [
     (
         name::IDENTITY_REGROUP,
         "goes on with a merge of two identities, or with taking one back",
+    ),
+    (
+        name::IDENTITY_SEPARATE,
+        "keeps that somebody decided that a key is nobody who was known",
     ),
     (
         name::CONTRACT_EXTEND,
@@ -273,6 +280,7 @@ impl IdentityActions {
             name::GRANT_KEEP => grant_keep::run(context),
             name::CASE_FOLLOW => case_follow::run(context).await,
             name::CONTRACT_EXTEND => contract_extend::run(context).await,
+            name::IDENTITY_SEPARATE => separate::run(context),
             // The projection of the finished step changes the directory; nothing outside is touched.
             name::IDENTITY_ACTIVATE | name::IDENTITY_LEAVE | name::NOOP => {
                 Ok(not_needed(Value::Null))

@@ -151,6 +151,23 @@ pub(crate) async fn merges_in(
     rows_in(transaction, &OF_ABSORBED, &parameter).await
 }
 
+/// Of these keys those that were another's and are not any more, each with that other.
+pub(crate) async fn split_pairs(
+    transaction: &mut Transaction<'_>,
+    keys: &[(i32, String)],
+) -> Result<Vec<(String, String)>, StoreError> {
+    #[derive(Deserialize)]
+    struct Pair {
+        absorbed: String,
+        survivor: String,
+    }
+    let pairs: Vec<Pair> = rows_of(transaction, &SPLIT_PAIRS, keys).await?;
+    Ok(pairs
+        .into_iter()
+        .map(|pair| (pair.absorbed, pair.survivor))
+        .collect())
+}
+
 /// The merges that these keys survived, of which nothing is at work any more but what moves accounts.
 pub(crate) async fn under_way(
     transaction: &mut Transaction<'_>,
@@ -222,6 +239,20 @@ const OF_ABSORBED: Sql = Sql {
         FROM identity_merge
         WHERE shard_id = ?1 ->> 'shard_id' AND absorbed = ?1 ->> 'key'
         ORDER BY said_at DESC, said_by_event DESC",
+};
+
+const SPLIT_PAIRS: Sql = Sql {
+    table: "identity_merge",
+    postgres: "
+        SELECT jsonb_build_object('absorbed', m.absorbed, 'survivor', m.survivor)::text FROM identity_merge AS m
+        JOIN jsonb_to_recordset($1::jsonb) AS wanted(shard_id int, key text)
+          ON m.shard_id = wanted.shard_id AND m.absorbed = wanted.key
+        WHERE m.state IN ('splitting', 'returning', 'split')",
+    sqlite: "
+        SELECT json_object('absorbed', m.absorbed, 'survivor', m.survivor)
+        FROM json_each(?1) AS wanted
+        JOIN identity_merge AS m ON m.shard_id = wanted.value ->> 'shard_id' AND m.absorbed = wanted.value ->> 'key'
+        WHERE m.state IN ('splitting', 'returning', 'split')",
 };
 
 const OF_SURVIVOR: Sql = Sql {

@@ -46,10 +46,13 @@ pub(crate) use identities::{
     for_update, holdings_in, in_transaction as identities_in, introduce, put as put_identities,
 };
 pub(crate) use merges::{
-    holders, merges_in, put_adopted, put_holdings, put_merges, take_holdings, under_way,
+    holders, merges_in, put_adopted, put_holdings, put_merges, split_pairs, take_holdings,
+    under_way,
 };
 pub(crate) use planned::{drop_planned, planned_due, planned_in, put_planned};
-pub(crate) use reviews::{BlockRow, put_blocks, put_indexed, put_reviews, review_in, with_blocks};
+pub(crate) use reviews::{
+    BlockRow, put_blocks, put_indexed, put_reviews, review_in, reviews_about, with_blocks,
+};
 pub(crate) use snapshots::{
     Position, RecordRow, decide as decide_snapshot, mark_gone, move_on, put_records, put_snapshot,
 };

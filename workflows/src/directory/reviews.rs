@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::Directory;
 use super::database::{
-    ROWS_PER_STATEMENT_MAX, Sql, execute, execute_all, rows_in, stored_time, stored_time_option,
-    time_text,
+    ROWS_PER_STATEMENT_MAX, Sql, execute, execute_all, rows_in, rows_of, stored_time,
+    stored_time_option, time_text,
 };
 use crate::correlation::Scored;
 
@@ -105,6 +105,14 @@ pub(crate) async fn review_in(
     Ok(found.into_iter().next())
 }
 
+/// Every question about these new keys, open or decided.
+pub(crate) async fn reviews_about(
+    transaction: &mut Transaction<'_>,
+    keys: &[(i32, String)],
+) -> Result<Vec<ReviewRow>, StoreError> {
+    rows_of(transaction, &ABOUT, keys).await
+}
+
 /// Writes questions, new or decided.
 pub(crate) async fn put_reviews(
     transaction: &mut Transaction<'_>,
@@ -190,6 +198,22 @@ const REVIEW: Sql = Sql {
             'decided_key', decided_key)
         FROM correlation_review
         WHERE shard_id = ?1 ->> 'shard_id' AND review_id = ?1 ->> 'review_id'",
+};
+
+const ABOUT: Sql = Sql {
+    table: "correlation_review",
+    postgres: "
+        SELECT to_jsonb(r)::text FROM correlation_review AS r
+        JOIN jsonb_to_recordset($1::jsonb) AS wanted(shard_id int, key text)
+          ON r.shard_id = wanted.shard_id AND r.record_key = wanted.key",
+    sqlite: "
+        SELECT json_object('shard_id', r.shard_id, 'review_id', r.review_id, 'record_key', r.record_key,
+            'source', r.source, 'status', r.status, 'owner', r.owner, 'candidates', json(r.candidates),
+            'opened_at', r.opened_at, 'decided_at', r.decided_at, 'decided_by', r.decided_by,
+            'decided_reason', r.decided_reason, 'decided_key', r.decided_key)
+        FROM json_each(?1) AS wanted
+        JOIN correlation_review AS r
+          ON r.shard_id = wanted.value ->> 'shard_id' AND r.record_key = wanted.value ->> 'key'",
 };
 
 const PUT_REVIEWS: Sql = Sql {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use engine::core::Timestamp;
 use engine::core::id::{Place, StepIndex};
+use engine::evidence::salted_digest;
 use engine::runner::{Clock as _, Command, NodeHandle};
 use engine::store::{CaseFilter, CaseSummary, SHARDS_DEFAULT};
 use serde_json::{Value, json};
@@ -533,7 +534,7 @@ async fn an_end_moves_when_somebody_else_agrees(on_postgres: bool) {
     let moved = &moved.unwrap().data;
     assert_eq!(moved["asked_by"], "cli:ann");
     assert_eq!(moved["approved_by"], json!(["token:bo"]));
-    // The leaf of the answer names both, each by a digest.
+    // The leaf of it names both, each by a digest.
     let leaves = world
         .company
         .store
@@ -544,9 +545,15 @@ async fn an_end_moves_when_somebody_else_agrees(on_postgres: bool) {
         .iter()
         .map(|row| serde_json::from_slice(&row.leaf).unwrap())
         .collect();
-    let mut both = leaves.iter().filter(|leaf| leaf["approver"].is_string());
-    let both = both.next().unwrap();
-    assert!(both["initiator"].is_string() && both["initiator"] != both["approver"]);
+    let done = leaves
+        .iter()
+        .find(|leaf| leaf["operation"] == "extend_contract")
+        .unwrap();
+    let digest = |name: &str| json!(salted_digest(&case.head.salt, name.as_bytes()));
+    assert_eq!(
+        (&done["initiator"], &done["approver"], &done["reason"]),
+        (&digest("cli:ann"), &digest("token:bo"), &digest("goes on"))
+    );
     // What is rejected moves nothing, and neither does what the policy does not allow any more.
     let case = world.ask("cli:ann", "2026-06-20").await.unwrap().unwrap();
     assert_eq!(world.answer(&case, "token:bo", false).await, "undone");

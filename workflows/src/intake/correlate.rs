@@ -24,9 +24,9 @@ use crate::sources::BusinessEvent;
 use crate::timeline::{Class, Timeline, class};
 
 /// Makes identifiers of merges and questions out of what they are about.
-const NAMESPACE: Uuid = Uuid::from_u128(0x2b71_44ce_0c55_4a7e_8b1e_7d4c_93a5_1f60);
+pub(super) const NAMESPACE: Uuid = Uuid::from_u128(0x2b71_44ce_0c55_4a7e_8b1e_7d4c_93a5_1f60);
 /// The most people who have something in common with a record and are compared with it.
-const COMPARED_MAX: usize = 1_000;
+pub(super) const COMPARED_MAX: usize = 1_000;
 
 /// A new key that is about somebody who is known.
 pub(super) struct Joined {
@@ -231,7 +231,7 @@ async fn compare(
 }
 
 /// The rows of these keys, each with the key that stands for it.
-async fn candidates(
+pub(super) async fn candidates(
     transaction: &mut Transaction<'_>,
     directory: &Directory,
     keys: BTreeSet<String>,

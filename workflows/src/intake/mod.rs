@@ -25,6 +25,7 @@ mod planned;
 mod pushed;
 mod report;
 mod reviews;
+mod scan;
 mod settle;
 mod take;
 
@@ -83,7 +84,8 @@ pub use self::pushed::{
     Action, Outcome, Push, PushError, RESOURCE_BYTES_MAX, RESOURCE_NAME_BYTES_MAX, is_held,
 };
 pub use self::report::{Due, EventReport, ImportReport, ImportStatus, IntakeError};
-pub use self::reviews::ReviewReport;
+pub use self::reviews::{ReviewReport, SeparationInput};
+pub use self::scan::{Duplicate, SCAN_QUESTIONS_MAX, ScanReport};
 
 /// How many waiting events are started in one transaction.
 const DUE_EVENTS_MAX: usize = 500;

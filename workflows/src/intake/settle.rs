@@ -32,7 +32,7 @@ use crate::sources::{BusinessEvent, EventType};
 use crate::timeline::{Belief, Class, Precedence, Timeline, class};
 
 /// Makes case and message identifiers out of what caused them: the same cause is the same case.
-const NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_0f2e_9a37_4f0b_8d55_3c9e_71b2_44aa);
+pub(super) const NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_0f2e_9a37_4f0b_8d55_3c9e_71b2_44aa);
 
 /// Rolls back when somebody was introduced meanwhile by another transaction, which no lock could hold back: all that
 /// was decided here was decided without knowing of it.

@@ -14,7 +14,7 @@ use super::{Decided, Done, Part, RegroupInput, Said, regroup_case};
 use crate::directory::{
     Claim, EventStatus, IdentityRow, IdentityStatus, MergeRow, MergeState, ReviewStatus, claim,
     events_named, introduce, merges_in, put_events, put_identities, put_merges, put_reviews,
-    review_in,
+    review_in, reviews_about,
 };
 use crate::intake::correlate::{include, merge_id};
 use crate::intake::groups::{Groups, Locked, REGROUPED};
@@ -273,7 +273,13 @@ impl State<'_> {
         locked: &mut BTreeMap<String, Locked>,
         change: &mut Change,
     ) -> Result<(), StoreError> {
-        for question in absorbed.disputes.clone() {
+        // Those that hold somebody up, and those that only wait in the list.
+        let about = [(absorbed.shard_id, absorbed.identity_key.clone())];
+        let mut questions = absorbed.disputes.clone();
+        for review in reviews_about(transaction, &about).await? {
+            include(&mut questions, review.review_id);
+        }
+        for question in questions {
             let found = review_in(transaction, absorbed.shard_id, &question).await?;
             let Some(mut review) =
                 found.filter(|review| review.record_key == absorbed.identity_key)

@@ -8,13 +8,14 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use engine::core::Timestamp;
-use engine::core::id::{Actor, CaseId};
+use engine::core::id::{Actor, CaseId, Subject};
+use engine::runner::StartCase;
 use engine::store::{InboxRow, StoreError, Transaction, Work};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::groups::Groups;
 use super::merge::{Decided, Said, statement};
-use super::settle::{Settled, finish, read};
+use super::settle::{NAMESPACE, Origin, Settled, finish, message, read};
 use super::{Intake, IntakeError, MergeReport};
 use crate::directory::{
     ReviewFilter, ReviewRow, ReviewStatus, put_identities, put_reviews, review_in,
@@ -148,6 +149,20 @@ fn decided(review: &ReviewRow) -> IntakeError {
     }
 }
 
+/// The workflow that keeps such a decision in the evidence.
+const SEPARATION: &str = "separation";
+
+/// What was decided: a stored form, the input of its case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeparationInput {
+    pub review: String,
+    pub record_key: String,
+    /// Whom it might have been.
+    pub candidates: Vec<String>,
+    pub decided_by: String,
+    pub reason: String,
+}
+
 struct Separate<'a> {
     intake: &'a Intake,
     review: &'a ReviewRow,
@@ -189,11 +204,38 @@ impl Work for Separate<'_> {
         }
         put_identities(transaction, &rows).await?;
         let people = read(transaction, &origin, locked).await?;
-        let (settled, inbox, _spans) =
+        let (settled, mut inbox, _spans) =
             finish(transaction, &origin, people, Settled::default()).await?;
         let cases = settled.cases.into_values().flatten().collect();
+        inbox.push(self.evidence(&origin)?);
         *self.done.lock().unwrap_or_else(PoisonError::into_inner) = Some(cases);
         Ok(inbox)
+    }
+}
+
+impl Separate<'_> {
+    /// The message that starts the case of it.
+    fn evidence(&self, origin: &Origin<'_>) -> Result<InboxRow, StoreError> {
+        let review = self.review;
+        let candidates = review.candidates.iter();
+        let input = SeparationInput {
+            review: review.review_id.clone(),
+            record_key: review.record_key.clone(),
+            candidates: candidates.map(|scored| scored.key.clone()).collect(),
+            decided_by: self.by.0.clone(),
+            reason: self.reason.to_owned(),
+        };
+        let cause = format!("{SEPARATION}\n{}", review.review_id);
+        let start = StartCase {
+            case: CaseId::caused(&NAMESPACE, review.opened_at, &cause),
+            workflow: SEPARATION.to_owned(),
+            subject: Subject(review.record_key.clone()),
+            generation: 0,
+            input: serde_json::to_value(input).unwrap_or_default(),
+            initiator: self.by.clone(),
+            effective_at: Some(self.now),
+        };
+        message(start, review.shard_id, origin)
     }
 }
 

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use engine::evidence::salted_digest;
 use engine::runner::NodeHandle;
 use serde_json::{Value, json};
 
@@ -209,6 +210,22 @@ async fn who_may_be_known_waits_and_is_given_nothing(on_postgres: bool) {
     settled(&company, &node).await;
     assert_eq!(company.ldap.shown(), ["c7: off", "e100: on sellers staff"]);
     assert_eq!(open_reviews(&company).await, []);
+    // Who decided, and why, stands in the evidence.
+    let case = company.case("separation", "e100").await;
+    let leaves = company.store.evidence(case.head.shard, case.head.case);
+    let leaves: Vec<Value> = leaves
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| serde_json::from_slice(&row.leaf).unwrap())
+        .collect();
+    let leaf = leaves.iter().find(|leaf| leaf["operation"] == "separate");
+    let digest = |text: &str| json!(salted_digest(&case.head.salt, text.as_bytes()));
+    let leaf = leaf.unwrap();
+    assert_eq!(
+        (&leaf["initiator"], &leaf["reason"], &leaf["object"]),
+        (&digest("ann"), &digest("met both"), &digest("e100"))
+    );
     let again = company
         .intake
         .separate(&review.review_id, &by, "x", now())
