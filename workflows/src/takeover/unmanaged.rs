@@ -73,7 +73,7 @@ pub struct Wave {
     pub nobodys: Vec<String>,
 }
 
-/// Everybody who is known, and by what they are found.
+/// Those who may have one of the accounts, and by what they are found.
 struct People {
     by_key: BTreeMap<String, IdentityRow>,
     by_block: BTreeMap<String, BTreeSet<String>>,
@@ -101,7 +101,11 @@ pub async fn wave(
         .filter(|row| row.status != AccountStatus::Deleted)
         .map(|row| row.identity_key.as_str())
         .collect();
-    let people = People::read(directory, correlation).await?;
+    let unmanaged = accounts
+        .iter()
+        .filter(|(native_id, _)| !managed.contains(native_id.as_str()));
+    let unmanaged = unmanaged.map(|(_, account)| account);
+    let people = People::read(directory, correlation, unmanaged).await?;
     let mut wave = Wave {
         system: system.name().to_owned(),
         accounts: accounts.len(),
@@ -222,11 +226,29 @@ enum Whose<'a> {
     Nobodys,
 }
 
+/// What rules see of an account.
+fn attributes_of(account: &Account) -> BTreeMap<String, Value> {
+    let mut attributes: BTreeMap<String, Value> = account.attributes.clone().into_iter().collect();
+    attributes
+        .entry(ACCOUNT_NAME.to_owned())
+        .or_insert_with(|| json!(account.name));
+    attributes
+}
+
 impl People {
+    /// Goes over everybody and keeps whom an account names, and who has something in common with one.
     async fn read(
         directory: &Directory,
         correlation: Option<&Correlation>,
+        accounts: impl Iterator<Item = &Account>,
     ) -> Result<Self, TakeoverError> {
+        let (mut owners, mut wanted) = (BTreeSet::new(), BTreeSet::new());
+        for account in accounts {
+            owners.extend(account.owner.as_deref());
+            if let Some(rules) = correlation {
+                wanted.extend(blocks(rules, &attributes_of(account)));
+            }
+        }
         let mut people = Self {
             by_key: BTreeMap::new(),
             by_block: BTreeMap::new(),
@@ -239,15 +261,38 @@ impl People {
             let Some(last) = page.last() else { break };
             after = Some(last.identity_key.clone());
             for row in page {
+                let mut is_near = owners.contains(row.identity_key.as_str());
                 let texts = correlation.map(|rules| blocks(rules, &row.attributes));
                 for text in texts.into_iter().flatten() {
-                    let keys = people.by_block.entry(text).or_default();
-                    keys.insert(row.identity_key.clone());
+                    if wanted.contains(&text) {
+                        is_near = true;
+                        let keys = people.by_block.entry(text).or_default();
+                        keys.insert(row.identity_key.clone());
+                    }
                 }
-                people.by_key.insert(row.identity_key.clone(), row);
+                if is_near {
+                    people.by_key.insert(row.identity_key.clone(), row);
+                }
             }
         }
+        people.add_survivors(directory).await?;
         Ok(people)
+    }
+
+    /// Whoever one of them has become.
+    async fn add_survivors(&mut self, directory: &Directory) -> Result<(), TakeoverError> {
+        let into = |row: &IdentityRow| row.merged_into.clone();
+        let mut open: BTreeSet<String> = self.by_key.values().filter_map(into).collect();
+        while let Some(key) = open.pop_first() {
+            if self.by_key.contains_key(&key) {
+                continue;
+            }
+            if let Some(held) = directory.holdings(&key).await? {
+                open.extend(into(&held.identity));
+                self.by_key.insert(key, held.identity);
+            }
+        }
+        Ok(())
     }
 
     /// The person that a key stands for.
@@ -274,11 +319,7 @@ impl People {
         let Some(rules) = correlation else {
             return Whose::Nobodys;
         };
-        let mut attributes: BTreeMap<String, Value> =
-            account.attributes.clone().into_iter().collect();
-        attributes
-            .entry(ACCOUNT_NAME.to_owned())
-            .or_insert_with(|| json!(account.name));
+        let attributes = attributes_of(account);
         let texts = blocks(rules, &attributes);
         let keys: BTreeSet<&String> = texts
             .iter()
