@@ -338,6 +338,8 @@ mod tests {
             "case skip E1 --step s --reason r",
             "case cancel E1 --reason r",
             "case approve E1 --note n",
+            "correlation scan --dry-run",
+            "contract extend E1 --until 2026-03-01 --reason r",
             "case reject E1",
             "case complete-task E1 --proof p --output {}",
             "case signal E1 name --payload {}",

@@ -16,3 +16,4 @@ mod schema;
 mod scim;
 mod tidy;
 mod two_nodes;
+mod who;
