@@ -20,6 +20,8 @@ mod scope;
 #[cfg(test)]
 mod operator_tests;
 #[cfg(test)]
+mod question_tests;
+#[cfg(test)]
 mod tests;
 
 /// A point in time, always UTC and always handed in.

@@ -4,6 +4,7 @@
 //! What is planned is written with the events it follows from. A notice of an end is named after the person's life, the end and
 //! how long before it comes: said again it is the same, and it is void when the end has moved by then.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -19,7 +20,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Intake, IntakeError, PolicyCell};
-use crate::directory::{IdentityRow, IdentityStatus};
+use crate::directory::{IdentityFilter, IdentityRow, IdentityStatus};
 use crate::notices::{LinkRow, NoticeRow, Notices, Recipient, about_contract, kind, use_link};
 use crate::policy::{ContractRules, ExtensionRefused};
 use crate::sources::record::attribute;
@@ -28,6 +29,8 @@ use crate::timeline::{Belief, Employment, Timeline, runs_until};
 
 /// The workflow by which the end of a contract moves.
 pub const EXTENSION: &str = "extension";
+/// How many people are looked at in one transaction of [`Intake::reconsider`].
+const RECONSIDERED_MAX: u32 = 200;
 /// Rolls back when somebody was first.
 const LINK_USED: &str = "the link was used";
 /// The source of what is decided here.
@@ -262,6 +265,50 @@ pub struct ExtensionAsked {
 }
 
 impl Intake {
+    /// With what the policy in force says about contractors, and the notices they are the reason for.
+    #[must_use]
+    pub fn with_contracts(self, policy: PolicyCell, notices: Arc<Notices>) -> Self {
+        let contracts = Some(ContractPolicy::new(policy, notices));
+        Self { contracts, ..self }
+    }
+
+    pub(super) fn contracts_in_force(&self) -> Option<Contracts> {
+        self.contracts.as_ref()?.in_force()
+    }
+
+    /// Lets those go on who have not begun because something was missing that the policy in force does not ask for any more.
+    /// Call it when another policy is in force; calling it more often is harmless.
+    ///
+    /// # Errors
+    /// When the database does not answer; what was done until then stays done.
+    pub async fn reconsider(&self, now: Timestamp) -> Result<BTreeMap<String, u64>, IntakeError> {
+        let nobody = Actor::engine();
+        let filter = IdentityFilter {
+            status: Some(IdentityStatus::Expected),
+            ..IdentityFilter::default()
+        };
+        let mut cases: BTreeMap<String, u64> = BTreeMap::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self
+                .directory
+                .identities(&filter, after.as_deref(), RECONSIDERED_MAX);
+            let page = page.await?;
+            let Some(last) = page.last() else {
+                return Ok(cases);
+            };
+            after = Some(last.identity_key.clone());
+            let subjects = page
+                .into_iter()
+                .map(|row| (row.shard_id, row.identity_key))
+                .collect();
+            let settled = self.settle(&subjects, &[], &nobody, now).await?;
+            for (workflow, started) in settled.cases {
+                *cases.entry(workflow).or_default() += started.len() as u64;
+            }
+        }
+    }
+
     /// Asks for somebody's contract to end later: the case of [`EXTENSION`] puts it to whom the policy names, and moves the end
     /// when they agree. The same words of the same person on one day ask once.
     ///

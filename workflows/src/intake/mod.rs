@@ -53,7 +53,7 @@ use engine::runner::Definitions;
 use engine::store::{InboxRow, StoreError, Transaction, Work};
 use uuid::Uuid;
 
-use self::contracts::{ContractPolicy, Contracts};
+use self::contracts::ContractPolicy;
 use self::groups::REGROUPED;
 use self::guard::Judged;
 use self::settle::{INTRODUCED, Settled};
@@ -61,11 +61,9 @@ use self::take::Take;
 use crate::correlation::{Correlation, SecondAccounts};
 use crate::directory::guard::{believe, forget_tallies};
 use crate::directory::{
-    Directory, IdentityFilter, IdentityStatus, PendingSnapshot, Position, RecordRow, SnapshotRow,
-    SnapshotStatus, decide_snapshot, mark_gone, move_on, planned_due, put_records, put_snapshot,
-    waiting_due,
+    Directory, PendingSnapshot, Position, RecordRow, SnapshotRow, SnapshotStatus, decide_snapshot,
+    mark_gone, move_on, planned_due, put_records, put_snapshot, waiting_due,
 };
-use crate::notices::Notices;
 use crate::policy::guard::LimitRule;
 use crate::policy::{LeaverRules, PolicySet, Problem, Problems};
 use crate::sources::doubt::{Earlier, doubts};
@@ -91,8 +89,6 @@ pub use self::scan::{Duplicate, SCAN_QUESTIONS_MAX, ScanReport};
 const DUE_EVENTS_MAX: usize = 500;
 /// The most transactions of one call of [`Intake::start_due`]; the rest is left to the next.
 const DUE_ROUNDS_MAX: usize = 200;
-/// How many people are looked at in one transaction of [`Intake::reconsider`].
-const RECONSIDERED_MAX: u32 = 200;
 /// How often a transaction is begun because of people whom others introduce meanwhile. An event needs two at most, a file
 /// one more for each event that comes between about somebody who is new in both.
 const INTRODUCTIONS_MAX: u32 = 50;
@@ -166,22 +162,11 @@ impl Intake {
         rules.map(|rules| rules.second_accounts).unwrap_or_default()
     }
 
-    /// With what the policy in force says about contractors, and the notices they are the reason for.
-    #[must_use]
-    pub fn with_contracts(self, policy: PolicyCell, notices: Arc<Notices>) -> Self {
-        let contracts = Some(ContractPolicy::new(policy, notices));
-        Self { contracts, ..self }
-    }
-
     /// When access ends of whom only the last day is known.
     #[must_use]
     pub fn leavers(&self) -> LeaverRules {
         let policy = self.policy.get();
         policy.map_or_else(LeaverRules::default, |policy| policy.leavers().clone())
-    }
-
-    fn contracts_in_force(&self) -> Option<Contracts> {
-        self.contracts.as_ref()?.in_force()
     }
 
     /// Reads a file and takes it in, or keeps it until a person has approved it.
@@ -554,39 +539,6 @@ impl Intake {
             .chain(planned.first().map(|row| row.due_at))
             .min();
         Ok(Due { cases, next })
-    }
-
-    /// Lets those go on who have not begun because something was missing that the policy in force does not ask for any more.
-    /// Call it when another policy is in force; calling it more often is harmless.
-    ///
-    /// # Errors
-    /// When the database does not answer; what was done until then stays done.
-    pub async fn reconsider(&self, now: Timestamp) -> Result<BTreeMap<String, u64>, IntakeError> {
-        let nobody = Actor::engine();
-        let filter = IdentityFilter {
-            status: Some(IdentityStatus::Expected),
-            ..IdentityFilter::default()
-        };
-        let mut cases: BTreeMap<String, u64> = BTreeMap::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = self
-                .directory
-                .identities(&filter, after.as_deref(), RECONSIDERED_MAX);
-            let page = page.await?;
-            let Some(last) = page.last() else {
-                return Ok(cases);
-            };
-            after = Some(last.identity_key.clone());
-            let subjects = page
-                .into_iter()
-                .map(|row| (row.shard_id, row.identity_key))
-                .collect();
-            let settled = self.settle(&subjects, &[], &nobody, now).await?;
-            for (workflow, started) in settled.cases {
-                *cases.entry(workflow).or_default() += started.len() as u64;
-            }
-        }
     }
 
     fn position(&self, snapshot: &Snapshot) -> Position {
