@@ -47,6 +47,9 @@ pub struct PostgresOptions {
     pub lanes_max: u32,
     /// Connections that write the rest: the inbox, leases, what the layer above writes by itself.
     pub writers_max: u32,
+    /// Connections that look up what a lane asks for by key.
+    pub lookups_max: u32,
+    /// Connections that read the rest.
     pub readers_max: u32,
     /// The longest wait for a connection.
     pub acquire_timeout: Duration,
@@ -57,6 +60,7 @@ impl Default for PostgresOptions {
         Self {
             lanes_max: 2,
             writers_max: 4,
+            lookups_max: 4,
             readers_max: 8,
             acquire_timeout: Duration::from_secs(10),
         }
@@ -73,6 +77,7 @@ pub struct PostgresStore {
     lanes: PgPool,
     lanes_max: usize,
     writers: PgPool,
+    lookups: PgPool,
     readers: PgPool,
     hints: Hints,
     /// How many batches it has written.
@@ -103,6 +108,11 @@ SET enable_hashjoin = off;
 SET enable_mergejoin = off;
 SET jit = off;
 ";
+
+/// What connections need beside that look up what a lane asks for: the index that has the order which a statement asks
+/// for, and no other. Of a table that is nearly empty the planner thinks that any index will do; with an old snapshot
+/// about, the other one leads over all rows of a shard that were deleted since.
+const LOOKUP: &str = "SET enable_sort = off;";
 
 impl PostgresStore {
     /// Connects to `url`; the schema is made by [`Store::migrate`].
@@ -148,6 +158,8 @@ impl PostgresStore {
             writers,
             lanes_max: usize::try_from(options.lanes_max).unwrap_or(1),
             lanes: pool(options.lanes_max, &[SESSION, LANE]).connect_lazy_with(connect.clone()),
+            lookups: pool(options.lookups_max, &[SESSION, LANE, LOOKUP])
+                .connect_lazy_with(connect.clone()),
             readers: pool(options.readers_max, &[SESSION]).connect_lazy_with(connect),
         })
     }
@@ -162,6 +174,7 @@ impl PostgresStore {
     pub async fn close(&self) {
         self.hints.close().await;
         self.readers.close().await;
+        self.lookups.close().await;
         self.lanes.close().await;
         self.writers.close().await;
     }
@@ -276,7 +289,7 @@ impl Store for PostgresStore {
         since: Option<Timestamp>,
         limit: u32,
     ) -> Result<Vec<InboxRow>, StoreError> {
-        inbox::since(&self.readers, shards, since, limit).await
+        inbox::since(&self.lookups, shards, since, limit).await
     }
 
     async fn reply(&self, shard: ShardId, id: Uuid) -> Result<Option<ReplyRow>, StoreError> {
@@ -296,7 +309,7 @@ impl Store for PostgresStore {
     }
 
     async fn load(&self, shard: ShardId, case: CaseId) -> Result<Option<StoredCase>, StoreError> {
-        read::load(&self.readers, shard, case).await
+        read::load(&self.lookups, shard, case).await
     }
 
     async fn bones(&self, shard: ShardId, case: CaseId) -> Result<Option<Bones>, StoreError> {
@@ -316,18 +329,18 @@ impl Store for PostgresStore {
     }
 
     async fn generations(&self, shards: &[ShardId]) -> Result<Vec<GenerationRow>, StoreError> {
-        ending::generations(&self.readers, shards).await
+        ending::generations(&self.lookups, shards).await
     }
 
     async fn existing(&self, cases: &[(ShardId, CaseId)]) -> Result<HashSet<CaseId>, StoreError> {
-        read::existing(&self.readers, cases).await
+        read::existing(&self.lookups, cases).await
     }
 
     async fn open_cases(
         &self,
         subjects: &[(ShardId, Subject)],
     ) -> Result<Vec<(Subject, OpenCase)>, StoreError> {
-        read::open_cases(&self.readers, subjects).await
+        read::open_cases(&self.lookups, subjects).await
     }
 
     async fn timers(
@@ -336,7 +349,7 @@ impl Store for PostgresStore {
         until: Timestamp,
         limit: u32,
     ) -> Result<Vec<TimerRow>, StoreError> {
-        read::timers(&self.readers, shards, until, limit).await
+        read::timers(&self.lookups, shards, until, limit).await
     }
 
     async fn put_definition(

@@ -76,13 +76,21 @@ SELECT open.shard_id, open.case_id
    AND (state.in_flight > 0 OR state.state = 'queued')
  ORDER BY open.created_at, open.case_id";
 
+/// Inside, a range and an order that only the index by subject has, so that it is the one that is walked: the primary key
+/// would lead over every case of the shard that was open since the oldest snapshot.
 const OPEN_CASES: &str = "
 SELECT open.shard_id, open.case_id, open.created_at, open.subject, open.workflow, open.lane, head.generation,
        state.state,
        EXISTS (SELECT 1 FROM case_pause AS pause
                 WHERE pause.shard_id = open.shard_id AND pause.case_id = open.case_id) AS paused
   FROM unnest($1::integer[], $2::text[]) AS wanted (shard_id, subject)
-  JOIN case_open AS open ON open.shard_id = wanted.shard_id AND open.subject = wanted.subject
+ CROSS JOIN LATERAL (
+    SELECT *
+      FROM case_open AS open
+     WHERE open.shard_id = wanted.shard_id AND open.subject >= wanted.subject AND open.subject <= wanted.subject
+     ORDER BY open.subject
+    OFFSET 0
+ ) AS open
   JOIN case_head AS head ON head.shard_id = open.shard_id AND head.case_id = open.case_id
   JOIN case_state AS state ON state.shard_id = open.shard_id AND state.case_id = open.case_id
  ORDER BY open.created_at, open.case_id";
