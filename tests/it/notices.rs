@@ -689,8 +689,20 @@ async fn a_contractor_has_a_window(installation: Installation) {
         (&extended["unchanged"], &extended["zone"]),
         (&Value::Bool(false), &Value::from("Europe/Berlin"))
     );
-    let again: Value = serde_json::from_slice(&extend(&until_day).stdout).unwrap();
-    assert_eq!(again["unchanged"], true);
+    // Somebody else agrees; until then the end stands.
+    let case = extended["case"].as_str().unwrap().to_owned();
+    until("the question is there, and somebody else says yes", || {
+        let words = ["case", "approve", &case, "--note", "phase two"];
+        let mut approve = installation.command(&words);
+        approve.env("TENURE_USER", "boss");
+        approve.output().unwrap().status.success()
+    })
+    .await;
+    until("the end has moved", || {
+        let again: Value = serde_json::from_slice(&extend(&until_day).stdout).unwrap();
+        again["unchanged"] == true
+    })
+    .await;
     // The new end is nearer than thirty days: told at once, and what was planned for the old one never comes.
     until("the sponsor is told of the new end", || {
         let mut mails = mailbox.lines("received.jsonl");

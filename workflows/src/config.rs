@@ -695,12 +695,14 @@ mod tests {
             .collect();
         let expected = [
             "deletion 1",
+            "extension 2",
             "handover 9",
             "joiner 8",
             "leaver 8",
             "lockout 10",
             "mover 1",
             "regroup 1",
+            "separation 1",
         ];
         assert_eq!(names, expected);
         assert!(configuration.systems.get("badges").is_some());

@@ -65,7 +65,7 @@ use crate::directory::{
     mark_gone, move_on, planned_due, put_records, put_snapshot, waiting_due,
 };
 use crate::policy::guard::LimitRule;
-use crate::policy::{LeaverRules, PolicySet, Problem, Problems};
+use crate::policy::{LeaverRules, Problem, Problems};
 use crate::sources::doubt::{Earlier, doubts};
 use crate::sources::{
     BusinessEvent, Key, Records, Snapshot, SnapshotInput, Source, Summary, Verdict, assess, diff,

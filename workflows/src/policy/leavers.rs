@@ -208,7 +208,8 @@ mod tests {
     use crate::policy::set::tests::schema;
 
     fn load(text: &str) -> Result<PolicySet, Problems> {
-        PolicySet::load(&[("policy/a.yaml".to_owned(), text.to_owned())], &schema())
+        let text = format!("{text}roles: [{{ name: all, when: 'true' }}]\n");
+        PolicySet::load(&[("policy/a.yaml".to_owned(), text)], &schema())
     }
 
     /// `said` is the attribute `name`, which stands for one that says when the shift ends.

@@ -117,7 +117,10 @@ fn over(rule: &str, said: Timestamp, last: Timestamp) -> Timestamp {
         Some((rule, time)) => format!("{{ last_day: {rule}, shift_end: '{time}' }}"),
         None => format!("{{ last_day: {rule} }}"),
     };
-    let files = [("p.yaml".to_owned(), format!("leavers: {rule}\n"))];
+    let files = [(
+        "p.yaml".to_owned(),
+        format!("leavers: {rule}\nroles: [{{ name: all, when: 'true' }}]\n"),
+    )];
     let policy = PolicySet::load(&files, &Schema::new([""; 0])).unwrap();
     let none = Attributes::new();
     let last = last.date_naive();

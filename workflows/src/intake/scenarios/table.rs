@@ -9,6 +9,8 @@
 //! Access is that on the directory: `none`, `sales`, `eng`, `support` and `staff` (the account is open, with these groups;
 //! `sales+support`: both, because what support gives is kept for 20 days to hand work over), `away:`
 //! before one of them (closed, with its groups), `off` (closed, without).
+//!
+//! Longer than 800 lines: one table, a row a scenario.
 
 /// Name, what is said, and the access expected from each of these days on.
 pub(super) type Row = (

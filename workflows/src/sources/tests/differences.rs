@@ -266,7 +266,10 @@ fn the_same_file_again_gives_the_same_identifiers_or_nothing() {
 // --- when a last day is over ------------------------------------------------------------------------------
 
 fn leavers(text: &str) -> LeaverRules {
-    let files = [("p.yaml".to_owned(), format!("leavers: {text}\n"))];
+    let files = [(
+        "p.yaml".to_owned(),
+        format!("leavers: {text}\nroles: [{{ name: all, when: 'true' }}]\n"),
+    )];
     let schema = crate::policy::Schema::new([""; 0]).with_source(&hr().declarations());
     let policy = crate::policy::PolicySet::load(&files, &schema).unwrap();
     policy.leavers().clone()
