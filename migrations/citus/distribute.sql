@@ -65,5 +65,10 @@ SELECT create_distributed_table('correlation_review', 'shard_id', colocate_with 
 SELECT create_distributed_table('correlation_block', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('correlation_index', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('account_adopted', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('nhi', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('nhi_credential', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('nhi_change', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('graph_edge', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('graph_coverage', 'shard_id', colocate_with => 'shard');
 
 COMMIT;

@@ -7,6 +7,7 @@ mod check;
 mod connector;
 mod contract;
 mod correlation;
+mod credential;
 mod demo;
 mod demo_scim;
 mod explain;
@@ -16,6 +17,7 @@ mod import;
 mod import_events;
 mod init;
 mod migrate;
+mod nhi;
 mod nodes;
 mod notice;
 mod output;
@@ -118,6 +120,8 @@ enum Command {
     Identity(identity::IdentityCommand),
     Contract(contract::ContractCommand),
     Correlation(correlation::CorrelationCommand),
+    Nhi(nhi::NhiCommand),
+    Credential(credential::CredentialCommand),
     Explain(explain::Explain),
     Workflow(workflow::WorkflowCommand),
     Schedule(schedule::ScheduleCommand),
@@ -275,6 +279,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Identity(command) => identity::run(&context, command).await,
         Command::Contract(command) => contract::run(&context, command).await,
         Command::Correlation(command) => correlation::run(&context, command).await,
+        Command::Nhi(command) => nhi::run(&context, command).await,
+        Command::Credential(command) => credential::run(&context, command).await,
         Command::Explain(command) => explain::run(&context, command).await,
         Command::Workflow(command) => workflow::run(&context, command).await,
         Command::Schedule(command) => schedule::run(&context, command).await,
@@ -348,6 +354,12 @@ mod tests {
             "contract list --within 30d",
             "contract list --incomplete",
             "contract extend C1 --until 2026-12-31 --contract A --reason r",
+            "nhi declare nhis.yaml --reason r",
+            "nhi list --person E1 --team t --environment e --review-within 30d",
+            "nhi show n",
+            "nhi check person:E1 --to leave --hostile",
+            "nhi graph nhi:n --svg",
+            "credential list --expiring 30d",
             "explain E1",
             "explain E1 crm sales",
             "workflow list",

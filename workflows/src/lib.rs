@@ -13,6 +13,7 @@
 //! - [`definitions`] are the workflows these cases run; [`actions`] are what their steps do;
 //! - [`directory`] is what is known, written by the intake and by the projection of finished steps;
 //! - [`scim`] (pure) is the protocol by which identity providers push people;
+//! - [`nhi`] (pure) is what hangs on non-human identities, and what has to happen before one ends;
 //! - [`notices`] tell people and programs what they have to know;
 //! - [`takeover`] looks at systems whose accounts were made by others;
 //! - [`systems`] are the configured targets; [`config`] reads the configuration folder.
@@ -23,6 +24,7 @@ pub mod correlation;
 pub mod definitions;
 pub mod directory;
 pub mod intake;
+pub mod nhi;
 pub mod notices;
 pub mod policies;
 pub mod policy;

@@ -3,7 +3,7 @@
 use super::source::{Finding, Source, words};
 use super::{finds, holds};
 
-const PURE: [&str; 7] = [
+const PURE: [&str; 8] = [
     "engine/src/core/",
     "engine/src/evidence/",
     "workflows/src/policy/",
@@ -11,6 +11,7 @@ const PURE: [&str; 7] = [
     "workflows/src/sources/",
     "workflows/src/correlation/",
     "workflows/src/timeline/",
+    "workflows/src/nhi/",
 ];
 
 /// A word and what it would bring in.

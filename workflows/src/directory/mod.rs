@@ -17,6 +17,8 @@ mod holds;
 mod identities;
 mod lag;
 mod merges;
+mod nhi_statements;
+mod nhis;
 mod planned;
 mod policies;
 mod projection;
@@ -28,6 +30,8 @@ mod snapshots;
 mod statements;
 mod systems;
 
+#[cfg(test)]
+mod nhi_tests;
 #[cfg(test)]
 mod tests;
 
@@ -69,6 +73,9 @@ pub use identities::{
 };
 pub use lag::LagSummary;
 pub use merges::{AdoptedRow, MergeRow, MergeState, Moved};
+pub use nhis::{
+    DeclareReport, NODES_MAX, NhiChange, NhiCredentialRow, NhiFilter, NhiRow, NhiStatus,
+};
 pub use planned::{PlannedRow, PlannedStatus};
 pub use policies::{PolicyRow, PolicyStatus};
 pub use projection::{DirectoryProjection, LagKind};
@@ -136,6 +143,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "pull",
         postgres: include_str!("../../../migrations/postgres/0020_pull.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0020_pull.sql"),
+    },
+    Migration {
+        version: 23,
+        name: "nhi",
+        postgres: include_str!("../../../migrations/postgres/0023_nhi.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0023_nhi.sql"),
     },
 ];
 

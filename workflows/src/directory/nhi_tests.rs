@@ -1,0 +1,284 @@
+//! Non-human identities on both databases: declared, found again, and asked about.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::collections::BTreeSet;
+
+use chrono::TimeDelta;
+use engine::core::id::Actor;
+
+use super::*;
+use crate::nhi::check::{Coverage, Intent, Question, Rules, Verdict, check};
+use crate::nhi::declare::{self, Declared};
+use crate::nhi::graph::{Confidence, Edge, Node, NodeKind, Relation};
+use crate::testbed::{Company, now, on_both_databases};
+
+const TWO: &str = "
+nhis:
+  - key: billing-sync
+    kind: service_account
+    environment: production
+    purpose: copies invoices
+    team: data
+    owner: A1
+    backup: B2
+    review: 2027-01-31
+    critical: true
+    credentials:
+      - {system: ldap, id: 'password:sync', kind: password, replaced_by: alternating, known_by: [A1],
+         expires: 2026-04-01T00:00:00Z, stored_in: 'vault:billing', used_by: [cron/billing]}
+      - {system: ldap, id: 'ssh_key:SHA256:x', kind: ssh_key, reversible: true, minted_by: 'person:A1'}
+  - key: ci
+    kind: bot
+    environment: production
+    purpose: builds
+    team: build
+    owner: B2
+    backup: A1
+    review: 2026-03-01
+";
+
+fn read(text: &str) -> Vec<Declared> {
+    declare::parse("nhis.yaml", text, &BTreeSet::from(["ldap"])).unwrap()
+}
+
+async fn declare(company: &Company, text: &str) -> DeclareReport {
+    let by = Actor("user:ann".into());
+    (company
+        .directory
+        .declare(&read(text), &by, "so", now())
+        .await)
+        .unwrap()
+}
+
+async fn two_people(company: &Company) {
+    let people = ["A1,Ann Lee,Engineering", "B2,Bob Ray,Sales"];
+    company.import("2026-01-01", &people).await;
+    let _node = company.node().await;
+    company
+        .until(&["joiner A1 succeeded", "joiner B2 succeeded"])
+        .await;
+}
+
+async fn what_is_declared_is_found_again_and_said_twice_changes_nothing(company: &Company) {
+    two_people(company).await;
+    let report = declare(company, TWO).await;
+    assert_eq!(report.new, ["billing-sync", "ci"]);
+    assert_eq!(report.refused, Vec::<String>::new());
+    let again = declare(company, TWO).await;
+    assert_eq!(
+        (again.new.len(), again.changed.len(), again.unchanged),
+        (0, 0, 2)
+    );
+
+    let row = company
+        .directory
+        .nhi("billing-sync")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(row.declared, read(TWO)[0]);
+    assert_eq!(row.status, NhiStatus::Active);
+    assert_eq!(company.directory.nhi("nobody").await.unwrap(), None);
+    let list = |filter: NhiFilter| async move {
+        let rows = company.directory.nhis(&filter, None, 100).await.unwrap();
+        rows.into_iter().map(|row| row.nhi_key).collect::<Vec<_>>()
+    };
+    assert_eq!(list(NhiFilter::default()).await, ["billing-sync", "ci"]);
+    let person = Some("A1".to_owned());
+    assert_eq!(
+        list(NhiFilter {
+            person,
+            ..NhiFilter::default()
+        })
+        .await
+        .len(),
+        2
+    );
+    let team = Some("build".to_owned());
+    assert_eq!(
+        list(NhiFilter {
+            team,
+            ..NhiFilter::default()
+        })
+        .await,
+        ["ci"]
+    );
+    let review_by = "2026-12-31".parse().ok();
+    assert_eq!(
+        list(NhiFilter {
+            review_by,
+            ..NhiFilter::default()
+        })
+        .await,
+        ["ci"]
+    );
+    let page = company
+        .directory
+        .nhis(&NhiFilter::default(), Some("billing-sync"), 100)
+        .await;
+    assert_eq!(page.unwrap().len(), 1);
+
+    let before = "2026-04-02T00:00:00Z".parse().unwrap();
+    let expiring = company
+        .directory
+        .nhi_credentials_expiring(before, 10)
+        .await
+        .unwrap();
+    assert_eq!(expiring.len(), 1);
+    assert_eq!(expiring[0].name, "ldap/password:sync");
+    assert_eq!(
+        company.directory.nhi_changes("ci").await.unwrap()[0].by_actor,
+        "user:ann"
+    );
+}
+
+async fn what_names_nobody_or_takes_from_another_is_refused_as_a_whole(company: &Company) {
+    two_people(company).await;
+    let report = declare(company, &TWO.replacen("owner: B2", "owner: Z9", 1)).await;
+    assert_eq!(
+        report.refused,
+        ["`ci`: its owner `Z9` is nobody who is known"]
+    );
+    assert!(
+        company
+            .directory
+            .nhi("billing-sync")
+            .await
+            .unwrap()
+            .is_none()
+    );
+
+    declare(company, TWO).await;
+    let thief = TWO.replace("key: billing-sync", "key: thief");
+    let report = declare(company, &thief).await;
+    assert_eq!(report.refused.len(), 2, "{:?}", report.refused);
+    assert!(
+        report.refused[0].contains("belongs to `billing-sync`"),
+        "{:?}",
+        report.refused
+    );
+    assert!(company.directory.nhi("thief").await.unwrap().is_none());
+}
+
+async fn a_changed_declaration_takes_its_edges_along(company: &Company) {
+    two_people(company).await;
+    declare(company, TWO).await;
+    let password = Node::credential("ldap/password:sync");
+    let knows = |edges: Vec<Edge>| -> Vec<String> {
+        let knows = edges
+            .into_iter()
+            .filter(|edge| edge.relation == Relation::Knows);
+        knows.map(|edge| edge.from.to_string()).collect()
+    };
+    let edges = company.directory.edges_at(&[&password]).await.unwrap();
+    assert_eq!(knows(edges), ["person:A1", "location:vault:billing"]);
+    let changed = TWO
+        .replace("known_by: [A1]", "known_by: [B2]")
+        .replace("used_by: [cron/billing]", "used_by: []");
+    let report = declare(company, &changed).await;
+    assert_eq!(
+        (report.changed.as_slice(), report.unchanged),
+        (["billing-sync".to_owned()].as_slice(), 1)
+    );
+    let edges = company.directory.edges_at(&[&password]).await.unwrap();
+    assert!(
+        !edges.iter().any(|edge| edge.relation == Relation::Uses),
+        "{edges:?}"
+    );
+    assert_eq!(knows(edges), ["person:B2", "location:vault:billing"]);
+}
+
+async fn a_question_about_a_leaver_is_answered_from_the_database(company: &Company) {
+    two_people(company).await;
+    declare(company, TWO).await;
+    let start = now();
+    let at = start + TimeDelta::days(100);
+    let key = Node::credential("ldap/ssh_key:SHA256:x");
+    // Seen later and earlier: the edge has both moments.
+    for days in [99, 98] {
+        let seen = start + TimeDelta::days(days);
+        let uses = Edge {
+            from: Node::new(NodeKind::Consumer, "deploy"),
+            relation: Relation::Uses,
+            to: key.clone(),
+            source: "log".into(),
+            first_seen_at: seen,
+            last_seen_at: seen,
+            confidence: Confidence::Observed,
+        };
+        company.directory.observe(&[uses], &[]).await.unwrap();
+    }
+    let looks = Coverage {
+        node: key.clone(),
+        source: "log".into(),
+        from: start,
+        until: at,
+        delay_s: 60,
+        blind_spots: vec!["copies".into()],
+        required: true,
+    };
+    company
+        .directory
+        .observe(&[], std::slice::from_ref(&looks))
+        .await
+        .unwrap();
+    let question = Question {
+        subject: Node::person("A1"),
+        intent: Intent::Leave,
+        hostile: false,
+    };
+    let snapshot = company
+        .directory
+        .dependencies(question.clone(), Rules::default(), at)
+        .await;
+    let snapshot = snapshot.unwrap().unwrap();
+    assert_eq!(snapshot.coverage, [looks]);
+    let used = snapshot
+        .edges
+        .iter()
+        .find(|edge| edge.source == "log")
+        .unwrap();
+    assert_eq!(used.last_seen_at - used.first_seen_at, TimeDelta::days(1));
+    let answer = check(&snapshot);
+    let found: Vec<_> = answer
+        .findings
+        .iter()
+        .map(|finding| (finding.node.to_string(), finding.verdict))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("nhi:billing-sync".to_owned(), Verdict::Reassign),
+            ("nhi:ci".to_owned(), Verdict::Reassign),
+            (
+                "credential:ldap/password:sync".to_owned(),
+                Verdict::RotateFirst
+            ),
+            (
+                "credential:ldap/ssh_key:SHA256:x".to_owned(),
+                Verdict::Rebind
+            ),
+        ]
+    );
+    assert_eq!(answer.findings[0].to, Some(Node::person("B2")));
+    // Nothing has changed: the same digest. Somebody else declares something: another.
+    let again = company
+        .directory
+        .dependencies(question.clone(), Rules::default(), at)
+        .await;
+    assert_eq!(check(&again.unwrap().unwrap()).digest, answer.digest);
+    declare(company, &TWO.replace("critical: true", "critical: false")).await;
+    let after = company
+        .directory
+        .dependencies(question, Rules::default(), at)
+        .await;
+    assert_ne!(check(&after.unwrap().unwrap()).digest, answer.digest);
+}
+
+on_both_databases! {
+    what_is_declared_is_found_again_and_said_twice_changes_nothing,
+    what_names_nobody_or_takes_from_another_is_refused_as_a_whole,
+    a_changed_declaration_takes_its_edges_along,
+    a_question_about_a_leaver_is_answered_from_the_database,
+}

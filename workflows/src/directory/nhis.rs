@@ -1,0 +1,714 @@
+//! Non-human identities, their credentials, and the graph they stand in.
+//!
+//! What is declared is kept as it was declared, and the columns beside it are what is searched by. A declaration is taken
+//! as a whole, in one transaction: with an owner nobody knows, nothing of it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use chrono::{DateTime, NaiveDate, Utc};
+use engine::core::id::Actor;
+use engine::store::{InboxRow, StoreError, Transaction, Work};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::database::{
+    ROWS_PER_STATEMENT_MAX, Sql, execute_all, rows_in, stored_time, stored_time_option, time_text,
+};
+use super::nhi_statements::{
+    CHANGES, COVERAGE, DROP_EDGES, EDGES, EXPIRING, LIST, NAMED, NHIS, OF_NHIS, PEOPLE,
+    PUT_CHANGES, PUT_COVERAGE, PUT_CREDENTIALS, PUT_EDGES, PUT_NHIS,
+};
+use super::{Directory, IdentityStatus};
+use crate::nhi::check::{Coverage, Question, Rules, Snapshot};
+use crate::nhi::declare::{Declared, DeclaredCredential};
+use crate::nhi::graph::{Confidence, Edge, Node, NodeKind, Relation};
+use crate::nhi::{credential_facts, edges, facts};
+use crate::policy;
+
+/// The most things that one question is answered about.
+pub const NODES_MAX: usize = 50_000;
+
+/// Where a non-human identity stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NhiStatus {
+    Active,
+    /// Out of use on purpose, and watched.
+    Quiet,
+    Retired,
+}
+
+impl NhiStatus {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Quiet => "quiet",
+            Self::Retired => "retired",
+        }
+    }
+}
+
+/// A non-human identity. A stored form: fields may be added, never renamed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NhiRow {
+    pub shard_id: i32,
+    pub nhi_key: String,
+    pub kind: String,
+    pub status: NhiStatus,
+    pub environment: String,
+    pub team: String,
+    pub owner: String,
+    pub backup: String,
+    pub review_on: NaiveDate,
+    pub declared: Declared,
+    #[serde(default)]
+    pub restore_s: Option<u64>,
+    #[serde(with = "stored_time_option", default)]
+    pub quiet_since: Option<DateTime<Utc>>,
+    #[serde(with = "stored_time")]
+    pub declared_at: DateTime<Utc>,
+    #[serde(with = "stored_time")]
+    pub changed_at: DateTime<Utc>,
+}
+
+/// What a non-human identity proves with. A stored form.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NhiCredentialRow {
+    pub shard_id: i32,
+    pub nhi_key: String,
+    /// `system/id`.
+    pub name: String,
+    pub kind: String,
+    /// `active`; `undeclared` once the declaration names it no more; `ended`.
+    pub status: String,
+    #[serde(with = "stored_time_option", default)]
+    pub issued_at: Option<DateTime<Utc>>,
+    #[serde(with = "stored_time_option", default)]
+    pub expires_at: Option<DateTime<Utc>>,
+    #[serde(with = "stored_time_option", default)]
+    pub quiet_since: Option<DateTime<Utc>>,
+    #[serde(with = "stored_time")]
+    pub changed_at: DateTime<Utc>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct EdgeRow {
+    shard_id: i32,
+    to_node: Node,
+    relation: Relation,
+    from_node: Node,
+    source: String,
+    confidence: Confidence,
+    #[serde(with = "stored_time")]
+    first_seen_at: DateTime<Utc>,
+    #[serde(with = "stored_time")]
+    last_seen_at: DateTime<Utc>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct CoverageRow {
+    shard_id: i32,
+    node: Node,
+    source: String,
+    #[serde(with = "stored_time")]
+    seen_from: DateTime<Utc>,
+    #[serde(with = "stored_time")]
+    seen_until: DateTime<Utc>,
+    delay_s: u64,
+    blind_spots: Vec<String>,
+    required: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct ChangeRow {
+    shard_id: i32,
+    nhi_key: String,
+    at: String,
+    change_id: String,
+    change: &'static str,
+    by_actor: String,
+    reason: String,
+    before_digest: Option<String>,
+    after_digest: String,
+}
+
+/// Who changed what is declared, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NhiChange {
+    #[serde(with = "stored_time")]
+    pub at: DateTime<Utc>,
+    pub change: String,
+    pub by_actor: String,
+    pub reason: String,
+    pub after_digest: String,
+}
+
+/// What became of a declaration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DeclareReport {
+    pub new: Vec<String>,
+    pub changed: Vec<String>,
+    pub unchanged: usize,
+    /// Why nothing was taken: people who are not there, credentials that belong to another identity.
+    pub refused: Vec<String>,
+}
+
+/// Which non-human identities a listing wants.
+#[derive(Debug, Clone, Default)]
+pub struct NhiFilter {
+    /// Owned or backed up by this person.
+    pub person: Option<String>,
+    pub team: Option<String>,
+    pub environment: Option<String>,
+    /// To be reviewed by this day.
+    pub review_by: Option<NaiveDate>,
+}
+
+struct Declare<'a> {
+    directory: &'a Directory,
+    declared: &'a [Declared],
+    by: &'a Actor,
+    reason: &'a str,
+    now: DateTime<Utc>,
+    report: Mutex<DeclareReport>,
+}
+
+#[derive(Deserialize)]
+struct Person {
+    identity_key: String,
+    status: IdentityStatus,
+}
+
+#[async_trait::async_trait]
+impl Work for Declare<'_> {
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        let mut report = DeclareReport::default();
+        self.refusals(transaction, &mut report).await?;
+        if report.refused.is_empty() {
+            self.take(transaction, &mut report).await?;
+        }
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
+        Ok(Vec::new())
+    }
+}
+
+impl Declare<'_> {
+    async fn refusals(
+        &self,
+        transaction: &mut Transaction<'_>,
+        report: &mut DeclareReport,
+    ) -> Result<(), StoreError> {
+        let named: BTreeSet<&str> = self
+            .declared
+            .iter()
+            .flat_map(|declared| [declared.owner.as_str(), declared.backup.as_str()])
+            .collect();
+        let keys: Vec<(i32, &str)> = named
+            .iter()
+            .map(|key| (self.directory.shard(key), *key))
+            .collect();
+        let people: Vec<Person> = asked(transaction, &PEOPLE, &keys).await?;
+        let there: BTreeMap<&str, IdentityStatus> = people
+            .iter()
+            .map(|person| (person.identity_key.as_str(), person.status))
+            .collect();
+        for declared in self.declared {
+            for (what, key) in [("owner", &declared.owner), ("backup", &declared.backup)] {
+                let why = match there.get(key.as_str()) {
+                    Some(IdentityStatus::Active | IdentityStatus::Expected) => continue,
+                    Some(status) => format!("is {}", status.as_str()),
+                    None => "is nobody who is known".to_owned(),
+                };
+                report
+                    .refused
+                    .push(format!("`{}`: its {what} `{key}` {why}", declared.key));
+            }
+        }
+        let names: Vec<(i32, String)> = self
+            .declared
+            .iter()
+            .flat_map(|declared| &declared.credentials)
+            .map(|credential| (0, credential.name()))
+            .collect();
+        let names: Vec<(i32, &str)> = names
+            .iter()
+            .map(|(shard, name)| (*shard, name.as_str()))
+            .collect();
+        let taken: Vec<NhiCredentialRow> = asked(transaction, &NAMED, &names).await?;
+        let of: BTreeMap<String, &str> = self
+            .declared
+            .iter()
+            .flat_map(|declared| {
+                let names = declared.credentials.iter().map(DeclaredCredential::name);
+                names.map(|name| (name, declared.key.as_str()))
+            })
+            .collect();
+        for row in taken {
+            if row.status == "active" && of.get(&row.name).is_some_and(|key| *key != row.nhi_key) {
+                let key = of.get(&row.name).copied().unwrap_or_default();
+                report.refused.push(format!(
+                    "`{key}`: the credential `{}` belongs to `{}`",
+                    row.name, row.nhi_key
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(
+        &self,
+        transaction: &mut Transaction<'_>,
+        report: &mut DeclareReport,
+    ) -> Result<(), StoreError> {
+        let keys: Vec<(i32, &str)> = self
+            .declared
+            .iter()
+            .map(|declared| (self.directory.shard(&declared.key), declared.key.as_str()))
+            .collect();
+        let known: Vec<NhiRow> = asked(transaction, &NHIS, &keys).await?;
+        let known: BTreeMap<&str, &NhiRow> = known
+            .iter()
+            .map(|row| (row.nhi_key.as_str(), row))
+            .collect();
+        let (mut rows, mut credentials, mut changes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut told, mut gone) = (Vec::new(), Vec::new());
+        for declared in self.declared {
+            let before = known.get(declared.key.as_str()).copied();
+            if before
+                .is_some_and(|row| row.declared == *declared && row.status != NhiStatus::Retired)
+            {
+                report.unchanged += 1;
+                continue;
+            }
+            match before {
+                None => report.new.push(declared.key.clone()),
+                Some(_) => report.changed.push(declared.key.clone()),
+            }
+            let shard_id = self.directory.shard(&declared.key);
+            let stands = edges(declared, self.now);
+            if let Some(row) = before {
+                let stood = edges(&row.declared, row.declared_at);
+                let same = |one: &Edge, other: &Edge| {
+                    (&one.from, one.relation, &one.to) == (&other.from, other.relation, &other.to)
+                };
+                let ended = stood
+                    .iter()
+                    .filter(|edge| !stands.iter().any(|other| same(edge, other)));
+                gone.extend(ended.map(|edge| self.edge_row(edge)));
+                let names: BTreeSet<String> =
+                    declared.credentials.iter().map(|one| one.name()).collect();
+                let dropped = row
+                    .declared
+                    .credentials
+                    .iter()
+                    .filter(|one| !names.contains(&one.name()));
+                credentials
+                    .extend(dropped.map(|one| self.credential(&row.nhi_key, one, "undeclared")));
+            }
+            told.extend(stands.iter().map(|edge| self.edge_row(edge)));
+            let holds = declared.credentials.iter();
+            credentials.extend(holds.map(|one| self.credential(&declared.key, one, "active")));
+            changes.push(ChangeRow {
+                shard_id,
+                nhi_key: declared.key.clone(),
+                at: time_text(self.now),
+                change_id: digest(declared)?,
+                change: "declared",
+                by_actor: self.by.0.clone(),
+                reason: self.reason.to_owned(),
+                before_digest: before.map(|row| digest(&row.declared)).transpose()?,
+                after_digest: digest(declared)?,
+            });
+            rows.push(NhiRow {
+                shard_id,
+                nhi_key: declared.key.clone(),
+                kind: declared.kind.as_str().to_owned(),
+                status: before.map_or(NhiStatus::Active, |row| match row.status {
+                    NhiStatus::Retired => NhiStatus::Active,
+                    stays => stays,
+                }),
+                environment: declared.environment.clone(),
+                team: declared.team.clone(),
+                owner: declared.owner.clone(),
+                backup: declared.backup.clone(),
+                review_on: declared.review,
+                declared: declared.clone(),
+                restore_s: before.and_then(|row| row.restore_s),
+                quiet_since: before.and_then(|row| row.quiet_since),
+                declared_at: self.now,
+                changed_at: self.now,
+            });
+        }
+        execute_all(transaction, &PUT_NHIS, &rows).await?;
+        execute_all(transaction, &PUT_CREDENTIALS, &credentials).await?;
+        execute_all(transaction, &DROP_EDGES, &gone).await?;
+        execute_all(transaction, &PUT_EDGES, &told).await?;
+        execute_all(transaction, &PUT_CHANGES, &changes).await?;
+        Ok(())
+    }
+
+    fn edge_row(&self, edge: &Edge) -> EdgeRow {
+        self.directory.edge_row(edge)
+    }
+
+    fn credential(
+        &self,
+        key: &str,
+        credential: &DeclaredCredential,
+        status: &str,
+    ) -> NhiCredentialRow {
+        NhiCredentialRow {
+            shard_id: self.directory.shard(key),
+            nhi_key: key.to_owned(),
+            name: credential.name(),
+            kind: credential.kind.as_str().to_owned(),
+            status: status.to_owned(),
+            issued_at: credential.issued,
+            expires_at: credential.expires,
+            quiet_since: None,
+            changed_at: self.now,
+        }
+    }
+}
+
+fn digest(declared: &Declared) -> Result<String, StoreError> {
+    let value = serde_json::to_value(declared).map_err(|error| StoreError::Corrupt {
+        table: "nhi",
+        column: "declared",
+        key: declared.key.clone(),
+        source: error.into(),
+    })?;
+    Ok(policy::digest(&value))
+}
+
+async fn asked<T: serde::de::DeserializeOwned>(
+    transaction: &mut Transaction<'_>,
+    sql: &Sql,
+    keys: &[(i32, &str)],
+) -> Result<Vec<T>, StoreError> {
+    let mut found = Vec::new();
+    for part in keys.chunks(ROWS_PER_STATEMENT_MAX) {
+        found.extend(rows_in::<T>(transaction, sql, &pairs(part)).await?);
+    }
+    Ok(found)
+}
+
+fn pairs(keys: &[(i32, &str)]) -> Vec<Value> {
+    let pair = |(shard_id, key): &(i32, &str)| json!({ "shard_id": shard_id, "key": key });
+    keys.iter().map(pair).collect()
+}
+
+impl Directory {
+    /// Takes a declaration as a whole, or nothing of it: see [`DeclareReport::refused`].
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn declare(
+        &self,
+        declared: &[Declared],
+        by: &Actor,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<DeclareReport, StoreError> {
+        let work = Declare {
+            directory: self,
+            declared,
+            by,
+            reason,
+            now,
+            report: Mutex::default(),
+        };
+        self.write(&work).await?;
+        Ok(work
+            .report
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// One non-human identity.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds what this program cannot read.
+    pub async fn nhi(&self, key: &str) -> Result<Option<NhiRow>, StoreError> {
+        self.reader()
+            .row(&NHIS, &pairs(&[(self.shard(key), key)]))
+            .await
+    }
+
+    /// Those a filter wants, after `after`, by key.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds what this program cannot read.
+    pub async fn nhis(
+        &self,
+        filter: &NhiFilter,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<NhiRow>, StoreError> {
+        let parameter = json!({
+            "person": filter.person,
+            "team": filter.team,
+            "environment": filter.environment,
+            "review_by": filter.review_by,
+            "after": after.unwrap_or_default(),
+            "limit": limit,
+        });
+        self.reader().rows(&LIST, &parameter).await
+    }
+
+    /// The credentials of non-human identities that expire before `before`, the soonest first.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds what this program cannot read.
+    pub async fn nhi_credentials_expiring(
+        &self,
+        before: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<Vec<NhiCredentialRow>, StoreError> {
+        let parameter = json!({ "before": time_text(before), "limit": limit });
+        self.reader().rows(&EXPIRING, &parameter).await
+    }
+
+    /// What was declared of one, newest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn nhi_changes(&self, key: &str) -> Result<Vec<NhiChange>, StoreError> {
+        let parameter = json!({ "shard_id": self.shard(key), "key": key });
+        self.reader().rows(&CHANGES, &parameter).await
+    }
+
+    /// The edges that begin or end at any of `nodes`.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds what this program cannot read.
+    pub async fn edges_at(&self, nodes: &[&Node]) -> Result<Vec<Edge>, StoreError> {
+        let mut found = BTreeSet::new();
+        for part in nodes.chunks(ROWS_PER_STATEMENT_MAX) {
+            let rows: Vec<EdgeRow> = self.reader().rows(&EDGES, &self.node_pairs(part)).await?;
+            found.extend(rows.into_iter().map(Edge::from));
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// Writes what was seen of the graph: a later sight of a known edge moves its last moment on, an earlier one its first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn observe(&self, edges: &[Edge], coverage: &[Coverage]) -> Result<(), StoreError> {
+        let work = Observe {
+            edges: edges.iter().map(|edge| self.edge_row(edge)).collect(),
+            coverage: coverage
+                .iter()
+                .map(|looks| self.coverage_row(looks))
+                .collect(),
+        };
+        self.write(&work).await
+    }
+
+    fn edge_row(&self, edge: &Edge) -> EdgeRow {
+        EdgeRow {
+            shard_id: self.shard(&edge.to.name),
+            to_node: edge.to.clone(),
+            relation: edge.relation,
+            from_node: edge.from.clone(),
+            source: edge.source.clone(),
+            confidence: edge.confidence,
+            first_seen_at: edge.first_seen_at,
+            last_seen_at: edge.last_seen_at,
+        }
+    }
+
+    fn coverage_row(&self, looks: &Coverage) -> CoverageRow {
+        CoverageRow {
+            shard_id: self.shard(&looks.node.name),
+            node: looks.node.clone(),
+            source: looks.source.clone(),
+            seen_from: looks.from,
+            seen_until: looks.until,
+            delay_s: looks.delay_s,
+            blind_spots: looks.blind_spots.clone(),
+            required: looks.required,
+        }
+    }
+
+    fn node_pairs(&self, nodes: &[&Node]) -> Vec<Value> {
+        let pair = |node: &&Node| json!({ "shard_id": self.shard(&node.name), "key": node });
+        nodes.iter().map(pair).collect()
+    }
+
+    /// All that the answer to a question rests on: what hangs on its subject, and what is known of that.
+    ///
+    /// `Err` of the inner result when more than [`NODES_MAX`] things hang on it.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds what this program cannot read.
+    pub async fn dependencies(
+        &self,
+        question: Question,
+        rules: Rules,
+        at: DateTime<Utc>,
+    ) -> Result<Result<Snapshot, usize>, StoreError> {
+        let mut snapshot = Snapshot {
+            question,
+            at,
+            rules,
+            present: BTreeSet::new(),
+            nhis: BTreeMap::new(),
+            credentials: BTreeMap::new(),
+            edges: Vec::new(),
+            coverage: Vec::new(),
+        };
+        let subject = snapshot.question.subject.clone();
+        let (mut known, mut edges) = (BTreeSet::from([subject.clone()]), BTreeSet::new());
+        let mut frontier = vec![subject.clone()];
+        if subject.kind == NodeKind::Person {
+            let filter = NhiFilter {
+                person: Some(subject.name.clone()),
+                ..NhiFilter::default()
+            };
+            let limit = u32::try_from(NODES_MAX).unwrap_or(u32::MAX);
+            for row in self.nhis(&filter, None, limit).await? {
+                let node = Node::nhi(&row.nhi_key);
+                if known.insert(node.clone()) {
+                    frontier.push(node);
+                }
+            }
+        }
+        while !frontier.is_empty() {
+            if known.len() > NODES_MAX {
+                return Ok(Err(known.len()));
+            }
+            let nodes: Vec<&Node> = frontier.iter().collect();
+            let found = self.edges_at(&nodes).await?;
+            let mut next = BTreeSet::new();
+            for edge in &found {
+                // Down to what hangs on a node, and from a credential up to whose it is; never over somebody else's hands.
+                let down = known.contains(&edge.from)
+                    && matches!(
+                        edge.relation,
+                        Relation::Owns | Relation::Knows | Relation::Minted
+                    );
+                let up = edge.relation == Relation::Owns && edge.from.kind == NodeKind::Nhi;
+                for (wanted, node) in [(down, &edge.to), (up, &edge.from)] {
+                    let hangs = matches!(
+                        node.kind,
+                        NodeKind::Nhi | NodeKind::Credential | NodeKind::Anchor
+                    );
+                    if wanted && hangs && known.insert(node.clone()) {
+                        next.insert(node.clone());
+                    }
+                }
+            }
+            edges.extend(found);
+            frontier = next.into_iter().collect();
+        }
+        snapshot.edges = edges.into_iter().collect();
+        self.known_of(&mut snapshot, &known).await?;
+        Ok(Ok(snapshot))
+    }
+
+    async fn known_of(
+        &self,
+        snapshot: &mut Snapshot,
+        nodes: &BTreeSet<Node>,
+    ) -> Result<(), StoreError> {
+        let keys: Vec<(i32, &str)> = nodes
+            .iter()
+            .filter(|node| node.kind == NodeKind::Nhi)
+            .map(|node| (self.shard(&node.name), node.name.as_str()))
+            .collect();
+        let mut people = BTreeSet::new();
+        for part in keys.chunks(ROWS_PER_STATEMENT_MAX) {
+            let rows: Vec<NhiRow> = self.reader().rows(&NHIS, &pairs(part)).await?;
+            let held: Vec<NhiCredentialRow> = self.reader().rows(&OF_NHIS, &pairs(part)).await?;
+            let by_key: BTreeMap<&str, &NhiRow> =
+                rows.iter().map(|row| (row.nhi_key.as_str(), row)).collect();
+            for credential in &held {
+                let Some(row) = by_key.get(credential.nhi_key.as_str()) else {
+                    continue;
+                };
+                if let Some(facts) =
+                    credential_facts(&row.declared, &credential.name, credential.quiet_since)
+                {
+                    snapshot
+                        .credentials
+                        .insert(Node::credential(&credential.name), facts);
+                }
+            }
+            for row in rows {
+                people.extend([row.owner.clone(), row.backup.clone()]);
+                let facts = facts(&row.declared, row.restore_s, row.quiet_since);
+                snapshot.nhis.insert(Node::nhi(&row.nhi_key), facts);
+            }
+        }
+        let people: Vec<(i32, &str)> = people
+            .iter()
+            .map(|key| (self.shard(key), key.as_str()))
+            .collect();
+        for part in people.chunks(ROWS_PER_STATEMENT_MAX) {
+            let rows: Vec<Person> = self.reader().rows(&PEOPLE, &pairs(part)).await?;
+            let there = rows
+                .into_iter()
+                .filter(|person| person.status == IdentityStatus::Active);
+            snapshot
+                .present
+                .extend(there.map(|person| person.identity_key));
+        }
+        let nodes: Vec<&Node> = nodes.iter().collect();
+        for part in nodes.chunks(ROWS_PER_STATEMENT_MAX) {
+            let rows: Vec<CoverageRow> = self
+                .reader()
+                .rows(&COVERAGE, &self.node_pairs(part))
+                .await?;
+            snapshot
+                .coverage
+                .extend(rows.into_iter().map(Coverage::from));
+        }
+        Ok(())
+    }
+}
+
+impl From<EdgeRow> for Edge {
+    fn from(row: EdgeRow) -> Self {
+        Self {
+            from: row.from_node,
+            relation: row.relation,
+            to: row.to_node,
+            source: row.source,
+            first_seen_at: row.first_seen_at,
+            last_seen_at: row.last_seen_at,
+            confidence: row.confidence,
+        }
+    }
+}
+
+impl From<CoverageRow> for Coverage {
+    fn from(row: CoverageRow) -> Self {
+        Self {
+            node: row.node,
+            source: row.source,
+            from: row.seen_from,
+            until: row.seen_until,
+            delay_s: row.delay_s,
+            blind_spots: row.blind_spots,
+            required: row.required,
+        }
+    }
+}
+
+struct Observe {
+    edges: Vec<EdgeRow>,
+    coverage: Vec<CoverageRow>,
+}
+
+#[async_trait::async_trait]
+impl Work for Observe {
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        execute_all(transaction, &PUT_EDGES, &self.edges).await?;
+        execute_all(transaction, &PUT_COVERAGE, &self.coverage).await?;
+        Ok(Vec::new())
+    }
+}
