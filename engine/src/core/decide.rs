@@ -749,8 +749,13 @@ impl Machine<'_> {
                 ..
             } => {
                 if mode.is_undo() {
-                    self.emit(Event::Undone { place });
-                    self.decision.outcomes.push(place);
+                    // What nobody could see is not called undone: the case ends incomplete, and somebody looks.
+                    if let Verification::Unverified { reason } = &verification {
+                        self.unknown(place, reason);
+                    } else {
+                        self.emit(Event::Undone { place });
+                        self.decision.outcomes.push(place);
+                    }
                     self.undo_next();
                 } else {
                     self.done(place, output, verification);

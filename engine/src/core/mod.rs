@@ -23,6 +23,8 @@ mod operator_tests;
 mod question_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod undo_tests;
 
 /// A point in time, always UTC and always handed in.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;
