@@ -10,8 +10,10 @@ const BOX_HEIGHT: usize = 30;
 const COLUMN_WIDTH: usize = 330;
 const ROW_HEIGHT: usize = 46;
 const MARGIN: usize = 20;
-/// The longest name that fits into a box, in characters.
-const NAME_CHARS_MAX: usize = 26;
+/// What fits into a box, in characters: the kind and the name.
+const TEXT_CHARS_MAX: usize = 30;
+/// Between two lines that pass below everything.
+const PASS_HEIGHT: usize = 16;
 
 /// In the language of Graphviz.
 #[must_use]
@@ -90,7 +92,11 @@ pub fn svg(edges: &[Edge]) -> String {
             *row += 1;
         }
     }
-    let height = 2 * MARGIN + rows.iter().max().copied().unwrap_or(0).max(1) * ROW_HEIGHT;
+    // What leads past a column would lead behind its boxes: it goes below them all.
+    let passes = |edge: &Edge| column(edge.from.kind).abs_diff(column(edge.to.kind)) > 1;
+    let below = MARGIN + rows.iter().max().copied().unwrap_or(0).max(1) * ROW_HEIGHT;
+    let height = below + MARGIN + edges.iter().filter(|edge| passes(edge)).count() * PASS_HEIGHT;
+    let mut pass = below;
     let width = 2 * MARGIN + 3 * COLUMN_WIDTH + BOX_WIDTH;
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
@@ -101,11 +107,16 @@ pub fn svg(edges: &[Edge]) -> String {
     );
     for edge in edges {
         if let (Some(from), Some(to)) = (places.get(&edge.from), places.get(&edge.to)) {
-            line(&mut text, edge, *from, *to);
+            if passes(edge) {
+                pass += PASS_HEIGHT;
+                passing(&mut text, edge, (*from, *to), pass);
+            } else {
+                line(&mut text, edge, *from, *to);
+            }
         }
     }
     for (node, (x, y)) in places {
-        let name = shortened(&node.name);
+        let name = shortened(&node.name, TEXT_CHARS_MAX - node.kind.as_str().len());
         let _ = writeln!(
             text,
             "<g><title>{}</title><rect x=\"{x}\" y=\"{y}\" width=\"{BOX_WIDTH}\" height=\"{BOX_HEIGHT}\" rx=\"5\" \
@@ -134,10 +145,7 @@ fn line(text: &mut String, edge: &Edge, from: (usize, usize), to: (usize, usize)
     let (from_y, to_y) = (from.1 + middle, to.1 + middle);
     let bend = if from.0 == to.0 { 60 } else { 0 };
     let control = (from_x + to_x) / 2 + bend;
-    let dashes = match edge.confidence {
-        Confidence::Declared => " stroke-dasharray=\"5 3\"",
-        Confidence::Configured | Confidence::Observed => "",
-    };
+    let dashes = dashes(edge);
     let _ = writeln!(
         text,
         "<path d=\"M{from_x} {from_y} C{control} {from_y} {control} {to_y} {to_x} {to_y}\" fill=\"none\" \
@@ -149,11 +157,49 @@ fn line(text: &mut String, edge: &Edge, from: (usize, usize), to: (usize, usize)
     );
 }
 
-fn shortened(name: &str) -> String {
-    if name.chars().count() <= NAME_CHARS_MAX {
+/// Down from the one box, along `y`, and up to the other.
+fn passing(text: &mut String, edge: &Edge, (from, to): ((usize, usize), (usize, usize)), y: usize) {
+    let side = |at: (usize, usize), other: (usize, usize)| match at.0 < other.0 {
+        true => (at.0 + BOX_WIDTH, at.0 + BOX_WIDTH + PASS_HEIGHT),
+        false => (at.0, at.0 - PASS_HEIGHT),
+    };
+    let ((from_x, from_turn), (to_x, to_turn)) = (side(from, to), side(to, from));
+    let (from_y, to_y) = (from.1 + BOX_HEIGHT / 2, to.1 + BOX_HEIGHT / 2);
+    let _ = writeln!(
+        text,
+        "<path d=\"M{from_x} {from_y} C{from_turn} {from_y} {from_turn} {y} {} {y} L{} {y} C{to_turn} {y} {to_turn} {to_y} \
+         {to_x} {to_y}\" fill=\"none\" stroke=\"#64748b\"{} marker-end=\"url(#to)\"/><text x=\"{}\" y=\"{}\" \
+         fill=\"#475569\" font-size=\"10\" text-anchor=\"middle\">{}</text>",
+        turn(from_turn, to_turn),
+        turn(to_turn, from_turn),
+        dashes(edge),
+        (from_x + to_x) / 2,
+        y - 3,
+        edge.relation.as_str()
+    );
+}
+
+/// A little from `at` towards `other`.
+fn turn(at: usize, other: usize) -> usize {
+    if at < other {
+        at + PASS_HEIGHT
+    } else {
+        at - PASS_HEIGHT
+    }
+}
+
+fn dashes(edge: &Edge) -> &'static str {
+    match edge.confidence {
+        Confidence::Declared => " stroke-dasharray=\"5 3\"",
+        Confidence::Configured | Confidence::Observed => "",
+    }
+}
+
+fn shortened(name: &str, chars_max: usize) -> String {
+    if name.chars().count() <= chars_max {
         return name.to_owned();
     }
-    let kept: String = name.chars().take(NAME_CHARS_MAX - 1).collect();
+    let kept: String = name.chars().take(chars_max - 1).collect();
     format!("{kept}…")
 }
 
