@@ -1183,7 +1183,7 @@ impl Company {
 
     /// Waits until nothing is open but what waits for its day, and nothing waits to begin.
     pub async fn settled(&self, node: &NodeHandle) {
-        for _ in 0..2_000 {
+        for _ in 0..15_000 {
             node.nudge();
             assert!(node.idle().await);
             if self.is_settled().await {
