@@ -387,6 +387,29 @@ pub(super) const TABLE: &[Row] = &[
         ],
     ),
     (
+        "moved again while handing over",
+        &[
+            "0 hire 0 Support",
+            "20 transfer 20 to=Sales",
+            "30 transfer 30 to=Engineering",
+        ],
+        &[
+            (20, "sales+support"),
+            (30, "eng+support"),
+            (40, "eng"),
+            (60, "eng"),
+        ],
+    ),
+    (
+        "back again while handing over",
+        &[
+            "0 hire 0 Support",
+            "20 transfer 20 to=Sales",
+            "30 transfer 30 to=Support",
+        ],
+        &[(20, "sales+support"), (30, "support"), (60, "support")],
+    ),
+    (
         "left while handing over",
         &[
             "0 hire 0 Support",
