@@ -33,9 +33,9 @@ use super::{Database, now};
 /// The most that one answer may hold, in bytes.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Between two looks whether this node has become the one that asks.
-const OWNER_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const OWNER_PAUSE: Duration = Duration::from_secs(5);
 /// The longest pause after a question that failed.
-const FAILED_PAUSE_MAX: Duration = Duration::from_secs(60);
+pub(super) const FAILED_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// How much later than we stop waiting SQLite stops working, and after how many of its steps it looks at the clock.
 const STOP_GRACE: Duration = Duration::from_millis(500);

@@ -11,6 +11,7 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -694,6 +695,25 @@ macro_rules! on_both_databases {
 }
 pub(crate) use on_both_databases;
 
+/// Tests of `async fn name(on_postgres: bool)`: each as one on SQLite and one on PostgreSQL.
+macro_rules! on_both {
+    ($($name:ident,)*) => {
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(false).await;
+            })*
+        }
+        mod on_postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(true).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_both;
+
 async fn migrate(store: &dyn Store) {
     let migrations: Vec<_> = engine::store::MIGRATIONS
         .iter()
@@ -1183,7 +1203,7 @@ impl Company {
 
     /// Waits until nothing is open but what waits for its day, and nothing waits to begin.
     pub async fn settled(&self, node: &NodeHandle) {
-        for _ in 0..15_000 {
+        for _ in 0..2_000 {
             node.nudge();
             assert!(node.idle().await);
             if self.is_settled().await {
@@ -1315,4 +1335,24 @@ pub(crate) fn actor(name: &str) -> Actor {
 
 pub(crate) fn now() -> Timestamp {
     SystemClock.now()
+}
+
+/// Holds the table of a page in docs/ to what the tests have, below its mark. With `TENURE_WRITE_PAGES` it is written.
+pub(crate) fn page_is(file: &str, table: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs")
+        .join(file);
+    let page = std::fs::read_to_string(&path).unwrap();
+    let mark = "<!-- the table, written by the tests -->\n";
+    let (head, _) = page
+        .split_once(mark)
+        .expect("the page has a place for the table");
+    let wanted = format!("{head}{mark}\n{table}");
+    if page != wanted {
+        if std::env::var_os("TENURE_WRITE_PAGES").is_some() {
+            std::fs::write(&path, wanted).unwrap();
+        } else {
+            panic!("docs/{file} is not up to date: run this test with TENURE_WRITE_PAGES=1");
+        }
+    }
 }

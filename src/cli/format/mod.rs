@@ -4,6 +4,7 @@
 //! `--color never`), so that no other place has to know.
 
 pub mod graph;
+pub mod markup;
 pub mod progress;
 pub mod table;
 pub mod time;

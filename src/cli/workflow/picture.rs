@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use engine::core::definition::{Definition, OnFailure, Step};
 
+use super::super::format::markup::{escaped, quoted};
 use super::graph::remarks;
 
 /// Sizes, in pixels.
@@ -52,14 +53,6 @@ pub(super) fn dot(definition: &Definition) -> String {
     }
     text.push('}');
     text
-}
-
-fn quoted(text: &str) -> String {
-    let escaped = text
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n");
-    format!("\"{escaped}\"")
 }
 
 /// The needs that do not follow from others, as pairs of positions.
@@ -447,20 +440,6 @@ fn shortened(text: &str) -> String {
         return text.to_owned();
     }
     super::super::format::shortened(text, TEXT_CHARS_MAX * 3)
-}
-
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in super::super::format::plain(text).chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

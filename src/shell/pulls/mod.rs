@@ -34,15 +34,11 @@ use workflows::sources::{Limits, Manifest, SnapshotInput, Source, read_snapshot}
 
 use self::fetch::Mark;
 use self::http::{Http, Slower};
-use super::queries::{Mistaken, is_mine, tell};
+use super::queries::{FAILED_PAUSE_MAX, Mistaken, OWNER_PAUSE, is_mine, tell};
 use super::{Database, now};
 
-/// Between two looks whether this node has become the one that asks.
-const OWNER_PAUSE: Duration = Duration::from_secs(5);
 /// Between two looks for hints.
 const HINTS_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause after a question that failed.
-const FAILED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How many people are fetched because of hints before anything else is looked at.
 const HINTS_AT_ONCE: u32 = 100;
 

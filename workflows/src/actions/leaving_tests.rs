@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use crate::directory::{AccountStatus, NewHold};
 use crate::sources::{BusinessEvent, EventType, Key};
 use crate::systems::{AfterLeaving, Ownership};
-use crate::testbed::{Company, FastClock, Leaving, actor};
+use crate::testbed::{Company, FastClock, Leaving, actor, on_both};
 
 /// A day that has nothing to do with today.
 pub(super) fn day(number: i64) -> Timestamp {
@@ -123,26 +123,6 @@ fn after_days(days: u32) -> Leaving {
         ..Leaving::default()
     }
 }
-
-/// Each as one test on SQLite and one on PostgreSQL.
-macro_rules! on_both {
-    ($($name:ident,)*) => {
-        mod on_sqlite {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name(false).await;
-            })*
-        }
-        mod on_postgres {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name(true).await;
-            })*
-        }
-    };
-}
-
-pub(super) use on_both;
 
 on_both! {
     keys_end_with_the_person_and_nobody_elses_do,

@@ -14,10 +14,10 @@ use engine::core::id::{Place, StepIndex};
 use engine::runner::{Clock as _, Command};
 use serde_json::{Value, json};
 
-use super::leaving_tests::{Office, day, on_both};
+use super::leaving_tests::{Office, day};
 use crate::directory::GrantStatus;
 use crate::sources::EventType;
-use crate::testbed::{Leaving, actor};
+use crate::testbed::{Leaving, actor, on_both};
 
 on_both! {
     nobody_is_guessed_about_and_the_case_goes_on_when_the_attribute_comes,

@@ -57,6 +57,19 @@ impl Reader {
         rows.iter().map(|row| decode(sql, row)).collect()
     }
 
+    /// The same as [`rows_of`], outside of transactions.
+    pub async fn rows_of<T: DeserializeOwned>(
+        &self,
+        sql: &Sql,
+        keys: &[(i32, String)],
+    ) -> Result<Vec<T>, StoreError> {
+        let mut found = Vec::with_capacity(keys.len());
+        for part in keys.chunks(ROWS_PER_STATEMENT_MAX) {
+            found.extend(self.rows::<T>(sql, &pairs(part)).await?);
+        }
+        Ok(found)
+    }
+
     /// The first row, if there is one.
     pub async fn row<T: DeserializeOwned>(
         &self,
@@ -101,13 +114,15 @@ pub async fn rows_of<T: DeserializeOwned>(
 ) -> Result<Vec<T>, StoreError> {
     let mut found = Vec::with_capacity(keys.len());
     for part in keys.chunks(ROWS_PER_STATEMENT_MAX) {
-        let parameter: Vec<Value> = part
-            .iter()
-            .map(|(shard_id, key)| json!({ "shard_id": shard_id, "key": key }))
-            .collect();
-        found.extend(rows_in::<T>(transaction, sql, &parameter).await?);
+        found.extend(rows_in::<T>(transaction, sql, &pairs(part)).await?);
     }
     Ok(found)
+}
+
+fn pairs(keys: &[(i32, String)]) -> Vec<Value> {
+    keys.iter()
+        .map(|(shard_id, key)| json!({ "shard_id": shard_id, "key": key }))
+        .collect()
 }
 
 /// Runs a statement; gives the number of rows it touched.

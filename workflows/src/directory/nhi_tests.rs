@@ -171,7 +171,7 @@ async fn a_changed_declaration_takes_its_edges_along(company: &Company) {
             .filter(|edge| edge.relation == Relation::Knows);
         knows.map(|edge| edge.from.to_string()).collect()
     };
-    let edges = company.directory.edges_at(&[&password]).await.unwrap();
+    let edges = company.directory.edges_at([&password]).await.unwrap();
     assert_eq!(knows(edges), ["person:A1", "location:vault:billing"]);
     let changed = TWO
         .replace("known_by: [A1]", "known_by: [B2]")
@@ -181,7 +181,7 @@ async fn a_changed_declaration_takes_its_edges_along(company: &Company) {
         (report.changed.as_slice(), report.unchanged),
         (["billing-sync".to_owned()].as_slice(), 1)
     );
-    let edges = company.directory.edges_at(&[&password]).await.unwrap();
+    let edges = company.directory.edges_at([&password]).await.unwrap();
     assert!(
         !edges.iter().any(|edge| edge.relation == Relation::Uses),
         "{edges:?}"

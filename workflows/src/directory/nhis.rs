@@ -10,11 +10,9 @@ use chrono::{DateTime, NaiveDate, Utc};
 use engine::core::id::Actor;
 use engine::store::{InboxRow, StoreError, Transaction, Work};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::database::{
-    ROWS_PER_STATEMENT_MAX, Sql, execute_all, rows_in, stored_time, stored_time_option, time_text,
-};
+use super::database::{execute_all, rows_of, stored_time, stored_time_option, time_text};
 use super::nhi_statements::{
     CHANGES, COVERAGE, DROP_EDGES, EDGES, EXPIRING, LIST, NAMED, NHIS, OF_NHIS, PEOPLE,
     PUT_CHANGES, PUT_COVERAGE, PUT_CREDENTIALS, PUT_EDGES, PUT_NHIS,
@@ -205,11 +203,8 @@ impl Declare<'_> {
             .iter()
             .flat_map(|declared| [declared.owner.as_str(), declared.backup.as_str()])
             .collect();
-        let keys: Vec<(i32, &str)> = named
-            .iter()
-            .map(|key| (self.directory.shard(key), *key))
-            .collect();
-        let people: Vec<Person> = asked(transaction, &PEOPLE, &keys).await?;
+        let keys = self.directory.with_shards(named);
+        let people: Vec<Person> = rows_of(transaction, &PEOPLE, &keys).await?;
         let there: BTreeMap<&str, IdentityStatus> = people
             .iter()
             .map(|person| (person.identity_key.as_str(), person.status))
@@ -226,17 +221,6 @@ impl Declare<'_> {
                     .push(format!("`{}`: its {what} `{key}` {why}", declared.key));
             }
         }
-        let names: Vec<(i32, String)> = self
-            .declared
-            .iter()
-            .flat_map(|declared| &declared.credentials)
-            .map(|credential| (0, credential.name()))
-            .collect();
-        let names: Vec<(i32, &str)> = names
-            .iter()
-            .map(|(shard, name)| (*shard, name.as_str()))
-            .collect();
-        let taken: Vec<NhiCredentialRow> = asked(transaction, &NAMED, &names).await?;
         let of: BTreeMap<String, &str> = self
             .declared
             .iter()
@@ -245,9 +229,13 @@ impl Declare<'_> {
                 names.map(|name| (name, declared.key.as_str()))
             })
             .collect();
-        for row in taken {
-            if row.status == "active" && of.get(&row.name).is_some_and(|key| *key != row.nhi_key) {
-                let key = of.get(&row.name).copied().unwrap_or_default();
+        // By name alone: whose it is, and so its shard, is what is asked.
+        let names: Vec<(i32, String)> = of.keys().map(|name| (0, name.clone())).collect();
+        let taken: Vec<NhiCredentialRow> = rows_of(transaction, &NAMED, &names).await?;
+        for row in taken.iter().filter(|row| row.status == "active") {
+            if let Some(key) = of.get(&row.name)
+                && *key != row.nhi_key
+            {
                 report.refused.push(format!(
                     "`{key}`: the credential `{}` belongs to `{}`",
                     row.name, row.nhi_key
@@ -262,12 +250,10 @@ impl Declare<'_> {
         transaction: &mut Transaction<'_>,
         report: &mut DeclareReport,
     ) -> Result<(), StoreError> {
-        let keys: Vec<(i32, &str)> = self
-            .declared
-            .iter()
-            .map(|declared| (self.directory.shard(&declared.key), declared.key.as_str()))
-            .collect();
-        let known: Vec<NhiRow> = asked(transaction, &NHIS, &keys).await?;
+        let keys = self
+            .directory
+            .with_shards(self.declared.iter().map(|one| one.key.as_str()));
+        let known: Vec<NhiRow> = rows_of(transaction, &NHIS, &keys).await?;
         let known: BTreeMap<&str, &NhiRow> = known
             .iter()
             .map(|row| (row.nhi_key.as_str(), row))
@@ -290,12 +276,9 @@ impl Declare<'_> {
             let stands = edges(declared, self.now);
             if let Some(row) = before {
                 let stood = edges(&row.declared, row.declared_at);
-                let same = |one: &Edge, other: &Edge| {
-                    (&one.from, one.relation, &one.to) == (&other.from, other.relation, &other.to)
-                };
-                let ended = stood
-                    .iter()
-                    .filter(|edge| !stands.iter().any(|other| same(edge, other)));
+                let way = |edge: &Edge| (edge.from.clone(), edge.relation, edge.to.clone());
+                let still: BTreeSet<_> = stands.iter().map(way).collect();
+                let ended = stood.iter().filter(|edge| !still.contains(&way(edge)));
                 gone.extend(ended.map(|edge| self.edge_row(edge)));
                 let names: BTreeSet<String> =
                     declared.credentials.iter().map(|one| one.name()).collect();
@@ -383,23 +366,6 @@ fn digest(declared: &Declared) -> Result<String, StoreError> {
     Ok(policy::digest(&value))
 }
 
-async fn asked<T: serde::de::DeserializeOwned>(
-    transaction: &mut Transaction<'_>,
-    sql: &Sql,
-    keys: &[(i32, &str)],
-) -> Result<Vec<T>, StoreError> {
-    let mut found = Vec::new();
-    for part in keys.chunks(ROWS_PER_STATEMENT_MAX) {
-        found.extend(rows_in::<T>(transaction, sql, &pairs(part)).await?);
-    }
-    Ok(found)
-}
-
-fn pairs(keys: &[(i32, &str)]) -> Vec<Value> {
-    let pair = |(shard_id, key): &(i32, &str)| json!({ "shard_id": shard_id, "key": key });
-    keys.iter().map(pair).collect()
-}
-
 impl Directory {
     /// Takes a declaration as a whole, or nothing of it: see [`DeclareReport::refused`].
     ///
@@ -432,9 +398,9 @@ impl Directory {
     /// # Errors
     /// When the database does not answer, or holds what this program cannot read.
     pub async fn nhi(&self, key: &str) -> Result<Option<NhiRow>, StoreError> {
-        self.reader()
-            .row(&NHIS, &pairs(&[(self.shard(key), key)]))
-            .await
+        let key = self.with_shards([key]);
+        let found = self.reader().rows_of(&NHIS, &key).await?;
+        Ok(found.into_iter().next())
     }
 
     /// Those a filter wants, after `after`, by key.
@@ -484,12 +450,15 @@ impl Directory {
     ///
     /// # Errors
     /// When the database does not answer, or holds what this program cannot read.
-    pub async fn edges_at(&self, nodes: &[&Node]) -> Result<Vec<Edge>, StoreError> {
-        let mut found = BTreeSet::new();
-        for part in nodes.chunks(ROWS_PER_STATEMENT_MAX) {
-            let rows: Vec<EdgeRow> = self.reader().rows(&EDGES, &self.node_pairs(part)).await?;
-            found.extend(rows.into_iter().map(Edge::from));
-        }
+    pub async fn edges_at(
+        &self,
+        nodes: impl IntoIterator<Item = &Node>,
+    ) -> Result<Vec<Edge>, StoreError> {
+        let rows: Vec<EdgeRow> = self
+            .reader()
+            .rows_of(&EDGES, &self.node_keys(nodes))
+            .await?;
+        let found: BTreeSet<Edge> = rows.into_iter().map(Edge::from).collect();
         Ok(found.into_iter().collect())
     }
 
@@ -534,9 +503,15 @@ impl Directory {
         }
     }
 
-    fn node_pairs(&self, nodes: &[&Node]) -> Vec<Value> {
-        let pair = |node: &&Node| json!({ "shard_id": self.shard(&node.name), "key": node });
-        nodes.iter().map(pair).collect()
+    fn with_shards<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Vec<(i32, String)> {
+        let with_shard = |key: &str| (self.shard(key), key.to_owned());
+        keys.into_iter().map(with_shard).collect()
+    }
+
+    /// A node lies in the shard of its name.
+    fn node_keys<'a>(&self, nodes: impl IntoIterator<Item = &'a Node>) -> Vec<(i32, String)> {
+        let key = |node: &Node| (self.shard(&node.name), node.to_string());
+        nodes.into_iter().map(key).collect()
     }
 
     /// All that the answer to a question rests on: what hangs on its subject, and what is known of that.
@@ -581,8 +556,7 @@ impl Directory {
             if known.len() > NODES_MAX {
                 return Ok(Err(known.len()));
             }
-            let nodes: Vec<&Node> = frontier.iter().collect();
-            let found = self.edges_at(&nodes).await?;
+            let found = self.edges_at(&frontier).await?;
             let mut next = BTreeSet::new();
             for edge in &found {
                 // Down to what hangs on a node, and from a credential up to whose it is; never over somebody else's hands.
@@ -615,58 +589,39 @@ impl Directory {
         snapshot: &mut Snapshot,
         nodes: &BTreeSet<Node>,
     ) -> Result<(), StoreError> {
-        let keys: Vec<(i32, &str)> = nodes
-            .iter()
-            .filter(|node| node.kind == NodeKind::Nhi)
-            .map(|node| (self.shard(&node.name), node.name.as_str()))
-            .collect();
+        let nhis = nodes.iter().filter(|node| node.kind == NodeKind::Nhi);
+        let keys = self.with_shards(nhis.map(|node| node.name.as_str()));
+        let rows: Vec<NhiRow> = self.reader().rows_of(&NHIS, &keys).await?;
+        let held: Vec<NhiCredentialRow> = self.reader().rows_of(&OF_NHIS, &keys).await?;
+        let by_key: BTreeMap<&str, &NhiRow> =
+            rows.iter().map(|row| (row.nhi_key.as_str(), row)).collect();
+        for credential in &held {
+            let of = by_key.get(credential.nhi_key.as_str());
+            let facts = of.and_then(|row| {
+                credential_facts(&row.declared, &credential.name, credential.quiet_since)
+            });
+            let node = Node::credential(&credential.name);
+            snapshot
+                .credentials
+                .extend(facts.map(|facts| (node, facts)));
+        }
         let mut people = BTreeSet::new();
-        for part in keys.chunks(ROWS_PER_STATEMENT_MAX) {
-            let rows: Vec<NhiRow> = self.reader().rows(&NHIS, &pairs(part)).await?;
-            let held: Vec<NhiCredentialRow> = self.reader().rows(&OF_NHIS, &pairs(part)).await?;
-            let by_key: BTreeMap<&str, &NhiRow> =
-                rows.iter().map(|row| (row.nhi_key.as_str(), row)).collect();
-            for credential in &held {
-                let Some(row) = by_key.get(credential.nhi_key.as_str()) else {
-                    continue;
-                };
-                if let Some(facts) =
-                    credential_facts(&row.declared, &credential.name, credential.quiet_since)
-                {
-                    snapshot
-                        .credentials
-                        .insert(Node::credential(&credential.name), facts);
-                }
-            }
-            for row in rows {
-                people.extend([row.owner.clone(), row.backup.clone()]);
-                let facts = facts(&row.declared, row.restore_s, row.quiet_since);
-                snapshot.nhis.insert(Node::nhi(&row.nhi_key), facts);
-            }
+        for row in &rows {
+            people.extend([row.owner.as_str(), row.backup.as_str()]);
+            let facts = facts(&row.declared, row.restore_s, row.quiet_since);
+            snapshot.nhis.insert(Node::nhi(&row.nhi_key), facts);
         }
-        let people: Vec<(i32, &str)> = people
-            .iter()
-            .map(|key| (self.shard(key), key.as_str()))
-            .collect();
-        for part in people.chunks(ROWS_PER_STATEMENT_MAX) {
-            let rows: Vec<Person> = self.reader().rows(&PEOPLE, &pairs(part)).await?;
-            let there = rows
-                .into_iter()
-                .filter(|person| person.status == IdentityStatus::Active);
-            snapshot
-                .present
-                .extend(there.map(|person| person.identity_key));
-        }
-        let nodes: Vec<&Node> = nodes.iter().collect();
-        for part in nodes.chunks(ROWS_PER_STATEMENT_MAX) {
-            let rows: Vec<CoverageRow> = self
-                .reader()
-                .rows(&COVERAGE, &self.node_pairs(part))
-                .await?;
-            snapshot
-                .coverage
-                .extend(rows.into_iter().map(Coverage::from));
-        }
+        let people: Vec<Person> =
+            (self.reader().rows_of(&PEOPLE, &self.with_shards(people))).await?;
+        let there = people
+            .into_iter()
+            .filter(|person| person.status == IdentityStatus::Active);
+        snapshot
+            .present
+            .extend(there.map(|person| person.identity_key));
+        let looks: Vec<CoverageRow> =
+            (self.reader().rows_of(&COVERAGE, &self.node_keys(nodes))).await?;
+        snapshot.coverage = looks.into_iter().map(Coverage::from).collect();
         Ok(())
     }
 }

@@ -27,7 +27,7 @@ use crate::notices::{
 };
 use crate::policy::{AttributeDeclaration, AttributeKind, ExtensionRefused, PolicySet};
 use crate::sources::{BusinessEvent, EventType, Key};
-use crate::testbed::{Company, FastClock, Leaving, ROLES, actor, schema};
+use crate::testbed::{Company, FastClock, Leaving, ROLES, actor, on_both, schema};
 
 const CONTRACTORS: &str = "
 contractors:
@@ -632,23 +632,6 @@ async fn another_policy_lets_go_on_who_waits(on_postgres: bool) {
     world.go_to(moment(20)).await;
     assert_eq!(world.access(), ["c1: on sellers staff"]);
     world.end().await;
-}
-
-macro_rules! on_both {
-    ($($name:ident,)*) => {
-        mod on_sqlite {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name(false).await;
-            })*
-        }
-        mod on_postgres {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name(true).await;
-            })*
-        }
-    };
 }
 
 on_both! {

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::correlation::Correlation;
 use crate::directory::{IdentityStatus, ReviewFilter};
 use crate::sources::{BusinessEvent, EventType, Key};
-use crate::testbed::{Company, FastClock, Leaving, actor};
+use crate::testbed::{Company, FastClock, Leaving, actor, on_both};
 
 const RULES: &str = "
 link_at: 100
@@ -329,23 +329,6 @@ async fn a_merge_and_a_split_hold_it_and_let_it_go_once(on_postgres: bool) {
     world.reach(32).await;
     assert_eq!(world.beside().await, both, "neither again");
     world.end().await;
-}
-
-macro_rules! on_both {
-    ($($name:ident,)*) => {
-        mod on_sqlite {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name(false).await;
-            })*
-        }
-        mod on_postgres {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name(true).await;
-            })*
-        }
-    };
 }
 
 on_both! {

@@ -2,12 +2,10 @@
 //!
 //! - [`graph`] is who owns, knows, made, uses and trusts what;
 //! - [`declare`] reads what people say of them;
-//! - [`draw`] shows it;
 //! - [`check`] says what has to happen before something of it ends.
 
 pub mod check;
 pub mod declare;
-pub mod draw;
 mod edges;
 pub mod graph;
 

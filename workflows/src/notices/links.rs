@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::outbox::Outbox;
 use super::rows::{DeliveryRow, NoticeRow};
 use crate::directory::database::{Sql, execute, stored_time, stored_time_option, time_text};
+use crate::policy::hex;
 use crate::sources::signature::SigningKey;
 
 /// Where the page is, under the address by which people find Tenure.
@@ -125,13 +126,7 @@ impl Links {
 }
 
 fn hash(token: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let digest = Sha256::digest(token);
-    digest.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&Sha256::digest(token))
 }
 
 impl Outbox {

@@ -18,7 +18,7 @@ use super::*;
 use crate::correlation::Correlation;
 use crate::directory::{EventStatus, IdentityRow, IdentityStatus};
 use crate::sources::{BusinessEvent, Key};
-use crate::testbed::{Company, actor, now};
+use crate::testbed::{Company, actor, now, on_both};
 
 const RULES: &str = r#"
 link_at: 100
@@ -349,23 +349,6 @@ async fn two_records_of_one_source_are_never_linked_unasked(on_postgres: bool) {
     );
     assert_eq!(row(&company, "e2").await.merged_into, None);
     company.remove().await;
-}
-
-macro_rules! on_both {
-    ($($name:ident,)*) => {
-        mod on_sqlite {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name(false).await;
-            })*
-        }
-        mod on_postgres {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name(true).await;
-            })*
-        }
-    };
 }
 
 on_both! {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::directory::ReviewFilter;
 use crate::sources::{BusinessEvent, EventType, Key};
-use crate::testbed::{Company, actor, now};
+use crate::testbed::{Company, actor, now, on_both};
 
 const RULES: &str = "
 link_at: 100
@@ -166,23 +166,6 @@ async fn without_rules_nobody_is_compared(on_postgres: bool) {
         "{error}"
     );
     company.remove().await;
-}
-
-macro_rules! on_both {
-    ($($name:ident,)*) => {
-        mod on_sqlite {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name(false).await;
-            })*
-        }
-        mod on_postgres {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name(true).await;
-            })*
-        }
-    };
 }
 
 on_both! {

@@ -17,7 +17,6 @@ mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -36,7 +35,7 @@ use super::IntakeError;
 use crate::directory::DirectoryProjection;
 use crate::policy::{PolicySet, Schema};
 use crate::sources::{Attributes, BusinessEvent, EventType, Key};
-use crate::testbed::{Company, FastClock, actor};
+use crate::testbed::{Company, FastClock, actor, page_is};
 
 /// People who live each scenario; the first in order.
 const PEOPLE: usize = 51;
@@ -452,14 +451,7 @@ async fn crashes_change_nothing_on_postgres() {
 /// The page that people read is the table that is tested.
 #[test]
 fn the_page_is_the_table() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/scenarios.md");
-    let page = std::fs::read_to_string(&path).unwrap_or_default();
-    let begin = "<!-- the table, written by the tests -->\n";
-    let (head, _) = page
-        .split_once(begin)
-        .expect("the page has a place for the table");
-    let mut text =
-        format!("{head}{begin}\n| | what happens | what is said | access |\n|--:|---|---|---|\n");
+    let mut text = String::from("| | what happens | what is said | access |\n|--:|---|---|---|\n");
     for (number, (name, said, access)) in TABLE.iter().enumerate() {
         let said: Vec<String> = said.iter().map(|event| format!("`{event}`")).collect();
         let access: Vec<String> = access
@@ -475,11 +467,5 @@ fn the_page_is_the_table() {
         )
         .unwrap();
     }
-    if page != text {
-        if std::env::var_os("TENURE_WRITE_PAGES").is_some() {
-            std::fs::write(&path, text).unwrap();
-        } else {
-            panic!("docs/scenarios.md is not up to date: run this test with TENURE_WRITE_PAGES=1");
-        }
-    }
+    page_is("scenarios.md", &text);
 }

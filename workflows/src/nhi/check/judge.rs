@@ -133,7 +133,6 @@ impl<'a> Judge<'a> {
             Some(to) => {
                 let mut finding = self.finding(node, Verdict::Reassign, reasons);
                 finding.to = Some(to);
-                finding.deadline = None;
                 self.add(finding);
             }
             None => {
@@ -159,7 +158,6 @@ impl<'a> Judge<'a> {
         if replaceable {
             let users = used.by(&mut reasons);
             let mut finding = self.finding(credential, Verdict::RotateFirst, reasons);
-            finding.deadline = Some(self.within(self.snapshot.rules.rotate_within_s));
             if self.hostile() {
                 finding.breaks = users;
             }
@@ -208,15 +206,8 @@ impl<'a> Judge<'a> {
             _ => used.verdict(self.reversible(child), &mut reasons),
         };
         let mut finding = self.finding(child, verdict, reasons);
-        if verdict == Verdict::SoftDisable {
-            finding.deadline = Some(self.within(self.snapshot.rules.soak_s));
-        }
-        if verdict == Verdict::Rebind {
-            finding.deadline = Some(self.within(self.snapshot.rules.rotate_within_s));
-            finding.to = self.answers_for(child, &self.snapshot.question.subject);
-            if self.hostile() {
-                finding.breaks = used.users();
-            }
+        if self.hostile() && verdict == Verdict::Rebind {
+            finding.breaks = used.users();
         }
         self.add(finding);
         let children = self.live_children(child);
@@ -488,20 +479,24 @@ impl<'a> Judge<'a> {
 
     // --- what is found -----------------------------------------------------------------------------------------
 
+    /// By when, and whom, follows from the verdict.
     fn finding(&self, node: &Node, verdict: Verdict, reasons: BTreeSet<Reason>) -> Finding {
+        let rules = &self.snapshot.rules;
+        let (within_s, asks) = match verdict {
+            Verdict::Block | Verdict::InsufficientEvidence => (Some(rules.decide_within_s), true),
+            Verdict::Rebind => (Some(rules.rotate_within_s), true),
+            Verdict::RotateFirst => (Some(rules.rotate_within_s), false),
+            Verdict::SoftDisable => (Some(rules.soak_s), false),
+            Verdict::Proceed | Verdict::Reassign => (None, false),
+        };
         let subject = &self.snapshot.question.subject;
         Finding {
             node: node.clone(),
             verdict,
             reasons,
-            to: verdict
-                .stops()
-                .then(|| self.answers_for(node, subject))
-                .flatten(),
+            to: asks.then(|| self.answers_for(node, subject)).flatten(),
             needs: BTreeSet::new(),
-            deadline: verdict
-                .stops()
-                .then(|| self.within(self.snapshot.rules.decide_within_s)),
+            deadline: within_s.map(|within_s| self.within(within_s)),
             breaks: BTreeSet::new(),
         }
     }
@@ -515,16 +510,8 @@ impl<'a> Judge<'a> {
             verdict
         };
         let mut finding = self.finding(node, verdict, reasons);
-        match (verdict, used) {
-            (Verdict::Rebind, _) => {
-                finding.deadline = Some(self.within(self.snapshot.rules.rotate_within_s));
-                finding.to = self.answers_for(node, &self.snapshot.question.subject);
-            }
-            (Verdict::SoftDisable, Use::Quiet { until, .. }) => finding.deadline = Some(*until),
-            (Verdict::SoftDisable, _) => {
-                finding.deadline = Some(self.within(self.snapshot.rules.soak_s));
-            }
-            _ => {}
+        if let (Verdict::SoftDisable, Use::Quiet { until, .. }) = (verdict, used) {
+            finding.deadline = Some(*until);
         }
         if hostile {
             finding.breaks = used.users();

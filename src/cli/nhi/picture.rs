@@ -1,9 +1,12 @@
-//! The graph as a picture: for Graphviz, and as SVG without it. Pure.
+//! The graph as a picture: for Graphviz, and as SVG without it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::graph::{Confidence, Edge, Node, NodeKind};
+use workflows::nhi::graph::{Confidence, Edge, Node, NodeKind};
+
+use super::super::format::markup::{escaped, quoted};
+use super::super::format::shortened;
 
 const BOX_WIDTH: usize = 210;
 const BOX_HEIGHT: usize = 30;
@@ -17,7 +20,7 @@ const PASS_HEIGHT: usize = 16;
 
 /// In the language of Graphviz.
 #[must_use]
-pub fn dot(edges: &[Edge]) -> String {
+pub(super) fn dot(edges: &[Edge]) -> String {
     let mut text = String::from(
         "digraph nhi {\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n",
     );
@@ -44,10 +47,6 @@ pub fn dot(edges: &[Edge]) -> String {
     }
     text.push_str("}\n");
     text
-}
-
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn nodes(edges: &[Edge]) -> BTreeSet<&Node> {
@@ -79,7 +78,7 @@ fn column(kind: NodeKind) -> usize {
 
 /// As SVG, which needs nothing to be looked at but a browser. What was declared and never seen is drawn dashed.
 #[must_use]
-pub fn svg(edges: &[Edge]) -> String {
+pub(super) fn svg(edges: &[Edge]) -> String {
     let mut rows = [0_usize; 4];
     let mut places: BTreeMap<&Node, (usize, usize)> = BTreeMap::new();
     for node in nodes(edges) {
@@ -195,26 +194,11 @@ fn dashes(edge: &Edge) -> &'static str {
     }
 }
 
-fn shortened(name: &str, chars_max: usize) -> String {
-    if name.chars().count() <= chars_max {
-        return name.to_owned();
-    }
-    let kept: String = name.chars().take(chars_max - 1).collect();
-    format!("{kept}…")
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::nhi::graph::Relation;
+    use workflows::nhi::graph::Relation;
 
     fn edges() -> Vec<Edge> {
         let at = "2026-01-05T00:00:00Z".parse().unwrap();

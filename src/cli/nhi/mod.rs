@@ -1,5 +1,7 @@
 //! `tenure nhi`: non-human identities, who answers for them, and what hangs on them.
 
+mod picture;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -8,9 +10,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use engine::core::duration::Span;
 use serde::Serialize;
 use workflows::directory::{DeclareReport, NODES_MAX, NhiChange, NhiFilter, NhiRow, PAGE_ROWS_MAX};
-use workflows::nhi::check::{Answer, Finding, Intent, Question, Rules, Verdict, check};
+use workflows::nhi::check::{Answer, Finding, Intent, Question, Rules, Snapshot, Verdict, check};
+use workflows::nhi::declare;
 use workflows::nhi::graph::{Edge, Node};
-use workflows::nhi::{declare, draw};
 
 use super::format::{Listing, Tone, counted, paint, plain, shortened, time};
 use super::{Context, Exit, actor};
@@ -282,9 +284,7 @@ async fn show(context: &Context, show: &Show) -> anyhow::Result<Exit> {
                 .map(|one| Node::credential(one.name())),
         )
         .collect();
-    let edges = directory
-        .edges_at(&nodes.iter().collect::<Vec<_>>())
-        .await?;
+    let edges = directory.edges_at(&nodes).await?;
     let changes = directory.nhi_changes(&show.key).await?;
     context.output.result(
         &Shown {
@@ -377,21 +377,26 @@ async fn answer(context: &Context, command: Check) -> anyhow::Result<Exit> {
         intent,
         hostile: command.hostile,
     };
+    let snapshot = snapshot(context, question).await?;
+    let answer = check(&snapshot);
+    let stops = answer.stopping().next().is_some();
+    context.output.result(&answer, answered)?;
+    Ok(if stops { Exit::Waiting } else { Exit::Good })
+}
+
+/// All that the answer to a question rests on.
+async fn snapshot(context: &Context, question: Question) -> anyhow::Result<Snapshot> {
     let database = context.database().await?;
     let found = database
         .directory
         .dependencies(question, Rules::default(), now())
         .await?;
     database.close().await;
-    let snapshot = found.map_err(|count| {
+    found.map_err(|count| {
         anyhow::anyhow!(
             "more than {NODES_MAX} things hang on it (at least {count}): ask about a part of them"
         )
-    })?;
-    let answer = check(&snapshot);
-    let stops = answer.stopping().next().is_some();
-    context.output.result(&answer, answered)?;
-    Ok(if stops { Exit::Waiting } else { Exit::Good })
+    })
 }
 
 fn answered(answer: &Answer) -> String {
@@ -456,17 +461,7 @@ async fn graph(context: &Context, graph: &Graph) -> anyhow::Result<Exit> {
         intent: Intent::Disable,
         hostile: false,
     };
-    let database = context.database().await?;
-    let found = database
-        .directory
-        .dependencies(question, Rules::default(), now())
-        .await?;
-    database.close().await;
-    let snapshot = found.map_err(|count| {
-        anyhow::anyhow!(
-            "more than {NODES_MAX} things hang on it (at least {count}): draw a part of them"
-        )
-    })?;
+    let snapshot = snapshot(context, question).await?;
     if snapshot.edges.is_empty() {
         bail!(
             "nothing is known of `{}`; `tenure nhi list` shows what is",
@@ -474,9 +469,9 @@ async fn graph(context: &Context, graph: &Graph) -> anyhow::Result<Exit> {
         );
     }
     if graph.svg {
-        context.output.raw(&draw::svg(&snapshot.edges))?;
+        context.output.raw(&picture::svg(&snapshot.edges))?;
     } else if graph.dot {
-        context.output.raw(&draw::dot(&snapshot.edges))?;
+        context.output.raw(&picture::dot(&snapshot.edges))?;
     } else {
         context
             .output
