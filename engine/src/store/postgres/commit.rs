@@ -74,7 +74,14 @@ WITH fence AS MATERIALIZED (
      USING (
         SELECT unnest($53::integer[]) AS shard_id, unnest($54::uuid[]) AS case_id, unnest($114::text[]) AS state
       ) AS gone
-     WHERE case_open.shard_id = gone.shard_id AND case_open.case_id = gone.case_id
+     CROSS JOIN LATERAL (
+        SELECT open.ctid AS place
+          FROM case_open AS open
+         WHERE open.shard_id = gone.shard_id AND open.case_id >= gone.case_id AND open.case_id <= gone.case_id
+         ORDER BY open.case_id
+        OFFSET 0
+     ) AS found
+     WHERE case_open.ctid = found.place
     RETURNING case_open.shard_id, case_open.workflow, gone.state
 ), counted AS (
     -- A case that is made and closed in one batch never was open. A row of its own, and not a change of the count: see
@@ -127,9 +134,15 @@ WITH fence AS MATERIALIZED (
         SELECT unnest($97::integer[]) AS shard_id, unnest($98::timestamptz[]) AS due_at,
                unnest($99::uuid[]) AS case_id, unnest($100::integer[]) AS step, unnest($101::integer[]) AS instance
       ) AS gone
-     WHERE case_timer.shard_id = gone.shard_id AND case_timer.due_at = gone.due_at
-       AND case_timer.case_id = gone.case_id AND case_timer.step = gone.step
-       AND case_timer.instance = gone.instance
+     CROSS JOIN LATERAL (
+        SELECT timer.ctid AS place
+          FROM case_timer AS timer
+         WHERE timer.shard_id = gone.shard_id AND timer.due_at >= gone.due_at AND timer.due_at <= gone.due_at
+           AND timer.case_id = gone.case_id AND timer.step = gone.step AND timer.instance = gone.instance
+         ORDER BY timer.due_at
+        OFFSET 0
+     ) AS found
+     WHERE case_timer.ctid = found.place
 ), timers_set AS (
     INSERT INTO case_timer (shard_id, due_at, case_id, step, instance)
     SELECT unnest($102::integer[]), unnest($103::timestamptz[]), unnest($104::uuid[]), unnest($105::integer[]),
@@ -140,7 +153,14 @@ WITH fence AS MATERIALIZED (
      USING (
         SELECT unnest($107::integer[]) AS shard_id, unnest($108::uuid[]) AS id
       ) AS gone
-     WHERE inbox.shard_id = gone.shard_id AND inbox.id = gone.id
+     CROSS JOIN LATERAL (
+        SELECT message.ctid AS place
+          FROM inbox AS message
+         WHERE message.shard_id = gone.shard_id AND message.id >= gone.id AND message.id <= gone.id
+         ORDER BY message.id
+        OFFSET 0
+     ) AS found
+     WHERE inbox.ctid = found.place
 ), replies AS (
     -- The first answer to a message stays.
     INSERT INTO inbox_reply (shard_id, id, at, accepted, message)

@@ -58,7 +58,14 @@ SELECT *
 const INBOX_DONE: &str = "
 DELETE FROM inbox
  USING unnest($1::integer[], $2::uuid[]) AS gone (shard_id, id)
- WHERE inbox.shard_id = gone.shard_id AND inbox.id = gone.id";
+ CROSS JOIN LATERAL (
+    SELECT message.ctid AS place
+      FROM inbox AS message
+     WHERE message.shard_id = gone.shard_id AND message.id >= gone.id AND message.id <= gone.id
+     ORDER BY message.id
+    OFFSET 0
+ ) AS found
+ WHERE inbox.ctid = found.place";
 
 /// The first answer to a message stays.
 const REPLIES_PUT: &str = "
