@@ -70,5 +70,6 @@ SELECT create_distributed_table('nhi_credential', 'shard_id', colocate_with => '
 SELECT create_distributed_table('nhi_change', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('graph_edge', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('graph_coverage', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('nhi_found', 'shard_id', colocate_with => 'shard');
 
 COMMIT;

@@ -27,6 +27,7 @@ mod merges;
 mod metrics;
 mod moves;
 pub mod mutual;
+mod nhis;
 mod nodes;
 mod notices;
 mod parked;
@@ -220,6 +221,10 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(reviews::link))
         .routes(routes!(reviews::separate))
         .routes(routes!(reviews::collisions))
+        .routes(routes!(nhis::list, nhis::declare_all))
+        .routes(routes!(nhis::get))
+        .routes(routes!(nhis::dependencies))
+        .routes(routes!(nhis::expiring))
         .routes(routes!(explain::get))
         .routes(routes!(workflow_list::list))
         .routes(routes!(workflow_list::get))

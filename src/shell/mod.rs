@@ -4,6 +4,7 @@ pub mod bulk;
 pub mod case_view;
 pub mod database;
 pub mod holds;
+mod inventory;
 pub mod moving;
 pub mod node;
 pub mod node_view;

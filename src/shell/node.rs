@@ -278,6 +278,18 @@ impl Running {
                     .await;
             });
         }
+        for system in self.configuration.systems.iter() {
+            let stop = self.stop.clone();
+            let looking = super::inventory::keep_looking(
+                Arc::clone(system),
+                self.database.clone(),
+                self.configuration.settings.inventory.clone(),
+                self.node.owner().to_owned(),
+            );
+            self.side.spawn(async move {
+                let _ = stop.run_until_cancelled(looking).await;
+            });
+        }
         for source in self.configuration.sources.values() {
             if source.pull().is_some() {
                 let pull = Pull::new(

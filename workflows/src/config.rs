@@ -57,6 +57,26 @@ pub struct Settings {
     pub retention: RetentionSettings,
     pub telemetry: TelemetrySettings,
     pub notifications: Option<NotificationSettings>,
+    pub inventory: InventorySettings,
+}
+
+/// Looking at systems for accounts and credentials that answer to nobody.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct InventorySettings {
+    /// How long until each system is looked at again.
+    pub every: Span,
+    /// How long somebody has to answer for what was found.
+    pub answer_within: Span,
+}
+
+impl Default for InventorySettings {
+    fn default() -> Self {
+        Self {
+            every: Span::from_s(6 * 3_600),
+            answer_within: Span::from_s(14 * 86_400),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -432,6 +452,13 @@ impl Settings {
                     "write `http://HOST:4318` or `https://HOST:4318`",
                 ));
             }
+        }
+        let every = self.inventory.every;
+        if every.delta() < TimeDelta::minutes(1) {
+            return Err(problem(
+                format!("`inventory.every` is {every}"),
+                "give `1m` or more: each look lists every account of a system",
+            ));
         }
         if let Some(notifications) = &self.notifications {
             notifications.check(SETTINGS_FILE)?;

@@ -9,7 +9,7 @@ use crate::actions;
 use crate::policy::{Problem, Problems};
 
 /// The built-in workflows: file name and text.
-pub const BUILT_IN: [(&str, &str); 9] = [
+pub const BUILT_IN: [(&str, &str); 10] = [
     ("joiner.yaml", include_str!("../definitions/joiner.yaml")),
     ("mover.yaml", include_str!("../definitions/mover.yaml")),
     (
@@ -30,6 +30,10 @@ pub const BUILT_IN: [(&str, &str); 9] = [
     (
         "extension.yaml",
         include_str!("../definitions/extension.yaml"),
+    ),
+    (
+        "retirement.yaml",
+        include_str!("../definitions/retirement.yaml"),
     ),
 ];
 

@@ -16,6 +16,7 @@ mod hostile;
 mod links;
 mod moves;
 mod mutual;
+mod nhis;
 mod notices;
 mod operations;
 mod rights;

@@ -4,6 +4,7 @@ mod engine;
 mod fleet;
 mod growth;
 mod import;
+mod inventory;
 mod limit;
 mod pinned;
 mod scratch;
@@ -30,6 +31,7 @@ enum What {
     Engine(Engine),
     Growth(Growth),
     Import(Import),
+    Inventory(Inventory),
     Storm(Storm),
     Pinned(Pinned),
 }
@@ -85,6 +87,24 @@ pub struct Import {
     /// Another seed is another company
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+}
+
+/// A large inventory of non-human identities: declared, searched, held against policy
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = "\
+Examples:
+  tenure bench inventory --store sqlite
+  tenure bench inventory --store postgres --url postgres://localhost/postgres --json
+
+Ten credentials to an identity, two hundred owners, ends over the next two years. Each question is asked twenty times, and
+the median is told.")]
+pub struct Inventory {
+    /// A PostgreSQL server where a scratch database can be made
+    #[arg(long, value_name = "URL", env = "TENURE_BENCH_URL")]
+    url: Option<String>,
+    /// How many credentials
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(10..=10_000_000))]
+    credentials: u32,
 }
 
 /// Leavers in the middle of a storm of joiners, with one of ten systems away
@@ -221,6 +241,7 @@ pub async fn run(context: &Context, bench: Bench) -> anyhow::Result<Exit> {
         What::Engine(options) => engine::run(context, &options).await,
         What::Growth(options) => growth::run(context, &options).await,
         What::Import(options) => import::run(context, &options).await,
+        What::Inventory(options) => inventory::run(context, &options).await,
         What::Storm(options) => storm::run(context, &options).await,
         What::Pinned(options) => pinned::run(context, &options).await,
     }

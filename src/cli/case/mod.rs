@@ -85,3 +85,5 @@ pub async fn run(context: &Context, command: CaseCommand) -> anyhow::Result<Exit
         Sub::Import(command) => transfer::import(context, command).await,
     }
 }
+
+pub(super) use steer::take_back;

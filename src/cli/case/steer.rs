@@ -112,7 +112,16 @@ pub(super) async fn rerun(context: &Context, rerun: Rerun) -> anyhow::Result<Exi
 }
 
 pub(super) async fn undo(context: &Context, undo: Undo) -> anyhow::Result<Exit> {
-    let (database, case) = open(context, &undo.case).await?;
+    take_back(context, &undo.case, undo.reason).await
+}
+
+/// Asks a case, by its name or by whom it is about, to take back what it did.
+pub(crate) async fn take_back(
+    context: &Context,
+    case: &str,
+    reason: String,
+) -> anyhow::Result<Exit> {
+    let (database, case) = open(context, case).await?;
     if case.definition.on_failure == OnFailure::Forward {
         bail!(
             "workflow `{}` only goes forward (`on_failure: forward`); its cases are never undone",
@@ -121,7 +130,7 @@ pub(super) async fn undo(context: &Context, undo: Undo) -> anyhow::Result<Exit> 
     }
     let command = Command::Undo {
         by: actor(),
-        reason: undo.reason,
+        reason,
     };
     told(context, &database, &case, command, "takes back what it did").await
 }

@@ -1,8 +1,10 @@
 //! `tenure nhi`: non-human identities, who answers for them, and what hangs on them.
 
+mod calendar;
+mod found;
 mod picture;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -44,6 +46,13 @@ enum Sub {
     Show(Show),
     Check(Check),
     Graph(Graph),
+    Look(found::Look),
+    Found(found::FoundArgs),
+    Adopt(Box<found::Adopt>),
+    Accept(found::Accept),
+    Retire(found::Retire),
+    Restore(found::Restore),
+    Calendar(calendar::Calendar),
 }
 
 /// Take a file of non-human identities, as a whole
@@ -150,6 +159,13 @@ pub async fn run(context: &Context, command: NhiCommand) -> anyhow::Result<Exit>
         Sub::Show(command) => show(context, &command).await,
         Sub::Check(command) => answer(context, command).await,
         Sub::Graph(command) => graph(context, &command).await,
+        Sub::Look(command) => found::look_at(context, &command).await,
+        Sub::Found(command) => found::list(context, command).await,
+        Sub::Adopt(command) => found::adopt(context, *command).await,
+        Sub::Accept(command) => found::accept(context, &command).await,
+        Sub::Retire(command) => found::retire(context, &command).await,
+        Sub::Restore(command) => found::restore(context, command).await,
+        Sub::Calendar(command) => calendar::run(context, &command).await,
     }
 }
 
@@ -389,7 +405,7 @@ async fn snapshot(context: &Context, question: Question) -> anyhow::Result<Snaps
     let database = context.database().await?;
     let found = database
         .directory
-        .dependencies(question, Rules::default(), now())
+        .dependencies(question, &BTreeMap::new(), Rules::default(), now())
         .await?;
     database.close().await;
     found.map_err(|count| {

@@ -120,17 +120,22 @@ impl<'a> Context<'a> {
     /// The system that the parameters name.
     pub fn system(&self) -> Result<&'a Arc<System>, Failure> {
         let name = self.required("system")?;
-        self.actions.systems().get(name).ok_or_else(|| {
-            permanent(
-                "configuration",
-                format!("there is no system `{name}` in the configuration; add it, or skip the step saying why"),
-            )
-        })
+        let system = self.actions.systems().get(name);
+        system.ok_or_else(|| no_system(name))
     }
 
     /// The system, ready to be called in the lane of the case.
     pub fn call(&self) -> Result<Call<'a>, Failure> {
-        let system = self.system()?;
+        self.call_on(self.system()?)
+    }
+
+    /// A system by its name, ready to be called in the lane of the case.
+    pub fn call_to(&self, name: &str) -> Result<Call<'a>, Failure> {
+        let system = self.actions.systems().get(name);
+        self.call_on(system.ok_or_else(|| no_system(name))?)
+    }
+
+    fn call_on(&self, system: &'a Arc<System>) -> Result<Call<'a>, Failure> {
         let lane = match self.attempt.lane {
             Lane::Normal => layer::Lane::Normal,
             Lane::Revocation => layer::Lane::Revocation,
@@ -361,6 +366,15 @@ impl<'a> Context<'a> {
     pub fn policy(&self) -> Arc<PolicySet> {
         self.actions.policy()
     }
+}
+
+fn no_system(name: &str) -> Failure {
+    permanent(
+        "configuration",
+        format!(
+            "there is no system `{name}` in the configuration; add it, or skip the step saying why"
+        ),
+    )
 }
 
 /// How long a step that waits for an attribute waits before it looks again, after so many looks.

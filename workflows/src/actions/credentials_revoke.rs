@@ -3,13 +3,21 @@
 //! Takes `{system}`, optionally `{account}`, and `after_disable: true`: wait until another step of the case has
 //! disabled the account, so that nobody makes another key behind it.
 //!
+//! With `spare_needed: true` it leaves alone, for a while, what others need: a token that production uses, a key with which
+//! something was made that is in use. It says so as `spared: [{id, why}]` and `until`. With `once_free: true` it ends those,
+//! as soon as nothing needs them, and at `until` whatever needs them.
+//!
 //! Gives `{system, account, credentials: [{id, kind, label}], changed}`: what was ended, by fingerprint or number. Each
 //! is destroyed, or deactivated where that is all the system can do, and read back; then the account is listed again,
 //! and what appeared meanwhile is ended too. A system that cannot list credentials gives `{skipped: true, gap}` and
 //! counts as unverified, unless nobody is ever logged in there.
 
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use connectors::connector::{
-    Claim, Connector, Credential, ErrorKind, NativeId, Operation, OperationName, Outcome, Verdict,
+    Claim, Connector, Credential, CredentialId, ErrorKind, NativeId, Operation, OperationName,
+    Outcome, Verdict,
 };
 use engine::core::case::{Failure, FailureClass, Mode, Verification};
 use engine::core::input::AttemptResult;
@@ -17,7 +25,8 @@ use engine::core::proof::Proof;
 use serde_json::{Map, Value, json};
 
 use super::apply::{Call, REFUTED_ATTEMPTS_MAX, failed, failure, read_until_proven, with_changed};
-use super::context::{Context, not_needed, unverified};
+use super::context::{Context, not_needed, unverified, waits};
+use super::dependencies::{Needed, needed, spared_until};
 use super::recent::Happened;
 use crate::systems::Sessions;
 
@@ -25,6 +34,8 @@ use crate::systems::Sessions;
 const CREDENTIALS_MAX: usize = 1_000;
 /// How often an account is listed again within one attempt.
 const ROUNDS_MAX: u32 = 3;
+/// How long until it is looked at again whether others still need a key, in seconds.
+const LOOK_AGAIN_S: i64 = 60;
 
 pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure> {
     let call = context.call()?;
@@ -66,13 +77,44 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
         return Ok(not_needed(Value::Object(output)));
     };
     let output = context.output(&call, Some(&account));
-    let keys = Keys {
+    let mut keys = Keys {
         call: &call,
         account,
         ends,
         output,
+        spared: BTreeSet::new(),
     };
+    if context.truth("spare_needed") {
+        let needed = needed_of(context, &keys).await?;
+        keys.spare(needed, spared_until(context));
+    }
+    if context.truth("once_free") {
+        let now = call.clock.now();
+        let until = spared_until(context);
+        if now < until {
+            let needed = needed_of(context, &keys).await?;
+            if !needed.findings.is_empty() {
+                let until = until.min(now + TimeDelta::seconds(LOOK_AGAIN_S));
+                let named: Vec<&str> = needed.findings.keys().map(String::as_str).collect();
+                let message = format!("others still need {} on `{system}`", named.join(", "));
+                return Ok(match call.attempt.mode {
+                    Mode::ReadBack => AttemptResult::NotApplied,
+                    _ => waits("needed", message, until),
+                });
+            }
+        }
+    }
     keys.end().await
+}
+
+/// Which of the account's keys others need.
+async fn needed_of(context: &Context<'_>, keys: &Keys<'_>) -> Result<Needed, Failure> {
+    let reversible = keys.call.system.can(OperationName::DeactivateCredential);
+    let usable = keys.usable().await?;
+    let ids = usable
+        .iter()
+        .map(|credential| (credential.id.as_str().to_owned(), reversible));
+    needed(context, keys.call.system.name(), ids).await
 }
 
 /// The credentials of one account, on their way out.
@@ -81,9 +123,25 @@ struct Keys<'a> {
     account: NativeId,
     ends: OperationName,
     output: Map<String, Value>,
+    /// What is left alone because others need it.
+    spared: BTreeSet<CredentialId>,
 }
 
 impl Keys<'_> {
+    fn spare(&mut self, needed: Needed, until: DateTime<Utc>) {
+        if needed.findings.is_empty() || self.call.clock.now() >= until {
+            return;
+        }
+        let told = needed.findings.iter().map(|(id, finding)| {
+            let why: Vec<String> = finding.reasons.iter().map(ToString::to_string).collect();
+            json!({ "id": id, "why": why, "needs": finding.needs })
+        });
+        let told: Vec<Value> = told.collect();
+        self.output.insert("spared".to_owned(), json!(told));
+        self.output.insert("until".to_owned(), json!(until));
+        self.spared = needed.findings.into_keys().map(CredentialId::new).collect();
+    }
+
     async fn end(mut self) -> Result<AttemptResult, Failure> {
         let clock = self.call.clock;
         let mut proof = Proof {
@@ -128,7 +186,10 @@ impl Keys<'_> {
             return Ok(self.refuted(message, proof));
         }
         proof.already_so = ended.is_empty();
-        proof.after = Some(json!({ "credentials": [] }));
+        proof.after = Some(match self.output.get("spared") {
+            Some(spared) => json!({ "credentials": [], "spared": spared }),
+            None => json!({ "credentials": [] }),
+        });
         self.output.insert("credentials".to_owned(), told(&ended));
         let output = Value::Object(with_changed(self.output, !ended.is_empty()));
         let verification = match unseen {
@@ -156,7 +217,9 @@ impl Keys<'_> {
         let usable: Vec<Credential> = listed
             .value
             .into_iter()
-            .filter(|credential| credential.active != Some(false))
+            .filter(|credential| {
+                credential.active != Some(false) && !self.spared.contains(&credential.id)
+            })
             .collect();
         if usable.len() > CREDENTIALS_MAX {
             return Err(Failure {

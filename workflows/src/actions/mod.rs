@@ -11,12 +11,14 @@
 //! | `sessions.revoke` | ends what is open on one system |
 //! | `credentials.revoke` | ends keys, tokens, certificates and passwords on one system |
 //! | `approvals.reroute` | puts the questions that wait for the person to somebody else |
+//! | `dependencies.check`, `.settle`, `.rebind` | what hangs on somebody beside their accounts: seen, and seen to |
 //! | `ownership.transfer` | hands what an account owns to somebody who stays |
 //! | `identity.activate`, `identity.leave` | where the person stands |
 //! | `identity.separate` | keeps that somebody decided that a key is nobody who was known |
 //! | `contract.extend` | moves the end of a contract that was asked and approved |
 //! | `notify` | tells somebody |
 //! | `identity.regroup` | goes on with a merge of identities, or the end of one |
+//! | `retirement.*` | one step of the end of a non-human identity ([`retirement`]) |
 //! | `noop` | nothing, for measuring |
 //!
 //! Parameters come from `with:` and, for what that leaves out, from the `item` of `for_each:`. Every action on a
@@ -34,6 +36,7 @@ mod context;
 mod contract_extend;
 mod credentials_revoke;
 mod deletion_plan;
+mod dependencies;
 mod grant_add;
 mod grant_keep;
 mod grant_revoke;
@@ -42,13 +45,18 @@ mod ownership_transfer;
 mod protected;
 mod recent;
 mod regroup;
+mod retirement;
 mod separate;
 mod sessions_revoke;
 
 #[cfg(test)]
+mod dependency_tests;
+#[cfg(test)]
 mod leaving_tests;
 #[cfg(test)]
 mod moving_tests;
+#[cfg(test)]
+mod retirement_tests;
 #[cfg(test)]
 mod tests;
 
@@ -86,6 +94,9 @@ pub mod name {
     pub const SESSIONS_REVOKE: &str = "sessions.revoke";
     pub const CREDENTIALS_REVOKE: &str = "credentials.revoke";
     pub const OWNERSHIP_TRANSFER: &str = "ownership.transfer";
+    pub const DEPENDENCIES_CHECK: &str = "dependencies.check";
+    pub const DEPENDENCIES_SETTLE: &str = "dependencies.settle";
+    pub const DEPENDENCIES_REBIND: &str = "dependencies.rebind";
     pub const DELETION_PLAN: &str = "deletion.plan";
     pub const APPROVALS_REROUTE: &str = "approvals.reroute";
     pub const CASE_FOLLOW: &str = "case.follow";
@@ -95,11 +106,20 @@ pub mod name {
     pub const IDENTITY_REGROUP: &str = "identity.regroup";
     pub const IDENTITY_SEPARATE: &str = "identity.separate";
     pub const CONTRACT_EXTEND: &str = "contract.extend";
+    pub const RETIREMENT_LOOK: &str = "retirement.look";
+    pub const RETIREMENT_REHEARSE: &str = "retirement.rehearse";
+    pub const RETIREMENT_DISABLE: &str = "retirement.disable";
+    pub const RETIREMENT_ENABLE: &str = "retirement.enable";
+    pub const RETIREMENT_MARK: &str = "retirement.mark";
+    pub const RETIREMENT_UNMARK: &str = "retirement.unmark";
+    pub const RETIREMENT_LISTEN: &str = "retirement.listen";
+    pub const RETIREMENT_DELETE: &str = "retirement.delete";
+    pub const RETIREMENT_RETIRE: &str = "retirement.retire";
     pub const NOOP: &str = "noop";
 }
 
 /// Every action, with a sentence for people.
-pub const ACTIONS: [(&str, &str); 22] = [
+pub const ACTIONS: [(&str, &str); 34] = [
     (
         name::ACCESS_PLAN,
         "compares what policy wants for the person with what they hold",
@@ -146,6 +166,18 @@ pub const ACTIONS: [(&str, &str); 22] = [
         "hands what the account on `system` owns to somebody who stays",
     ),
     (
+        name::DEPENDENCIES_CHECK,
+        "looks at what hangs on the person beside their accounts: what they own, know and made",
+    ),
+    (
+        name::DEPENDENCIES_SETTLE,
+        "sees to one piece of what hangs on the person, or asks who can",
+    ),
+    (
+        name::DEPENDENCIES_REBIND,
+        "asks to bind anew what needs the person's own keys on `system`",
+    ),
+    (
         name::DELETION_PLAN,
         "starts the case that deletes accounts when their systems no longer keep them",
     ),
@@ -174,6 +206,42 @@ pub const ACTIONS: [(&str, &str); 22] = [
     (
         name::CONTRACT_EXTEND,
         "moves the end of a contract, as it was asked and approved",
+    ),
+    (
+        name::RETIREMENT_LOOK,
+        "looks at what hangs on the non-human identity `input.nhi`, and finds its accounts",
+    ),
+    (
+        name::RETIREMENT_REHEARSE,
+        "puts `account` on `system` out of use and back, and measures how long that takes",
+    ),
+    (
+        name::RETIREMENT_DISABLE,
+        "puts `account` of a non-human identity out of use",
+    ),
+    (
+        name::RETIREMENT_ENABLE,
+        "puts `account` of a non-human identity back into use",
+    ),
+    (
+        name::RETIREMENT_MARK,
+        "says that the non-human identity is out of use and watched",
+    ),
+    (
+        name::RETIREMENT_UNMARK,
+        "says that the non-human identity is in use again",
+    ),
+    (
+        name::RETIREMENT_LISTEN,
+        "waits until `until` while nothing misses the non-human identity",
+    ),
+    (
+        name::RETIREMENT_DELETE,
+        "deletes `account` of a non-human identity for good",
+    ),
+    (
+        name::RETIREMENT_RETIRE,
+        "says that nobody expects the non-human identity any more",
     ),
     (name::NOOP, "does nothing, durably"),
 ];
@@ -261,6 +329,9 @@ impl IdentityActions {
 
     async fn dispatch(&self, context: &Context<'_>) -> Result<AttemptResult, Failure> {
         protected::check(context).await?;
+        if let Some(result) = Box::pin(retirement::run(context)).await {
+            return result;
+        }
         match context.attempt.uses.as_str() {
             name::ACCESS_PLAN => access_plan::run(context).await,
             name::ACCOUNT_CREATE => account_create::run(context).await,
@@ -274,6 +345,9 @@ impl IdentityActions {
             name::NOTIFY => notify::run(context.attempt),
             name::CREDENTIALS_REVOKE => credentials_revoke::run(context).await,
             name::OWNERSHIP_TRANSFER => ownership_transfer::run(context).await,
+            name::DEPENDENCIES_CHECK => dependencies::run(context).await,
+            name::DEPENDENCIES_SETTLE => dependencies::settle(context).await,
+            name::DEPENDENCIES_REBIND => dependencies::rebind(context).await,
             name::DELETION_PLAN => deletion_plan::run(context).await,
             name::APPROVALS_REROUTE => approvals_reroute::run(context).await,
             name::IDENTITY_REGROUP => regroup::run(context).await,
@@ -328,6 +402,10 @@ impl Actions for IdentityActions {
     }
 
     fn resource(&self, attempt: &Attempt) -> Option<Resource> {
+        // It names a system and asks only the directory.
+        if attempt.uses == name::DEPENDENCIES_REBIND {
+            return None;
+        }
         let system = [&attempt.with, &attempt.item, &attempt.output]
             .into_iter()
             .find_map(|part| part.get("system").and_then(Value::as_str))?;

@@ -11,12 +11,14 @@ mod beliefs;
 mod credentials;
 pub(crate) mod database;
 mod events;
+mod found;
 pub(crate) mod guard;
 mod heard;
 mod holds;
 mod identities;
 mod lag;
 mod merges;
+mod nhi_owners;
 mod nhi_statements;
 mod nhis;
 mod planned;
@@ -64,6 +66,7 @@ pub(crate) use snapshots::{
 pub use asked::{ANSWERING, Asked, PERSON};
 pub use beliefs::{Believed, BelievedSpell, KnownEvent};
 pub use credentials::CredentialRow;
+pub use found::{Decide, FoundFilter};
 pub use guard::DoubtRow;
 pub use heard::{HEARD_EVERY_S, HeardRow};
 pub use holds::{HOLD_NAME_BYTES_MAX, HOLD_REASON_BYTES_MAX, HoldRow, NewHold};
@@ -73,6 +76,7 @@ pub use identities::{
 };
 pub use lag::LagSummary;
 pub use merges::{AdoptedRow, MergeRow, MergeState, Moved};
+pub use nhi_owners::{HandOver, Quiet};
 pub use nhis::{
     DeclareReport, NODES_MAX, NhiChange, NhiCredentialRow, NhiFilter, NhiRow, NhiStatus,
 };
@@ -149,6 +153,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "nhi",
         postgres: include_str!("../../../migrations/postgres/0023_nhi.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0023_nhi.sql"),
+    },
+    Migration {
+        version: 24,
+        name: "nhi_found",
+        postgres: include_str!("../../../migrations/postgres/0024_nhi_found.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0024_nhi_found.sql"),
     },
 ];
 

@@ -269,3 +269,18 @@ pub(super) const PUT_COVERAGE: Sql = Sql {
             seen_until = excluded.seen_until, delay_s = excluded.delay_s, blind_spots = excluded.blind_spots,
             required = excluded.required",
 };
+
+/// Whether it is out of use on purpose.
+pub(super) const MARK: Sql = Sql {
+    table: "nhi",
+    postgres: "
+        UPDATE nhi SET status = w.status, quiet_since = w.quiet_since, restore_s = coalesce(w.restore_s, nhi.restore_s),
+            changed_at = w.changed_at
+        FROM jsonb_to_record($1::jsonb) AS w(shard_id int, key text, status text, quiet_since timestamptz,
+            restore_s bigint, changed_at timestamptz)
+        WHERE nhi.shard_id = w.shard_id AND nhi.nhi_key = w.key AND nhi.status <> 'retired'",
+    sqlite: "
+        UPDATE nhi SET status = ?1 ->> 'status', quiet_since = ?1 ->> 'quiet_since',
+            restore_s = coalesce(?1 ->> 'restore_s', restore_s), changed_at = ?1 ->> 'changed_at'
+        WHERE shard_id = ?1 ->> 'shard_id' AND nhi_key = ?1 ->> 'key' AND status <> 'retired'",
+};

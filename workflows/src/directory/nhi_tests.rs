@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::TimeDelta;
 use engine::core::id::Actor;
@@ -230,7 +230,7 @@ async fn a_question_about_a_leaver_is_answered_from_the_database(company: &Compa
     };
     let snapshot = company
         .directory
-        .dependencies(question.clone(), Rules::default(), at)
+        .dependencies(question.clone(), &BTreeMap::new(), Rules::default(), at)
         .await;
     let snapshot = snapshot.unwrap().unwrap();
     assert_eq!(snapshot.coverage, [looks]);
@@ -265,13 +265,13 @@ async fn a_question_about_a_leaver_is_answered_from_the_database(company: &Compa
     // Nothing has changed: the same digest. Somebody else declares something: another.
     let again = company
         .directory
-        .dependencies(question.clone(), Rules::default(), at)
+        .dependencies(question.clone(), &BTreeMap::new(), Rules::default(), at)
         .await;
     assert_eq!(check(&again.unwrap().unwrap()).digest, answer.digest);
     declare(company, &TWO.replace("critical: true", "critical: false")).await;
     let after = company
         .directory
-        .dependencies(question, Rules::default(), at)
+        .dependencies(question, &BTreeMap::new(), Rules::default(), at)
         .await;
     assert_ne!(check(&after.unwrap().unwrap()).digest, answer.digest);
 }

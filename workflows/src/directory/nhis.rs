@@ -18,7 +18,7 @@ use super::nhi_statements::{
     PUT_CHANGES, PUT_COVERAGE, PUT_CREDENTIALS, PUT_EDGES, PUT_NHIS,
 };
 use super::{Directory, IdentityStatus};
-use crate::nhi::check::{Coverage, Question, Rules, Snapshot};
+use crate::nhi::check::{Coverage, CredentialFacts, Question, Rules, Snapshot};
 use crate::nhi::declare::{Declared, DeclaredCredential};
 use crate::nhi::graph::{Confidence, Edge, Node, NodeKind, Relation};
 use crate::nhi::{credential_facts, edges, facts};
@@ -92,7 +92,7 @@ pub struct NhiCredentialRow {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct EdgeRow {
+pub(super) struct EdgeRow {
     shard_id: i32,
     to_node: Node,
     relation: Relation,
@@ -120,16 +120,16 @@ struct CoverageRow {
 }
 
 #[derive(Debug, Serialize)]
-struct ChangeRow {
-    shard_id: i32,
-    nhi_key: String,
-    at: String,
-    change_id: String,
-    change: &'static str,
-    by_actor: String,
-    reason: String,
-    before_digest: Option<String>,
-    after_digest: String,
+pub(super) struct ChangeRow {
+    pub shard_id: i32,
+    pub nhi_key: String,
+    pub at: String,
+    pub change_id: String,
+    pub change: &'static str,
+    pub by_actor: String,
+    pub reason: String,
+    pub before_digest: Option<String>,
+    pub after_digest: String,
 }
 
 /// Who changed what is declared, and why.
@@ -356,7 +356,7 @@ impl Declare<'_> {
     }
 }
 
-fn digest(declared: &Declared) -> Result<String, StoreError> {
+pub(super) fn digest(declared: &Declared) -> Result<String, StoreError> {
     let value = serde_json::to_value(declared).map_err(|error| StoreError::Corrupt {
         table: "nhi",
         column: "declared",
@@ -477,7 +477,7 @@ impl Directory {
         self.write(&work).await
     }
 
-    fn edge_row(&self, edge: &Edge) -> EdgeRow {
+    pub(super) fn edge_row(&self, edge: &Edge) -> EdgeRow {
         EdgeRow {
             shard_id: self.shard(&edge.to.name),
             to_node: edge.to.clone(),
@@ -503,7 +503,10 @@ impl Directory {
         }
     }
 
-    fn with_shards<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Vec<(i32, String)> {
+    pub(super) fn with_shards<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a str>,
+    ) -> Vec<(i32, String)> {
         let with_shard = |key: &str| (self.shard(key), key.to_owned());
         keys.into_iter().map(with_shard).collect()
     }
@@ -514,7 +517,8 @@ impl Directory {
         nodes.into_iter().map(key).collect()
     }
 
-    /// All that the answer to a question rests on: what hangs on its subject, and what is known of that.
+    /// All that the answer to a question rests on: what hangs on its subject, and what is known of that. `own` are the
+    /// subject's own credentials, which no declaration names.
     ///
     /// `Err` of the inner result when more than [`NODES_MAX`] things hang on it.
     ///
@@ -523,6 +527,7 @@ impl Directory {
     pub async fn dependencies(
         &self,
         question: Question,
+        own: &BTreeMap<Node, CredentialFacts>,
         rules: Rules,
         at: DateTime<Utc>,
     ) -> Result<Result<Snapshot, usize>, StoreError> {
@@ -532,13 +537,18 @@ impl Directory {
             rules,
             present: BTreeSet::new(),
             nhis: BTreeMap::new(),
-            credentials: BTreeMap::new(),
+            credentials: own.clone(),
             edges: Vec::new(),
             coverage: Vec::new(),
         };
         let subject = snapshot.question.subject.clone();
         let (mut known, mut edges) = (BTreeSet::from([subject.clone()]), BTreeSet::new());
         let mut frontier = vec![subject.clone()];
+        for node in own.keys() {
+            if known.insert(node.clone()) {
+                frontier.push(node.clone());
+            }
+        }
         if subject.kind == NodeKind::Person {
             let filter = NhiFilter {
                 person: Some(subject.name.clone()),

@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
 use super::graph::{Node, NodeKind};
-use crate::policy::{Problem, Problems, yaml};
+use crate::policy::{Key, Problem, Problems, yaml};
 
 /// The most non-human identities of one file.
 pub const DECLARED_MAX: usize = 20_000;
@@ -145,8 +145,20 @@ pub struct Declared {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub minted_by: Option<Node>,
+    /// The logins that are it, on systems that are configured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accounts: Vec<DeclaredAccount>,
     #[serde(default)]
     pub credentials: Vec<DeclaredCredential>,
+}
+
+/// A login that is it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeclaredAccount {
+    pub system: String,
+    /// The login name, or the system's own identifier.
+    pub name: String,
 }
 
 /// What it proves with.
@@ -162,6 +174,10 @@ pub struct DeclaredCredential {
     pub issued: Option<DateTime<Utc>>,
     #[serde(default)]
     pub expires: Option<DateTime<Utc>>,
+    /// Its key: `rsa:3072`, `ec:256`, `ed25519`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub key: Option<Key>,
     /// How it is replaced; nothing replaces it without.
     #[serde(default)]
     pub replaced_by: Option<ReplaceMode>,
@@ -184,6 +200,25 @@ pub struct DeclaredCredential {
 }
 
 impl DeclaredCredential {
+    /// One of which nothing else is said.
+    #[must_use]
+    pub fn new(system: impl Into<String>, id: impl Into<String>, kind: CredentialKind) -> Self {
+        Self {
+            system: system.into(),
+            id: id.into(),
+            kind,
+            issued: None,
+            expires: None,
+            key: None,
+            replaced_by: None,
+            reversible: false,
+            stored_in: None,
+            used_by: BTreeSet::new(),
+            known_by: BTreeSet::new(),
+            minted_by: None,
+        }
+    }
+
     /// The name of its node: `system/id`.
     #[must_use]
     pub fn name(&self) -> String {
@@ -223,6 +258,7 @@ pub fn parse(file: &str, text: &str, systems: &BTreeSet<&str>) -> Result<Vec<Dec
         ));
     }
     let (mut keys, mut names) = (BTreeSet::new(), BTreeSet::new());
+    let mut logins = BTreeSet::new();
     for declared in &document.nhis {
         let location = declared.referenced;
         let at = Some((location.line(), location.column()));
@@ -238,6 +274,17 @@ pub fn parse(file: &str, text: &str, systems: &BTreeSet<&str>) -> Result<Vec<Dec
         }
         for mistake in mistakes(declared, systems) {
             wrong(mistake.0, mistake.1);
+        }
+        for account in &declared.accounts {
+            if !logins.insert((&account.system, &account.name)) {
+                wrong(
+                    format!(
+                        "the account `{}` on `{}` is declared twice",
+                        account.name, account.system
+                    ),
+                    "an account belongs to one identity: keep one of the two",
+                );
+            }
         }
         for credential in &declared.credentials {
             if !names.insert(credential.name()) {
@@ -302,6 +349,32 @@ pub fn mistakes(declared: &Declared, systems: &BTreeSet<&str>) -> Vec<(String, &
             ),
             "declare one identity for each workload",
         ));
+    }
+    if declared.accounts.len() > NAMES_MAX {
+        found.push((
+            format!(
+                "`{key}` has {} accounts, more than {NAMES_MAX}",
+                declared.accounts.len()
+            ),
+            "declare one identity for each workload",
+        ));
+    }
+    for account in &declared.accounts {
+        if !systems.contains(account.system.as_str()) {
+            found.push((
+                format!(
+                    "`{key}` has an account on `{}`, which is no configured system",
+                    account.system
+                ),
+                "use the name of a file in systems/, without its ending",
+            ));
+        }
+        if let Some(why) = unusable(&account.name) {
+            found.push((
+                format!("`{key}` has an account without usable `name`: it {why}"),
+                "use the login name, or the system's own identifier",
+            ));
+        }
     }
     let mut names = vec![("used_by", &declared.used_by)];
     for credential in &declared.credentials {
@@ -412,6 +485,7 @@ nhis:
     review: 2027-01-31
     idle_max: 1d
     used_by: [cron/billing]
+    accounts: [{system: warehouse, name: billing_sync}]
     credentials:
       - system: warehouse
         id: password:billing_sync

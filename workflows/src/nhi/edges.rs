@@ -78,9 +78,11 @@ pub fn facts(
     restore_s: Option<u64>,
     quiet_since: Option<DateTime<Utc>>,
 ) -> NhiFacts {
+    // Where the last to go had no successor, nobody is named.
+    let named = |key: &String| Some(key.clone()).filter(|key| !key.is_empty());
     NhiFacts {
-        owner: Some(declared.owner.clone()),
-        backup: Some(declared.backup.clone()),
+        owner: named(&declared.owner),
+        backup: named(&declared.backup),
         team: Some(declared.team.clone()),
         critical: declared.critical,
         break_glass: declared.break_glass,

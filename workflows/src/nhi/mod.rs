@@ -2,11 +2,15 @@
 //!
 //! - [`graph`] is who owns, knows, made, uses and trusts what;
 //! - [`declare`] reads what people say of them;
+//! - [`found`] says what on a system answers to nobody;
+//! - [`hygiene`] says which credentials fall short of what policy wants;
 //! - [`check`] says what has to happen before something of it ends.
 
 pub mod check;
 pub mod declare;
 mod edges;
+pub mod found;
 pub mod graph;
+pub mod hygiene;
 
 pub use edges::{credential_facts, edges, facts, source};

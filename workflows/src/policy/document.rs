@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::contracts::ContractorDocument;
+use super::credentials::CredentialDocument;
 use super::guard::GuardDocument;
 use super::leavers::LeaverDocument;
 use crate::timeline::Precedence;
@@ -39,6 +40,9 @@ pub struct PolicyFile {
     /// In which order access goes and comes when somebody moves. In one file only.
     #[serde(default)]
     pub moves: Option<MovesDocument>,
+    /// What is wanted of the credentials of non-human identities.
+    #[serde(default)]
+    pub credentials: Vec<CredentialDocument>,
 }
 
 /// What is known of an attribute of people.

@@ -11,6 +11,7 @@
 mod canonical;
 mod compile;
 pub mod contracts;
+pub mod credentials;
 pub mod document;
 pub mod evaluate;
 pub mod explain;
@@ -27,6 +28,7 @@ pub mod yaml;
 pub use canonical::{canonical, digest, hex};
 pub(crate) use compile::{Origin, compile};
 pub use contracts::{ContractRules, ExtensionRefused};
+pub use credentials::{CredentialRule, CredentialState, Fault, Key};
 pub use document::{AccountTemplate, AttributeDocument, MoveOrder, OnLeave, PolicyFile};
 pub use evaluate::{
     EvaluationError, IdentityFacts, Reason, Wanted, WantedAccount, WantedGrant, evaluate,

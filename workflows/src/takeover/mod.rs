@@ -1,10 +1,14 @@
-//! Taking over a system whose accounts Tenure did not make: which names would meet, and whose accounts these are.
+//! Taking over a system whose accounts Tenure did not make: which names would meet, whose accounts these are, and what
+//! answers to nobody.
 //!
 //! Reads the whole of a system, changes nothing there.
 
 mod collisions;
+mod inventory;
 mod unmanaged;
 
+#[cfg(test)]
+mod inventory_tests;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +21,7 @@ use crate::systems::System;
 
 pub use self::collisions::{Collision, CollisionReport, Taken, What, collisions};
 
+pub use self::inventory::{Looked, look, shortfalls};
 pub use self::unmanaged::{
     ACCOUNT_NAME, Adoptable, Doubtful, WAVE_ACCOUNTS_DEFAULT, Wave, WaveFilter, wave,
 };

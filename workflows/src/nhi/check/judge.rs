@@ -8,13 +8,13 @@ use super::coverage::silence;
 use super::{CredentialFacts, Finding, Intent, NhiFacts, Reason, Snapshot, Verdict};
 use crate::nhi::graph::{Confidence, Graph, Node, NodeKind, Relation, ordered};
 
+/// Who answers for a node when the subject of the question does not.
+pub(super) fn answers_for(snapshot: &Snapshot, node: &Node) -> Option<Node> {
+    Judge::new(snapshot).answers_for(node, &snapshot.question.subject)
+}
+
 pub(super) fn findings(snapshot: &Snapshot) -> Vec<Finding> {
-    let mut judge = Judge {
-        snapshot,
-        graph: Graph::new(&snapshot.edges),
-        credentials_of: credentials_of(snapshot),
-        found: BTreeMap::new(),
-    };
+    let mut judge = Judge::new(snapshot);
     let subject = &snapshot.question.subject;
     match snapshot.question.intent {
         Intent::Leave => judge.leaves(subject),
@@ -65,6 +65,15 @@ fn credentials_of(snapshot: &Snapshot) -> BTreeMap<&Node, BTreeSet<&Node>> {
 }
 
 impl<'a> Judge<'a> {
+    fn new(snapshot: &'a Snapshot) -> Self {
+        Self {
+            snapshot,
+            graph: Graph::new(&snapshot.edges),
+            credentials_of: credentials_of(snapshot),
+            found: BTreeMap::new(),
+        }
+    }
+
     // --- a person leaves ---------------------------------------------------------------------------------
 
     fn leaves(&mut self, person: &'a Node) {

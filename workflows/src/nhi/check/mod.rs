@@ -14,14 +14,14 @@
 //! be taken back, and somebody listens ([`Verdict::SoftDisable`]); when there is no such way, the verdict is that there is
 //! [not enough evidence](Verdict::InsufficientEvidence).
 //!
-//! The same snapshot gives the same answer, and [`Snapshot::digest`] names it: what is done later looks again, and does
-//! nothing when the digest is another.
+//! The same snapshot gives the same answer, and [`Snapshot::digest`] names it. What is done later looks again.
 //!
 //! A hostile leaver or a compromise holds nothing back: what is known is replaced at once, and what breaks by it is listed.
 
 mod coverage;
 mod judge;
 mod words;
+mod work;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +33,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::coverage::{Coverage, Gap};
+pub use self::work::{Deed, THINGS_MAX, Thing, Work};
 use super::graph::{Edge, Node};
 use crate::policy;
 
@@ -178,6 +179,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Who answers for a thing when the subject does not: a person who is there, or a team.
+    #[must_use]
+    pub fn answers_for(&self, node: &Node) -> Option<Node> {
+        judge::answers_for(self, node)
+    }
+
     /// Names what the answer rests on, but for the moment: looking again a minute later at the same things gives the same
     /// digest.
     ///

@@ -12,6 +12,7 @@ use super::{
 use crate::policy::canonical::digest;
 use crate::policy::compile::{Origin, compile};
 use crate::policy::contracts::{ContractRules, ContractorDocument};
+use crate::policy::credentials::{CredentialDocument, CredentialRule};
 use crate::policy::document::{
     AccountDocument, AccountTemplate, AttributeDocument, GrantDocument, MoveOrder, MovesDocument,
     OnLeave, PolicyFile, RoleDocument,
@@ -42,6 +43,7 @@ pub(super) struct Loading<'a> {
     moves: Option<Moves>,
     /// The rules, and the file they stand in.
     leavers: Option<(LeaverRules, String)>,
+    credentials: BTreeMap<String, CredentialRule>,
     pub problems: Problems,
     warnings: Vec<Problem>,
 }
@@ -60,6 +62,7 @@ impl<'a> Loading<'a> {
             attributes: BTreeMap::new(),
             moves: None,
             leavers: None,
+            credentials: BTreeMap::new(),
             problems: Problems::default(),
             warnings: Vec::new(),
         }
@@ -83,6 +86,9 @@ impl<'a> Loading<'a> {
         }
         if let Some(leavers) = document.leavers {
             self.add_leavers(file, &leavers);
+        }
+        for rule in document.credentials {
+            self.add_credential_rule(file, &rule);
         }
         match (document.precedence, &self.precedence) {
             (None, _) => {}
@@ -127,6 +133,24 @@ impl<'a> Loading<'a> {
         }
         match ContractRules::compile(file, document, self.schema) {
             Ok(rules) => self.contracts = Some((rules, file.to_owned())),
+            Err(found) => self.problems.extend(found.list),
+        }
+    }
+
+    fn add_credential_rule(&mut self, file: &str, document: &CredentialDocument) {
+        let name = &document.name.value;
+        if self.credentials.contains_key(name) {
+            let message = format!("the rule `{name}` about credentials is written twice");
+            self.problem(
+                file,
+                &document.name,
+                message,
+                "give one of the two another name",
+            );
+            return;
+        }
+        match CredentialRule::compile(file, document) {
+            Ok(rule) => drop(self.credentials.insert(name.clone(), rule)),
             Err(found) => self.problems.extend(found.list),
         }
     }
@@ -415,6 +439,7 @@ impl<'a> Loading<'a> {
             attributes,
             moves,
             leavers,
+            credentials,
             problems,
             warnings,
             ..
@@ -434,6 +459,7 @@ impl<'a> Loading<'a> {
             attributes,
             moves: moves.unwrap_or_default(),
             leavers: leavers.map(|(rules, _)| rules).unwrap_or_default(),
+            credentials: credentials.into_values().collect(),
             hash,
             warnings,
         })
@@ -646,6 +672,10 @@ impl<'a> Loading<'a> {
             let leavers = self.leavers.as_ref().map(|(rules, _)| rules);
             if let Some(rules) = leavers.filter(|it| **it != LeaverRules::default()) {
                 canonical.insert("leavers".to_owned(), json!(rules));
+            }
+            if !self.credentials.is_empty() {
+                let rules: Vec<&CredentialRule> = self.credentials.values().collect();
+                canonical.insert("credentials".to_owned(), json!(rules));
             }
             if let Some(moves) = self.moves.as_ref().filter(|it| **it != Moves::default()) {
                 let add_first = moves.order == MoveOrder::AddFirst;

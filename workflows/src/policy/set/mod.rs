@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use self::load::Loading;
 use super::contracts::ContractRules;
+use super::credentials::CredentialRule;
 use super::document::{AttributeDocument, MoveOrder, OnLeave, PolicyFile};
 use super::evaluate::WantedGrant;
 use super::expression::Expression;
@@ -118,6 +119,7 @@ pub struct PolicySet {
     attributes: BTreeMap<String, AttributeDocument>,
     moves: Moves,
     leavers: LeaverRules,
+    credentials: Vec<CredentialRule>,
     hash: String,
     warnings: Vec<Problem>,
 }
@@ -205,6 +207,12 @@ impl PolicySet {
     #[must_use]
     pub fn leavers(&self) -> &LeaverRules {
         &self.leavers
+    }
+
+    /// What is wanted of the credentials of non-human identities, by the names of the rules.
+    #[must_use]
+    pub fn credentials(&self) -> &[CredentialRule] {
+        &self.credentials
     }
 
     #[must_use]
