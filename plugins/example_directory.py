@@ -44,17 +44,24 @@ CHANGES_MAX = 1000
 CAPABILITIES = {
     "operations": [
         "create_account", "update_account", "enable_account", "disable_account", "delete_account",
-        "grant", "revoke", "end_sessions", "set_password", "deactivate_credential", "destroy_credential",
+        "grant", "revoke", "end_sessions", "set_password",
+        "issue_credential", "activate_credential", "deactivate_credential", "destroy_credential",
         "transfer_ownership", "action",
     ],
     "claims": [
         "account_exists", "account_enabled", "account_disabled", "account_absent",
-        "attributes_are", "granted", "not_granted", "no_sessions", "credential_inactive", "owns_nothing",
+        "attributes_are", "granted", "not_granted", "no_sessions", "owns_nothing",
+        "credential_inactive", "credential_active", "credential_issued", "credential_works", "credential_refused",
     ],
     "lists": ["account", "entitlement"],
     "changes": True,
     "dependents": True,
     "credentials": ["token"],
+    # Tokens are made here and shown once, two to an account; a password is made elsewhere and set here.
+    "issues": {
+        "token": {"material": ["by_system"], "slots": 2},
+        "password": {"material": ["secret"], "slots": 1},
+    },
     "finds_by_owner": True,
 }
 
@@ -81,7 +88,8 @@ create table if not exists token (
     id      integer primary key autoincrement,
     account integer not null references account (id) on delete cascade,
     hash    text    not null unique,               -- of the token; nobody can read it back
-    active  integer not null default 1
+    active  integer not null default 1,
+    key     text                                    -- the idempotency key it was issued under
 );
 create table if not exists document (
     name  text    primary key,
@@ -307,6 +315,18 @@ class Directory:
                 "select 1 from token where account = ? and id = ? and active", (row["id"], row_id(claim["credential"]))
             ).fetchone()
             return self.verdict(not active, row, {"active": bool(active)})
+        if what == "credential_active":
+            active = row is not None and self.database.execute(
+                "select 1 from token where account = ? and id = ? and active", (row["id"], row_id(claim["credential"]))
+            ).fetchone()
+            return self.verdict(bool(active), row, {"active": bool(active)})
+        if what == "credential_issued":
+            token = None if row is None else self.issued(row["id"], claim["key"])
+            seen = {} if token is None else {"credential": {"id": str(token["id"]), "kind": "token"}}
+            return self.verdict(token is not None, row, seen)
+        if what in ("credential_works", "credential_refused"):
+            works = row is not None and self.lets_in(row, claim["credential"], claim["secret"])
+            return self.verdict(works == (what == "credential_works"), row, {"let_in": works})
         if what == "owns_nothing":
             owned = 0
             if row is not None:
@@ -315,6 +335,19 @@ class Directory:
                 ).fetchone()[0]
             return self.verdict(owned == 0, row, {"documents": owned})
         raise Refused("unsupported", f"there is no claim {what!r}")
+
+    def issued(self, account, key):
+        return self.database.execute("select * from token where account = ? and key = ?", (account, key)).fetchone()
+
+    def lets_in(self, row, credential, secret):
+        """Tries it, as the front door does."""
+        if credential == "password":
+            return bool(row["enabled"]) and row["password"] is not None and opens(row["password"], secret)
+        token = self.database.execute(
+            "select * from token where account = ? and id = ? and active", (row["id"], row_id(credential))
+        ).fetchone()
+        given = hashlib.sha256(secret.encode()).hexdigest()
+        return token is not None and hmac.compare_digest(token["hash"], given)
 
     @staticmethod
     def verdict(holds, row, seen):
@@ -329,6 +362,7 @@ class Directory:
 
     def apply(self, request):
         operation = request["operation"]
+        self.key, self.issue = request["key"]["idempotency"], None
         change = getattr(self, "op_" + operation["op"], None)
         if change is None:
             raise Refused("unsupported", f"there is no operation {operation['op']!r}")
@@ -346,7 +380,12 @@ class Directory:
                 self.database.execute("rollback")
             raise
         receipt = {"account": None if account is None else str(account)}
-        return {"outcome": "done" if done else "already_so", "receipt": receipt}
+        answer = {"outcome": "done" if done else "already_so", "receipt": receipt}
+        if self.issue is not None:
+            # Receipts become evidence: what is secret stands beside them, in `minted`, and nowhere else.
+            receipt["credential"] = self.issue["receipt"]
+            answer["minted"] = self.issue["minted"]
+        return answer
 
     def op_create_account(self, operation):
         name, owner = name_of(operation["name"]), text_of(operation["owner"], "the owner")
@@ -419,6 +458,41 @@ class Directory:
         stored = hashed(operation["password"])
         self.database.execute("update account set password = ? where id = ?", (stored, row["id"]))
         return row["id"], True
+
+    def op_issue_credential(self, operation):
+        row = self.must_be_there(operation["account"])
+        kind, material = operation["kind"], operation["material"]
+        if kind == "password" and isinstance(material, dict) and "secret" in material:
+            self.issue = {"receipt": {"id": "password", "kind": "password"}, "minted": None}
+            return self.op_set_password({"account": operation["account"], "password": material["secret"]})
+        if kind != "token" or material != "by_system":
+            raise Refused("unsupported", f"there is no {kind!r} to be issued this way")
+        token = self.issued(row["id"], self.key)
+        if token is not None:
+            # It cannot be shown again: only its hash is here.
+            self.issue = {"receipt": {"id": str(token["id"]), "kind": "token"}, "minted": {"secret": None}}
+            return row["id"], False
+        count = self.database.execute(
+            "select count(*) from token where account = ? and key is not null", (row["id"],)
+        ).fetchone()[0]
+        if count >= 2:
+            raise Refused("full", "the account has two tokens; end one of them first")
+        secret = os.urandom(32).hex()
+        made = self.database.execute(
+            "insert into token (account, hash, key) values (?, ?, ?)",
+            (row["id"], hashlib.sha256(secret.encode()).hexdigest(), self.key),
+        ).lastrowid
+        self.issue = {"receipt": {"id": str(made), "kind": "token"}, "minted": {"secret": secret}}
+        return row["id"], True
+
+    def op_activate_credential(self, operation):
+        account, token = self.token(operation)
+        if token is None:
+            raise Refused("not_found", "the account has no such token")
+        if token["active"]:
+            return account, False
+        self.database.execute("update token set active = 1 where id = ?", (token["id"],))
+        return account, True
 
     def op_deactivate_credential(self, operation):
         account, token = self.token(operation)

@@ -12,6 +12,8 @@
 //!    that somebody might retry blindly;
 //! 3. [`Connector::verify`] reads the claim back independently of the answer;
 //! 4. after a crash the engine calls `verify` (or `get`) *before* it repeats anything.
+//!
+//! Longer than 800 lines: the whole contract of a connector is read in one place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,7 +24,11 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use crate::credential::{Credential, CredentialId, CredentialKind};
+pub use crate::credential::{Credential, CredentialId, CredentialKind, RenewalWindow};
+pub use crate::handover::{
+    HandOver, Issuing, Material, MaterialName, Minted, NewCredential, Slot, StoredCredential, Takes,
+};
+use crate::secret::SecretRef;
 
 /// Attributes of an account as the system names them; a value is a string, number, boolean or list of them.
 pub type Attributes = BTreeMap<String, Value>;
@@ -183,6 +189,17 @@ pub enum Operation {
         account: NativeId,
         password: SecretString,
     },
+    /// Makes a new credential beside those there are, or in place of the one where there is room for one only. Under
+    /// one [`OperationKey`] never a second.
+    IssueCredential(NewCredential),
+    /// Keeps a credential in a place, as a version that nobody reads yet.
+    StoreCredential(StoredCredential),
+    /// Takes [`Operation::DeactivateCredential`] back. In a place that keeps versions: makes this one the one that is
+    /// read, and none other.
+    ActivateCredential {
+        account: NativeId,
+        credential: CredentialId,
+    },
     /// Makes one credential useless in a way that can be taken back. For some systems there is none.
     DeactivateCredential {
         account: NativeId,
@@ -218,6 +235,9 @@ pub enum OperationName {
     Revoke,
     EndSessions,
     SetPassword,
+    IssueCredential,
+    StoreCredential,
+    ActivateCredential,
     DeactivateCredential,
     DestroyCredential,
     TransferOwnership,
@@ -237,6 +257,9 @@ impl OperationName {
             Self::Revoke => "revoke",
             Self::EndSessions => "end_sessions",
             Self::SetPassword => "set_password",
+            Self::IssueCredential => "issue_credential",
+            Self::StoreCredential => "store_credential",
+            Self::ActivateCredential => "activate_credential",
             Self::DeactivateCredential => "deactivate_credential",
             Self::DestroyCredential => "destroy_credential",
             Self::TransferOwnership => "transfer_ownership",
@@ -258,6 +281,9 @@ impl Operation {
             Self::Revoke { .. } => OperationName::Revoke,
             Self::EndSessions { .. } => OperationName::EndSessions,
             Self::SetPassword { .. } => OperationName::SetPassword,
+            Self::IssueCredential(_) => OperationName::IssueCredential,
+            Self::StoreCredential(_) => OperationName::StoreCredential,
+            Self::ActivateCredential { .. } => OperationName::ActivateCredential,
             Self::DeactivateCredential { .. } => OperationName::DeactivateCredential,
             Self::DestroyCredential { .. } => OperationName::DestroyCredential,
             Self::TransferOwnership { .. } => OperationName::TransferOwnership,
@@ -302,6 +328,9 @@ pub struct Receipt {
     pub after: Option<Value>,
     /// The system's own name for the request, if it gives one.
     pub request_id: Option<String>,
+    /// The credential that was issued or kept.
+    #[serde(default)]
+    pub credential: Option<Credential>,
 }
 
 /// A long-running operation inside a system.
@@ -362,6 +391,42 @@ pub enum Claim {
         account: NativeId,
         credential: CredentialId,
     },
+    /// The credential is there and the system says it is active. In a place that keeps versions: this is the one read.
+    CredentialActive {
+        account: NativeId,
+        credential: CredentialId,
+    },
+    /// A credential was issued under this idempotency key; the observation tells which
+    /// ([`Observation::credential`]). How an issue whose answer was lost is found again.
+    CredentialIssued {
+        account: NativeId,
+        key: String,
+    },
+    /// The place keeps this credential whole, whether it is the one read there or not.
+    CredentialStored {
+        account: NativeId,
+        credential: CredentialId,
+    },
+    /// Somebody who has the secret proves with it who they are: shown by a login, a handshake, a signed call made with
+    /// it now.
+    CredentialWorks {
+        account: NativeId,
+        credential: CredentialId,
+        secret: SecretRef,
+    },
+    /// Who tries that is refused, because of the credential or the account and nothing else. A system that is away
+    /// refuses nobody: that is an error. So is an account nobody can log in to for another reason. Costs a failed
+    /// login, which lockout policies count.
+    CredentialRefused {
+        account: NativeId,
+        credential: CredentialId,
+        secret: SecretRef,
+    },
+    /// Whoever connects to `endpoint` is shown this certificate.
+    ServesCertificate {
+        endpoint: String,
+        certificate: CredentialId,
+    },
     /// There is nothing in this system that the account owns.
     OwnsNothing {
         account: NativeId,
@@ -381,6 +446,12 @@ pub enum ClaimName {
     NotGranted,
     NoSessions,
     CredentialInactive,
+    CredentialActive,
+    CredentialIssued,
+    CredentialStored,
+    CredentialWorks,
+    CredentialRefused,
+    ServesCertificate,
     OwnsNothing,
 }
 
@@ -397,6 +468,12 @@ impl Claim {
             Self::NotGranted { .. } => ClaimName::NotGranted,
             Self::NoSessions { .. } => ClaimName::NoSessions,
             Self::CredentialInactive { .. } => ClaimName::CredentialInactive,
+            Self::CredentialActive { .. } => ClaimName::CredentialActive,
+            Self::CredentialIssued { .. } => ClaimName::CredentialIssued,
+            Self::CredentialStored { .. } => ClaimName::CredentialStored,
+            Self::CredentialWorks { .. } => ClaimName::CredentialWorks,
+            Self::CredentialRefused { .. } => ClaimName::CredentialRefused,
+            Self::ServesCertificate { .. } => ClaimName::ServesCertificate,
             Self::OwnsNothing { .. } => ClaimName::OwnsNothing,
         }
     }
@@ -422,6 +499,15 @@ pub struct Observation {
     /// The account concerned, where one was found.
     pub account: Option<NativeId>,
     pub seen: Value,
+}
+
+impl Observation {
+    /// The credential that was seen, where the claim was about one that had to be found.
+    #[must_use]
+    pub fn credential(&self) -> Option<Credential> {
+        let seen = self.seen.get("credential")?;
+        serde_json::from_value(seen.clone()).ok()
+    }
 }
 
 /// Where to go on listing. Opaque; belongs to one connector.
@@ -476,6 +562,9 @@ pub struct Capabilities {
     /// The kinds of credential whose every one is listed for an account; empty where none can be listed.
     #[serde(default)]
     pub credentials: BTreeSet<CredentialKind>,
+    /// The kinds that [`Operation::IssueCredential`] makes, and how.
+    #[serde(default)]
+    pub issues: BTreeMap<CredentialKind, Issuing>,
     /// Whether an account can be found by its owner key.
     pub finds_by_owner: bool,
     /// Whether a person, not a program, carries operations out.
@@ -585,6 +674,8 @@ pub enum ErrorKind {
     Invalid,
     /// We are known and may not do this.
     Denied,
+    /// Every place for such a thing is taken; a person, or a later step, has to free one first.
+    Full,
     /// Our own login was refused. Concerns the whole system, not this operation.
     AuthExpired,
     /// The system told us to come back at this time.
@@ -620,9 +711,12 @@ impl ErrorKind {
     #[must_use]
     pub fn retry_class(self) -> RetryClass {
         match self {
-            Self::NotFound | Self::Invalid | Self::Denied | Self::Unsupported | Self::Bug => {
-                RetryClass::Never
-            }
+            Self::NotFound
+            | Self::Invalid
+            | Self::Denied
+            | Self::Full
+            | Self::Unsupported
+            | Self::Bug => RetryClass::Never,
             Self::Conflict | Self::Transient | Self::Timeout => RetryClass::Backoff,
             Self::AuthExpired | Self::Unreachable => RetryClass::SystemDown,
             Self::RateLimited { until } | Self::BreakerOpen { until } => {
@@ -638,6 +732,7 @@ impl ErrorKind {
             Self::Conflict => "conflict",
             Self::Invalid => "invalid",
             Self::Denied => "denied",
+            Self::Full => "full",
             Self::AuthExpired => "auth_expired",
             Self::RateLimited { .. } => "rate_limited",
             Self::Transient => "transient",

@@ -69,6 +69,8 @@ pub enum CredentialKind {
     ApiKey,
     /// A personal access token, an app password, an OAuth grant.
     Token,
+    /// What an SSH authority signed: a key with names and an end.
+    SshCertificate,
 }
 
 impl CredentialKind {
@@ -80,6 +82,7 @@ impl CredentialKind {
             Self::Certificate => "certificate",
             Self::ApiKey => "api_key",
             Self::Token => "token",
+            Self::SshCertificate => "ssh_certificate",
         }
     }
 }
@@ -97,6 +100,16 @@ pub struct Credential {
     pub label: Option<String>,
     #[serde(default)]
     pub expires_at: Option<DateTime<Utc>>,
+    /// When the system wishes it to be renewed, if it has an opinion.
+    #[serde(default)]
+    pub renewal: Option<RenewalWindow>,
+}
+
+/// When something should be renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalWindow {
+    pub start: DateTime<Utc>,
+    pub end: DateTime<Utc>,
 }
 
 impl Credential {
@@ -109,6 +122,7 @@ impl Credential {
             active: None,
             label: None,
             expires_at: None,
+            renewal: None,
         }
     }
 }

@@ -5,6 +5,7 @@
 pub mod connector;
 pub mod credential;
 pub mod exec;
+pub mod handover;
 pub mod layer;
 pub mod ldap;
 pub mod manual;

@@ -7,7 +7,7 @@
 //! due: 4h                            # s, m, h or d
 //! where: "Cabinet 3 in room 1.07; the list is in the blue folder"
 //! proof_required: true
-//! operations: [create_account, disable_account]   # default: all but set_password
+//! operations: [create_account, disable_account]   # default: all a person can do
 //! instructions:                      # replaces the built-in text, per operation
 //!   create_account: |
 //!     Hand out a badge for {name} and note {owner} on the form.
@@ -17,7 +17,8 @@
 //! because an answer of "not there" would be a fact that nobody has seen. A person's word is the observation;
 //! the engine records it as attested, not as verified.
 //!
-//! `set_password` is never offered: a password in a task would be a secret in the database.
+//! `set_password`, `issue_credential` and `store_credential` are never offered: a secret in a task would be a secret in
+//! the database.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,11 +28,12 @@ use serde_json::Value;
 
 use crate::connector::{
     Capabilities, Claim, Connector, Cursor, Error, ErrorKind, Finding, Health, HumanTask, Kind,
-    Object, ObjectRef, Operation, OperationKey, OperationName, Outcome, Page, Verdict,
+    NewCredential, Object, ObjectRef, Operation, OperationKey, OperationName, Outcome, Page,
+    StoredCredential, Verdict,
 };
 
 /// What a person can be asked to do.
-const OPERATIONS: [OperationName; 12] = [
+const OPERATIONS: [OperationName; 13] = [
     OperationName::CreateAccount,
     OperationName::UpdateAccount,
     OperationName::EnableAccount,
@@ -40,6 +42,7 @@ const OPERATIONS: [OperationName; 12] = [
     OperationName::Grant,
     OperationName::Revoke,
     OperationName::EndSessions,
+    OperationName::ActivateCredential,
     OperationName::DeactivateCredential,
     OperationName::DestroyCredential,
     OperationName::TransferOwnership,
@@ -226,7 +229,9 @@ impl Manual {
             | Operation::DisableAccount { account }
             | Operation::DeleteAccount { account }
             | Operation::EndSessions { account }
-            | Operation::SetPassword { account, .. } => {
+            | Operation::SetPassword { account, .. }
+            | Operation::IssueCredential(NewCredential { account, .. })
+            | Operation::StoreCredential(StoredCredential { account, .. }) => {
                 values.extend([
                     ("account", account.to_string()),
                     ("name", account.to_string()),
@@ -246,7 +251,11 @@ impl Manual {
                     ("entitlement", entitlement.to_string()),
                 ]);
             }
-            Operation::DeactivateCredential {
+            Operation::ActivateCredential {
+                account,
+                credential,
+            }
+            | Operation::DeactivateCredential {
                 account,
                 credential,
             }
@@ -424,6 +433,13 @@ fn built_in(operation: &Operation) -> (&'static str, &'static str) {
              2. End every session, connection and remembered login of {account}.\n\
              It is done when none is left.",
         ),
+        Operation::ActivateCredential { .. } => (
+            "Switch on {credential} of {account} in {system}",
+            "A key, token or certificate of {account} in {system} that was switched off has to work again.\n\
+             1. Go to {where} and open the account {account}.\n\
+             2. Switch {credential} on, and no other.\n\
+             It is done when {system} shows it as active. If {system} does not know it, report that.",
+        ),
         Operation::DeactivateCredential { .. } => (
             "Switch off {credential} of {account} in {system}",
             "A key, token or certificate of {account} in {system} must not work until further notice.\n\
@@ -439,6 +455,9 @@ fn built_in(operation: &Operation) -> (&'static str, &'static str) {
              It is done when {system} does not know it any more.",
         ),
         Operation::SetPassword { .. } => ("Change the password of {account} in {system}", ""),
+        Operation::IssueCredential(_) | Operation::StoreCredential(_) => {
+            ("Renew a credential of {account} in {system}", "")
+        }
         Operation::TransferOwnership { .. } => (
             "Hand over from {from} to {to} in {system}",
             "What {from} owns in {system} gets a new owner.\n\

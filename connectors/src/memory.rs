@@ -10,12 +10,16 @@ use serde_json::json;
 use crate::connector::{
     Account, Attributes, Capabilities, Changes, Claim, ClaimName, Connector, Coverage, Credential,
     CredentialId, CredentialKind, Cursor, Entitlement, EntitlementName, Error, ErrorKind, Finding,
-    Health, Kind, NativeId, Object, ObjectRef, Observation, Operation, OperationKey, OperationName,
-    Outcome, Page, Receipt, Use, Verdict,
+    Health, Issuing, Kind, Material, MaterialName, Minted, NativeId, NewCredential, Object,
+    ObjectRef, Observation, Operation, OperationKey, OperationName, Outcome, Page, Receipt, Use,
+    Verdict,
 };
+use crate::secret::SecretRef;
 
 /// The longest name this system takes.
 pub const NAME_BYTES_MAX: usize = 64;
+/// How many keys an account may have through `issue_credential`.
+pub const SLOTS: u32 = 2;
 /// Objects on one page of a listing.
 pub const PAGE_SIZE: usize = 7;
 
@@ -24,9 +28,16 @@ struct Held {
     account: Account,
     password: Option<String>,
     sessions: u32,
-    /// With whether each is active.
-    keys: BTreeMap<CredentialId, bool>,
+    keys: BTreeMap<CredentialId, Key>,
     documents: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Key {
+    active: bool,
+    secret: String,
+    /// The operation key it was issued under.
+    issued_by: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +77,8 @@ impl Memory {
     pub fn takes(&self, id: &NativeId, key: &CredentialId) -> bool {
         let state = self.lock();
         let held = state.accounts.get(id.as_str());
-        held.and_then(|held| held.keys.get(key)) == Some(&true)
+        held.and_then(|held| held.keys.get(key))
+            .is_some_and(|key| key.active)
     }
 }
 
@@ -87,6 +99,33 @@ fn receipt(id: &NativeId) -> Receipt {
         account: Some(id.clone()),
         ..Receipt::default()
     }
+}
+
+/// What an issue gives, and how it is answered.
+type Issued = (Minted, Receipt, fn(Receipt) -> Outcome);
+
+fn issued(held: &Held, key: &str) -> Option<CredentialId> {
+    let mut keys = held.keys.iter();
+    keys.find(|(_, held)| held.issued_by.as_deref() == Some(key))
+        .map(|(id, _)| id.clone())
+}
+
+fn minted(
+    account: &NativeId,
+    credential: Credential,
+    secret: Option<String>,
+    so: fn(Receipt) -> Outcome,
+) -> Issued {
+    let receipt = Receipt {
+        credential: Some(credential.clone()),
+        ..receipt(account)
+    };
+    let minted = Minted {
+        credential,
+        public: None,
+        secret: secret.map(SecretString::from),
+    };
+    (minted, receipt, so)
 }
 
 impl State {
@@ -211,8 +250,26 @@ impl State {
                 account,
                 credential,
             } => self.change(account, |held| {
-                held.keys.get_mut(credential).is_some_and(std::mem::take)
+                held.keys
+                    .get_mut(credential)
+                    .is_some_and(|key| std::mem::take(&mut key.active))
             }),
+            Operation::ActivateCredential {
+                account,
+                credential,
+            } => {
+                if !self.held(account)?.keys.contains_key(credential) {
+                    return Err(error(ErrorKind::NotFound, "no such key"));
+                }
+                self.change(account, |held| {
+                    held.keys
+                        .get_mut(credential)
+                        .is_some_and(|key| !std::mem::replace(&mut key.active, true))
+                })
+            }
+            Operation::IssueCredential(_) | Operation::StoreCredential(_) => {
+                Err(error(ErrorKind::Unsupported, "no such operation"))
+            }
             Operation::DestroyCredential {
                 account,
                 credential,
@@ -228,10 +285,15 @@ impl State {
             }
             Operation::Action { name, with } if name == "add_key" || name == "add_document" => {
                 let account = NativeId::new(with["account"].as_str().unwrap_or_default());
-                let key = CredentialId::new(format!("key-{}", self.log.len()));
+                let id = CredentialId::new(format!("key-{}", self.log.len()));
+                let key = Key {
+                    active: true,
+                    secret: format!("secret of {id}"),
+                    issued_by: None,
+                };
                 self.change(&account, |held| {
                     if name == "add_key" {
-                        held.keys.insert(key, true);
+                        held.keys.insert(id, key);
                     } else {
                         held.documents += 1;
                     }
@@ -240,6 +302,54 @@ impl State {
             }
             Operation::Action { .. } => Err(error(ErrorKind::Unsupported, "no such action")),
         }
+    }
+
+    /// One with this key is there, or is made now: it, its secret if it is new, and the answer.
+    fn issue(&mut self, new: &NewCredential, key: &OperationKey) -> Result<Issued, Error> {
+        let account = &new.account;
+        let id = CredentialId::new(format!("key-{}", self.log.len()));
+        let held = self.held(account)?;
+        if let (CredentialKind::Password, Material::Secret(secret)) = (new.kind, &new.material) {
+            held.password = Some(secret.expose_secret().to_owned());
+            let password = Credential::new(CredentialId::new("password"), new.kind);
+            return Ok(minted(account, password, None, Outcome::Done));
+        }
+        if new.kind != CredentialKind::ApiKey || new.material.name() != MaterialName::BySystem {
+            return Err(error(ErrorKind::Unsupported, "only API keys are issued"));
+        }
+        if let Some(id) = issued(held, &key.idempotency) {
+            let known = Credential::new(id, new.kind);
+            return Ok(minted(account, known, None, Outcome::AlreadySo));
+        }
+        let live = held.keys.values().filter(|key| key.issued_by.is_some());
+        if live.count() >= SLOTS as usize {
+            return Err(error(ErrorKind::Full, "both slots are taken"));
+        }
+        let secret = format!("secret of {id}");
+        held.keys.insert(
+            id.clone(),
+            Key {
+                active: true,
+                secret: secret.clone(),
+                issued_by: Some(key.idempotency.clone()),
+            },
+        );
+        let made = Credential::new(id, new.kind);
+        Ok(minted(account, made, Some(secret), Outcome::Done))
+    }
+
+    fn lets_in(&self, account: &NativeId, credential: &CredentialId, secret: &SecretRef) -> bool {
+        let secret = secret.resolve().unwrap_or_default();
+        self.accounts.get(account.as_str()).is_some_and(|held| {
+            if credential.as_str() == "password" {
+                held.account.enabled == Some(true)
+                    && held.password.as_deref() == Some(secret.expose_secret())
+            } else {
+                held.keys
+                    .get(credential)
+                    .is_some_and(|key| key.active && key.secret == secret.expose_secret())
+            }
+        })
     }
 
     fn holds(&self, claim: &Claim) -> (bool, Option<NativeId>) {
@@ -293,9 +403,34 @@ impl State {
                 account,
                 credential,
             } => (
-                find(account).is_none_or(|held| held.keys.get(credential) != Some(&true)),
+                find(account)
+                    .is_none_or(|held| !held.keys.get(credential).is_some_and(|k| k.active)),
                 None,
             ),
+            Claim::CredentialActive {
+                account,
+                credential,
+            } => (
+                find(account)
+                    .and_then(|held| held.keys.get(credential))
+                    .is_some_and(|key| key.active),
+                None,
+            ),
+            Claim::CredentialIssued { account, key } => (
+                find(account).is_some_and(|held| issued(held, key).is_some()),
+                None,
+            ),
+            Claim::CredentialWorks {
+                account,
+                credential,
+                secret,
+            } => (self.lets_in(account, credential, secret), None),
+            Claim::CredentialRefused {
+                account,
+                credential,
+                secret,
+            } => (!self.lets_in(account, credential, secret), None),
+            Claim::CredentialStored { .. } | Claim::ServesCertificate { .. } => (false, None),
             Claim::OwnsNothing { account } => {
                 (find(account).is_none_or(|held| held.documents == 0), None)
             }
@@ -318,6 +453,8 @@ impl Connector for Memory {
                 Op::Revoke,
                 Op::EndSessions,
                 Op::SetPassword,
+                Op::IssueCredential,
+                Op::ActivateCredential,
                 Op::DeactivateCredential,
                 Op::DestroyCredential,
                 Op::TransferOwnership,
@@ -333,12 +470,32 @@ impl Connector for Memory {
                 ClaimName::NotGranted,
                 ClaimName::NoSessions,
                 ClaimName::CredentialInactive,
+                ClaimName::CredentialActive,
+                ClaimName::CredentialIssued,
+                ClaimName::CredentialWorks,
+                ClaimName::CredentialRefused,
                 ClaimName::OwnsNothing,
             ]),
             lists: BTreeSet::from([Kind::Account, Kind::Entitlement]),
             changes: true,
             dependents: true,
             credentials: BTreeSet::from([CredentialKind::ApiKey]),
+            issues: BTreeMap::from([
+                (
+                    CredentialKind::ApiKey,
+                    Issuing {
+                        material: BTreeSet::from([MaterialName::BySystem]),
+                        slots: Some(SLOTS),
+                    },
+                ),
+                (
+                    CredentialKind::Password,
+                    Issuing {
+                        material: BTreeSet::from([MaterialName::Secret]),
+                        slots: Some(1),
+                    },
+                ),
+            ]),
             finds_by_owner: true,
             by_hand: false,
         }
@@ -427,19 +584,41 @@ impl Connector for Memory {
         Ok(changes)
     }
 
-    async fn apply(&self, operation: &Operation, _key: &OperationKey) -> Result<Outcome, Error> {
+    async fn apply(&self, operation: &Operation, key: &OperationKey) -> Result<Outcome, Error> {
         tokio::task::yield_now().await;
+        if let Operation::IssueCredential(new) = operation {
+            let (minted, receipt, so) = self.lock().issue(new, key)?;
+            return Ok(new.into.settle(minted, receipt, so).await);
+        }
         let outcome = self.lock().apply(operation);
         tokio::task::yield_now().await;
         outcome
     }
 
     async fn verify(&self, claim: &Claim) -> Result<Verdict, Error> {
-        let (holds, account) = self.lock().holds(claim);
+        if let Claim::CredentialStored { .. } | Claim::ServesCertificate { .. } = claim {
+            return Ok(Verdict::CannotObserve {
+                reason: "nothing is kept or served here".to_owned(),
+            });
+        }
+        let state = self.lock();
+        let (holds, account) = state.holds(claim);
+        let mut seen = json!({ "holds": holds });
+        if let (Claim::CredentialIssued { account, key }, true) = (claim, holds) {
+            let id = state
+                .accounts
+                .get(account.as_str())
+                .and_then(|held| issued(held, key))
+                .ok_or_else(|| error(ErrorKind::Bug, "it was there"))?;
+            seen = json!({
+                "holds": holds,
+                "credential": Credential::new(id, CredentialKind::ApiKey),
+            });
+        }
         let observation = Observation {
             by: "memory".to_owned(),
             account,
-            seen: json!({ "holds": holds }),
+            seen,
         };
         Ok(if holds {
             Verdict::Proven(observation)
@@ -451,8 +630,8 @@ impl Connector for Memory {
     async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
         let state = self.lock();
         let keys = state.accounts.get(account.as_str()).map(|held| &held.keys);
-        let listed = keys.into_iter().flatten().map(|(id, active)| Credential {
-            active: Some(*active),
+        let listed = keys.into_iter().flatten().map(|(id, key)| Credential {
+            active: Some(key.active),
             ..Credential::new(id.clone(), CredentialKind::ApiKey)
         });
         Ok(Coverage {

@@ -459,6 +459,12 @@ impl State {
                 self.keys.get(credential.as_str()) != Some(&account.to_string()),
                 None,
             ),
+            Claim::CredentialActive { .. }
+            | Claim::CredentialIssued { .. }
+            | Claim::CredentialStored { .. }
+            | Claim::CredentialWorks { .. }
+            | Claim::CredentialRefused { .. }
+            | Claim::ServesCertificate { .. } => (false, None),
             Claim::OwnsNothing { account } => (
                 self.papers
                     .values()

@@ -52,6 +52,18 @@ pub struct Fixture {
     /// account's identifier.
     #[serde(default)]
     pub credential_action: Option<(String, Value)>,
+    /// Whom credentials are issued to where there are no accounts: the suite makes names that start with it.
+    #[serde(default)]
+    pub holder: Option<NativeId>,
+    /// What a new credential says; `{name}` in a string becomes its holder's identifier.
+    #[serde(default)]
+    pub issue_attributes: Attributes,
+    /// How long a new credential lives, where the system has to be told.
+    #[serde(default)]
+    pub issue_lifetime_s: Option<u64>,
+    /// A public half for credentials whose secret half is not the system's: a signing request, a public key.
+    #[serde(default)]
+    pub public_half: Option<String>,
     /// An account that takes what the suite's accounts own in the end, where one that owns something cannot be deleted.
     #[serde(default)]
     pub heir: Option<NativeId>,
@@ -87,6 +99,10 @@ impl Fixture {
             action: None,
             credential_attributes: Attributes::new(),
             credential_action: None,
+            holder: None,
+            issue_attributes: Attributes::new(),
+            issue_lifetime_s: None,
+            public_half: None,
             ownership_action: None,
             heir: None,
             settle_ms: 0,

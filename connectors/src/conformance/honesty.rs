@@ -1,13 +1,17 @@
 //! Capabilities are true: what is not declared is refused, what is declared is never "unsupported".
 
+use std::collections::BTreeMap;
+
 use secrecy::SecretString;
 use serde_json::json;
 
 use super::bench::{Bench, Checked, Stop, ensure, failed, key, said, words};
 use crate::connector::{
-    Attributes, Claim, CredentialId, EntitlementName, ErrorKind, Kind, NativeId, NewAccount,
-    ObjectRef, Operation, Outcome, Verdict,
+    Attributes, Claim, CredentialId, CredentialKind, EntitlementName, ErrorKind, HandOver, Kind,
+    Material, NativeId, NewAccount, NewCredential, ObjectRef, Operation, OperationName, Outcome,
+    StoredCredential, Verdict,
 };
+use crate::secret::SecretRef;
 
 /// One operation of every name, about an account that need not exist.
 pub(super) fn one_of_each(
@@ -46,6 +50,24 @@ pub(super) fn one_of_each(
         Operation::SetPassword {
             account: account.clone(),
             password: SecretString::from("C0nformance-Run!".to_owned()),
+        },
+        Operation::IssueCredential(NewCredential {
+            account: account.clone(),
+            kind: CredentialKind::ApiKey,
+            material: Material::BySystem,
+            attributes: Attributes::new(),
+            lifetime_s: None,
+            label: None,
+            into: HandOver::slot().0,
+        }),
+        Operation::StoreCredential(StoredCredential {
+            account: account.clone(),
+            credential: CredentialId::new("a credential"),
+            parts: BTreeMap::new(),
+        }),
+        Operation::ActivateCredential {
+            account: account.clone(),
+            credential: CredentialId::new("a credential"),
         },
         Operation::DeactivateCredential {
             account: account.clone(),
@@ -101,6 +123,32 @@ pub(super) fn one_claim_of_each(account: &NativeId, entitlement: &EntitlementNam
         Claim::CredentialInactive {
             account: account.clone(),
             credential: CredentialId::new("a credential"),
+        },
+        Claim::CredentialActive {
+            account: account.clone(),
+            credential: CredentialId::new("a credential"),
+        },
+        Claim::CredentialIssued {
+            account: account.clone(),
+            key: "conformance-nothing".to_owned(),
+        },
+        Claim::CredentialStored {
+            account: account.clone(),
+            credential: CredentialId::new("a credential"),
+        },
+        Claim::CredentialWorks {
+            account: account.clone(),
+            credential: CredentialId::new("a credential"),
+            secret: SecretRef::File("/dev/null".to_owned()),
+        },
+        Claim::CredentialRefused {
+            account: account.clone(),
+            credential: CredentialId::new("a credential"),
+            secret: SecretRef::File("/dev/null".to_owned()),
+        },
+        Claim::ServesCertificate {
+            endpoint: "127.0.0.1:1".to_owned(),
+            certificate: CredentialId::new("a certificate"),
         },
         Claim::OwnsNothing { account },
     ]
@@ -218,7 +266,11 @@ pub(super) async fn declared_operations(bench: &Bench) -> Checked {
     let new = bench.new_account(&bench.fresh_name());
     for operation in one_of_each(&account, &entitlement, new) {
         if !bench.can.operations.contains(&operation.name())
-            || matches!(operation, Operation::Action { .. })
+            // What these carry must be of a kind the system knows; their own tests see to that.
+            || matches!(
+                operation.name(),
+                OperationName::Action | OperationName::IssueCredential
+            )
         {
             continue;
         }

@@ -25,6 +25,7 @@ mod effects;
 mod fixture;
 mod honesty;
 mod hostile;
+mod issues;
 mod lookup;
 mod lost;
 mod operations;
@@ -153,6 +154,28 @@ const TESTS: &[(&str, TestFn)] = &[
     }),
     ("hostile credential identifiers end nothing", |b| {
         Box::pin(credentials::hostile(b))
+    }),
+    (
+        "issue a credential: halves handed over, one for one key",
+        |b| Box::pin(issues::twice(b)),
+    ),
+    ("issue under another key: another credential", |b| {
+        Box::pin(issues::beside(b))
+    }),
+    ("issue, answer lost: found by its key", |b| {
+        Box::pin(issues::answer_lost(b))
+    }),
+    ("no room for another credential: full, and none ends", |b| {
+        Box::pin(issues::no_room(b))
+    }),
+    ("deactivate and activate a credential twice each", |b| {
+        Box::pin(issues::switched(b))
+    }),
+    ("a password is tried by a real login, both ways", |b| {
+        Box::pin(issues::passwords_tried(b))
+    }),
+    ("an issued credential is tried, both ways", |b| {
+        Box::pin(issues::issued_tried(b))
     }),
     (
         "what is owned goes to its heir, and the claim says so",

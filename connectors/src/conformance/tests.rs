@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::{Door, Fixture, Report, Session, Verdict as TestVerdict, run};
 use crate::connector::{
     Account, Attributes, Capabilities, Changes, Claim, ClaimName, Connector, Coverage, Credential,
-    Cursor, EntitlementName, Error, ErrorKind, Health, Kind, NativeId, Object, ObjectRef,
+    Cursor, EntitlementName, Error, ErrorKind, HandOver, Health, Kind, NativeId, Object, ObjectRef,
     Operation, OperationKey, OperationName, Outcome, Page, Use, Verdict,
 };
 use crate::memory::{Memory, NAME_BYTES_MAX, PAGE_SIZE};
@@ -114,6 +114,10 @@ enum Mistake {
     AllKeysGo,
     HidesKeys,
     OwnerStays,
+    IssuesAgain,
+    KeepsTheHalves,
+    SecretInTheReceipt,
+    StaysOff,
     Hangs,
     SickCheck,
     EmptyFeed,
@@ -257,6 +261,15 @@ impl Connector for Broken {
             (Operation::SetPassword { .. }, Mistake::DeclaredDoesNot) => {
                 return Err(Error::new(ErrorKind::Unsupported, "no"));
             }
+            (Operation::ActivateCredential { .. }, Mistake::StaysOff) => {
+                return Ok(Outcome::Done(Default::default()));
+            }
+            (Operation::IssueCredential(new), Mistake::KeepsTheHalves) => {
+                new.into = HandOver::slot().0;
+            }
+            (Operation::IssueCredential(_), Mistake::IssuesAgain) => {
+                return self.inner.apply(&operation, &other_key(calls)).await;
+            }
             (Operation::Grant { .. }, Mistake::Hangs) => std::future::pending().await,
             _ => {}
         }
@@ -265,6 +278,12 @@ impl Connector for Broken {
             (Ok(Outcome::AlreadySo(receipt)), Mistake::SaysDoneTwice) => Ok(Outcome::Done(receipt)),
             (Ok(Outcome::Done(mut receipt)), Mistake::RepeatsPassword) => {
                 receipt.after = Some(json!(format!("{:?}", "C0nformance-Run!")));
+                Ok(Outcome::Done(receipt))
+            }
+            (Ok(Outcome::Done(mut receipt)), Mistake::SecretInTheReceipt) => {
+                if let Some(credential) = &receipt.credential {
+                    receipt.after = Some(json!(format!("secret of {}", credential.id)));
+                }
                 Ok(Outcome::Done(receipt))
             }
             (Err(error), Mistake::MissingAccountSucceeds) if error.message.contains("account") => {
@@ -305,8 +324,12 @@ impl Connector for Broken {
 }
 
 fn operation_key() -> OperationKey {
+    other_key(0)
+}
+
+fn other_key(number: u32) -> OperationKey {
     OperationKey {
-        idempotency: "another".to_owned(),
+        idempotency: format!("another-{number}"),
         attempt: 1,
         epoch: 1,
     }
@@ -448,6 +471,31 @@ async fn every_mistake_turns_the_suite_red() {
         (
             Mistake::OwnerStays,
             "what is owned goes to its heir, and the claim says so",
+        ),
+        (
+            Mistake::IssuesAgain,
+            "issue a credential: halves handed over, one for one key",
+        ),
+        (Mistake::IssuesAgain, "issue, answer lost: found by its key"),
+        (
+            Mistake::KeepsTheHalves,
+            "issue a credential: halves handed over, one for one key",
+        ),
+        (
+            Mistake::SecretInTheReceipt,
+            "issue under another key: another credential",
+        ),
+        (
+            Mistake::StaysOff,
+            "deactivate and activate a credential twice each",
+        ),
+        (
+            Mistake::ProvesEverything,
+            "a password is tried by a real login, both ways",
+        ),
+        (
+            Mistake::RefutesEverything,
+            "an issued credential is tried, both ways",
         ),
         (Mistake::Hangs, "grant twice: done, then already so"),
         (Mistake::SickCheck, "a healthy system passes its own check"),

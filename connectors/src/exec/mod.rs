@@ -33,8 +33,9 @@ use serde_json::Value;
 use crate::connector::{
     Capabilities, Changes, Claim, Connector, Coverage, Credential, Cursor, Error, ErrorKind,
     Finding, Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome,
-    Page, Use, Verdict,
+    Page, Receipt, Use, Verdict,
 };
+use crate::handover::to_be_tried;
 
 mod pool;
 mod process;
@@ -47,8 +48,8 @@ mod tests;
 use pool::Pool;
 use process::{Failure, LINE_BYTES_MAX, Process, Spec};
 use wire::{
-    Ask, Forms, WireCapabilities, WireChanges, WireCredentials, WireHealth, WireOutcome, WirePage,
-    WireUses, secret_of,
+    Ask, Forms, WireCapabilities, WireChanges, WireCredentials, WireHealth, WireMinted,
+    WireOutcome, WirePage, WireUses, secrets_of,
 };
 
 /// A connector whose work is done by another program.
@@ -94,6 +95,44 @@ impl Exec {
             );
             Error::new(ErrorKind::Bug, message).with_source(error)
         })
+    }
+
+    /// What an answer to `apply` says, with what was issued handed over. One that cannot be understood leaves open what
+    /// was done.
+    async fn outcome(&self, operation: &Operation, mut answer: Value) -> Outcome {
+        let ambiguous = |reason: &str| Outcome::Ambiguous {
+            reason: format!("plugin of system `{}`: {reason}", self.system),
+        };
+        let minted = match WireMinted::out_of(&mut answer) {
+            Ok(minted) => minted,
+            Err(reason) => return ambiguous(&reason),
+        };
+        Forms::of(secrets_of(operation).into_iter().chain(&minted.secret)).redact(&mut answer);
+        let outcome = match self.decoded::<WireOutcome>(answer) {
+            Ok(outcome) => Outcome::from(outcome),
+            Err(error) => {
+                return Outcome::Ambiguous {
+                    reason: error.whole(),
+                };
+            }
+        };
+        let Operation::IssueCredential(new) = operation else {
+            return outcome;
+        };
+        let (receipt, so): (Receipt, fn(Receipt) -> Outcome) = match outcome {
+            Outcome::Done(receipt) => (receipt, Outcome::Done),
+            Outcome::AlreadySo(receipt) => (receipt, Outcome::AlreadySo),
+            Outcome::Accepted(_) => {
+                return ambiguous(
+                    "it accepted an issue for later, where nobody could hand it over",
+                );
+            }
+            other => return other,
+        };
+        match receipt.credential.clone() {
+            Some(credential) => new.into.settle(minted.of(credential), receipt, so).await,
+            None => ambiguous("it issued a credential and its receipt does not name it"),
+        }
     }
 
     fn failed(&self, failure: Failure) -> Error {
@@ -226,25 +265,15 @@ impl Connector for Exec {
                 key,
             })
             .await;
-        let secret = secret_of(operation).map(Forms::of);
         let ambiguous = |error: Error| {
             Ok(Outcome::Ambiguous {
                 reason: error.whole(),
             })
         };
         match answer {
-            Ok(Ok(mut answer)) => {
-                if let Some(secret) = &secret {
-                    secret.redact(&mut answer);
-                }
-                // Nobody can say any more what was done.
-                self.decoded::<WireOutcome>(answer)
-                    .map_or_else(ambiguous, |outcome| Ok(outcome.into()))
-            }
+            Ok(Ok(answer)) => Ok(self.outcome(operation, answer).await),
             Ok(Err(mut error)) => {
-                if let Some(secret) = &secret {
-                    error.redact(secret);
-                }
+                error.redact(&Forms::of(secrets_of(operation)));
                 let error = error.into_error(&self.system);
                 if error.kind == ErrorKind::Timeout {
                     ambiguous(error)
@@ -268,7 +297,22 @@ impl Connector for Exec {
     async fn verify(&self, claim: &Claim) -> Result<Verdict, Error> {
         let name = claim.name();
         self.offers(self.capabilities.claims.contains(&name), &wire::word(&name))?;
-        self.read(&Ask::Verify { claim }).await
+        let secret = wire::secret_in(claim).map(to_be_tried).transpose()?;
+        let form = wire::claim(claim, secret.as_ref()).map_err(|error| {
+            Error::new(ErrorKind::Bug, "the claim cannot be written").with_source(error)
+        })?;
+        let forms = Forms::of(&secret);
+        match self.pool.ask(&Ask::Verify { claim: form }).await {
+            Ok(Ok(mut answer)) => {
+                forms.redact(&mut answer);
+                self.decoded(answer)
+            }
+            Ok(Err(mut error)) => {
+                error.redact(&forms);
+                Err(error.into_error(&self.system))
+            }
+            Err(failure) => Err(self.failed(failure)),
+        }
     }
 
     async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {

@@ -14,9 +14,11 @@ use serde_json::{Map, Value};
 
 use crate::connector::{
     Attributes, Capabilities, Changes, Claim, ClaimName, Coverage, Credential, CredentialId,
-    CredentialKind, Cursor, Error, ErrorKind, Finding, Handle, Health, HumanTask, Kind, NativeId,
-    Object, ObjectRef, Operation, OperationKey, OperationName, Outcome, Page, Receipt, Use,
+    CredentialKind, Cursor, Error, ErrorKind, Finding, Handle, Health, HumanTask, Issuing, Kind,
+    Material, Minted, NativeId, Object, ObjectRef, Operation, OperationKey, OperationName, Outcome,
+    Page, Receipt, Use,
 };
+use crate::secret::SecretRef;
 
 /// The version spoken here.
 pub const PROTOCOL: u32 = 1;
@@ -53,7 +55,7 @@ pub(super) enum Ask<'a> {
         handle: &'a Handle,
     },
     Verify {
-        claim: &'a Claim,
+        claim: Value,
     },
     Credentials {
         account: &'a NativeId,
@@ -115,6 +117,23 @@ pub(super) enum WireOperation<'a> {
         account: &'a NativeId,
         password: &'a str,
     },
+    IssueCredential {
+        account: &'a NativeId,
+        kind: CredentialKind,
+        material: WireMaterial<'a>,
+        attributes: &'a Attributes,
+        lifetime_s: Option<u64>,
+        label: Option<&'a str>,
+    },
+    StoreCredential {
+        account: &'a NativeId,
+        credential: &'a CredentialId,
+        parts: BTreeMap<&'a str, &'a str>,
+    },
+    ActivateCredential {
+        account: &'a NativeId,
+        credential: &'a CredentialId,
+    },
     DeactivateCredential {
         account: &'a NativeId,
         credential: &'a CredentialId,
@@ -131,6 +150,14 @@ pub(super) enum WireOperation<'a> {
         action: &'a str,
         with: &'a Value,
     },
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum WireMaterial<'a> {
+    BySystem,
+    Secret(&'a str),
+    Public(&'a str),
 }
 
 impl<'a> From<&'a Operation> for WireOperation<'a> {
@@ -172,6 +199,34 @@ impl<'a> From<&'a Operation> for WireOperation<'a> {
                 account,
                 password: password.expose_secret(),
             },
+            Operation::IssueCredential(new) => Self::IssueCredential {
+                account: &new.account,
+                kind: new.kind,
+                material: match &new.material {
+                    Material::BySystem => WireMaterial::BySystem,
+                    Material::Secret(secret) => WireMaterial::Secret(secret.expose_secret()),
+                    Material::Public(public) => WireMaterial::Public(public),
+                },
+                attributes: &new.attributes,
+                lifetime_s: new.lifetime_s,
+                label: new.label.as_deref(),
+            },
+            Operation::StoreCredential(stored) => Self::StoreCredential {
+                account: &stored.account,
+                credential: &stored.credential,
+                parts: stored
+                    .parts
+                    .iter()
+                    .map(|(name, part)| (name.as_str(), part.expose_secret()))
+                    .collect(),
+            },
+            Operation::ActivateCredential {
+                account,
+                credential,
+            } => Self::ActivateCredential {
+                account,
+                credential,
+            },
             Operation::DeactivateCredential {
                 account,
                 credential,
@@ -192,12 +247,86 @@ impl<'a> From<&'a Operation> for WireOperation<'a> {
     }
 }
 
-/// The password an operation carries: it may come back from nowhere.
-pub(super) fn secret_of(operation: &Operation) -> Option<&SecretString> {
+/// The secrets an operation carries: they may come back from nowhere.
+pub(super) fn secrets_of(operation: &Operation) -> Vec<&SecretString> {
     match operation {
-        Operation::CreateAccount(new) => new.password.as_ref(),
-        Operation::SetPassword { password, .. } => Some(password),
+        Operation::CreateAccount(new) => new.password.iter().collect(),
+        Operation::SetPassword { password, .. } => vec![password],
+        Operation::IssueCredential(new) => match &new.material {
+            Material::Secret(secret) => vec![secret],
+            Material::BySystem | Material::Public(_) => Vec::new(),
+        },
+        Operation::StoreCredential(stored) => stored.parts.values().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The secret a claim is about, by reference.
+pub(super) fn secret_in(claim: &Claim) -> Option<&SecretRef> {
+    match claim {
+        Claim::CredentialWorks { secret, .. } | Claim::CredentialRefused { secret, .. } => {
+            Some(secret)
+        }
         _ => None,
+    }
+}
+
+/// A claim as it stands on the line: a plugin cannot follow our references, so the secret itself stands there.
+///
+/// # Errors
+/// The claim has no form in JSON.
+pub(super) fn claim(
+    claim: &Claim,
+    secret: Option<&SecretString>,
+) -> Result<Value, serde_json::Error> {
+    let mut form = serde_json::to_value(claim)?;
+    if let (Some(secret), Some(fields)) = (secret, form.as_object_mut()) {
+        let secret = Value::String(secret.expose_secret().to_owned());
+        fields.insert("secret".to_owned(), secret);
+    }
+    Ok(form)
+}
+
+/// The halves of a credential that a plugin issued.
+#[derive(Default)]
+pub(super) struct WireMinted {
+    public: Option<String>,
+    pub secret: Option<SecretString>,
+}
+
+impl WireMinted {
+    /// Takes `minted` out of an answer, whatever the answer is to: it may hold a secret, and nothing that is kept may.
+    ///
+    /// # Errors
+    /// It is there and is not what the protocol says. The message does not repeat it.
+    pub fn out_of(answer: &mut Value) -> Result<Self, String> {
+        let wrong =
+            || "`minted` must be an object with texts `public` and `secret`, or null".to_owned();
+        let mut fields = match answer
+            .as_object_mut()
+            .and_then(|answer| answer.remove("minted"))
+        {
+            None | Some(Value::Null) => return Ok(Self::default()),
+            Some(Value::Object(fields)) => fields,
+            Some(_) => return Err(wrong()),
+        };
+        let mut half = |name: &str| match fields.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(wrong()),
+        };
+        Ok(Self {
+            public: half("public")?,
+            secret: half("secret")?.map(SecretString::from),
+        })
+    }
+
+    pub fn of(self, credential: Credential) -> Minted {
+        Minted {
+            credential,
+            public: self.public,
+            secret: self.secret,
+        }
     }
 }
 
@@ -246,6 +375,7 @@ impl WireError {
             "conflict" => ErrorKind::Conflict,
             "invalid" => ErrorKind::Invalid,
             "denied" => ErrorKind::Denied,
+            "full" => ErrorKind::Full,
             "auth_expired" => ErrorKind::AuthExpired,
             "rate_limited" => match self.until {
                 Some(until) => ErrorKind::RateLimited { until },
@@ -283,6 +413,7 @@ pub(super) struct WireCapabilities {
     changes: bool,
     dependents: bool,
     credentials: BTreeSet<CredentialKind>,
+    issues: BTreeMap<CredentialKind, Issuing>,
     finds_by_owner: bool,
     by_hand: bool,
 }
@@ -295,6 +426,11 @@ impl WireCapabilities {
         beyond.extend(self.claims.difference(&other.claims).map(word));
         beyond.extend(self.lists.difference(&other.lists).map(word));
         beyond.extend(self.credentials.difference(&other.credentials).map(word));
+        for (kind, issuing) in &self.issues {
+            if other.issues.get(kind) != Some(issuing) {
+                beyond.push(format!("issues.{}", kind.as_str()));
+            }
+        }
         for (name, mine, theirs) in [
             ("changes", self.changes, other.changes),
             ("dependents", self.dependents, other.dependents),
@@ -325,6 +461,7 @@ impl From<WireCapabilities> for Capabilities {
             changes: wire.changes,
             dependents: wire.dependents,
             credentials: wire.credentials,
+            issues: wire.issues,
             finds_by_owner: wire.finds_by_owner,
             by_hand: wire.by_hand,
         }
@@ -361,6 +498,7 @@ pub(super) struct WireReceipt {
     before: Option<Value>,
     after: Option<Value>,
     request_id: Option<String>,
+    credential: Option<Credential>,
 }
 
 impl From<WireReceipt> for Receipt {
@@ -371,6 +509,7 @@ impl From<WireReceipt> for Receipt {
             before: wire.before,
             after: wire.after,
             request_id: wire.request_id,
+            credential: wire.credential,
         }
     }
 }
@@ -471,7 +610,16 @@ impl From<WireHealth> for Health {
 pub(super) struct Forms(Vec<String>);
 
 impl Forms {
-    pub fn of(secret: &SecretString) -> Self {
+    pub fn of<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> Self {
+        let mut forms: Vec<String> = secrets.into_iter().flat_map(Self::of_one).collect();
+        forms.retain(|form| !form.is_empty());
+        // The longest first: a shorter one may be part of it.
+        forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        forms.dedup();
+        Self(forms)
+    }
+
+    fn of_one(secret: &SecretString) -> [String; 3] {
         let plain = secret.expose_secret();
         let quoted = Value::String(plain.to_owned()).to_string();
         let escaped = quoted
@@ -485,15 +633,10 @@ impl Forms {
                 _ => ascii.push_str(&format!("\\u{unit:04x}")),
             }
         }
-        let mut forms = vec![plain.to_owned(), escaped, ascii];
-        forms.retain(|form| !form.is_empty());
-        // The longest first: a shorter one may be part of it.
-        forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
-        forms.dedup();
-        Self(forms)
+        [plain.to_owned(), escaped, ascii]
     }
 
-    fn cut(&self, text: &mut String) {
+    pub fn cut(&self, text: &mut String) {
         for form in &self.0 {
             if text.contains(form.as_str()) {
                 *text = text.replace(form.as_str(), "[REDACTED]");
@@ -531,7 +674,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::connector::{EntitlementName, NewAccount, Observation, Verdict};
+    use crate::connector::{
+        EntitlementName, HandOver, NewAccount, NewCredential, Observation, StoredCredential,
+        Verdict,
+    };
 
     fn on_the_line(ask: &Ask<'_>) -> Value {
         let line = line(7, ask).unwrap();
@@ -556,6 +702,11 @@ mod tests {
         let claim = Claim::Granted {
             account: ann.clone(),
             entitlement: EntitlementName::new("staff"),
+        };
+        let works = Claim::CredentialWorks {
+            account: ann.clone(),
+            credential: CredentialId::new("7"),
+            secret: SecretRef::File("/run/p".to_owned()),
         };
         let handle = Handle {
             token: "t".to_owned(),
@@ -609,9 +760,18 @@ mod tests {
                 json!({"id": 7, "call": "poll", "handle": {"token": "t", "poll_after_ms": 5}}),
             ),
             (
-                Ask::Verify { claim: &claim },
+                Ask::Verify {
+                    claim: super::claim(&claim, None).unwrap(),
+                },
                 json!({"id": 7, "call": "verify",
                        "claim": {"claim": "granted", "account": "a\n1", "entitlement": "staff"}}),
+            ),
+            (
+                Ask::Verify {
+                    claim: super::claim(&works, Some(&SecretString::from("p".to_owned()))).unwrap(),
+                },
+                json!({"id": 7, "call": "verify",
+                       "claim": {"claim": "credential_works", "account": "a\n1", "credential": "7", "secret": "p"}}),
             ),
             (
                 Ask::Credentials { account: &ann },
@@ -624,6 +784,17 @@ mod tests {
         let password = || SecretString::from("p".to_owned());
         let staff = || EntitlementName::new("staff");
         let account = || ann.clone();
+        let issue = |material| {
+            Operation::IssueCredential(NewCredential {
+                account: ann.clone(),
+                kind: CredentialKind::ApiKey,
+                material,
+                attributes: Attributes::new(),
+                lifetime_s: Some(60),
+                label: Some("ci".to_owned()),
+                into: HandOver::slot().0,
+            })
+        };
         for (operation, form) in [
             (
                 Operation::CreateAccount(NewAccount {
@@ -679,6 +850,36 @@ mod tests {
                     password: password(),
                 },
                 json!({"op": "set_password", "account": "a\n1", "password": "p"}),
+            ),
+            (
+                issue(Material::BySystem),
+                json!({"op": "issue_credential", "account": "a\n1", "kind": "api_key", "material": "by_system",
+                       "attributes": {}, "lifetime_s": 60, "label": "ci"}),
+            ),
+            (
+                issue(Material::Secret(password())),
+                json!({"op": "issue_credential", "account": "a\n1", "kind": "api_key", "material": {"secret": "p"},
+                       "attributes": {}, "lifetime_s": 60, "label": "ci"}),
+            ),
+            (
+                issue(Material::Public("CSR".to_owned())),
+                json!({"op": "issue_credential", "account": "a\n1", "kind": "api_key", "material": {"public": "CSR"},
+                       "attributes": {}, "lifetime_s": 60, "label": "ci"}),
+            ),
+            (
+                Operation::StoreCredential(StoredCredential {
+                    account: account(),
+                    credential: CredentialId::new("7"),
+                    parts: [("key".to_owned(), password())].into(),
+                }),
+                json!({"op": "store_credential", "account": "a\n1", "credential": "7", "parts": {"key": "p"}}),
+            ),
+            (
+                Operation::ActivateCredential {
+                    account: account(),
+                    credential: CredentialId::new("7"),
+                },
+                json!({"op": "activate_credential", "account": "a\n1", "credential": "7"}),
             ),
             (
                 Operation::DeactivateCredential {
@@ -819,6 +1020,35 @@ mod tests {
         assert_eq!((listed[0].active, listed[1].active), (None, Some(false)));
     }
 
+    #[test]
+    fn what_was_minted_is_taken_out_of_every_answer() {
+        let mut answer = json!({"outcome": "done", "receipt": {"credential": {"id": "7", "kind": "token"}},
+                                "minted": {"public": "P", "secret": "S3cret"}});
+        let minted = WireMinted::out_of(&mut answer).unwrap();
+        assert!(!answer.to_string().contains("S3cret"));
+        let Outcome::Done(receipt) = serde_json::from_value::<WireOutcome>(answer)
+            .unwrap()
+            .into()
+        else {
+            panic!();
+        };
+        let minted = minted.of(receipt.credential.unwrap());
+        assert_eq!(minted.public.as_deref(), Some("P"));
+        assert_eq!(minted.secret.unwrap().expose_secret(), "S3cret");
+
+        for wrong in [
+            json!("S3cret"),
+            json!(["S3cret"]),
+            json!({"secret": ["S3cret"]}),
+        ] {
+            let mut answer = json!({"outcome": "done", "minted": wrong});
+            let message = WireMinted::out_of(&mut answer).err().unwrap();
+            assert!(!message.contains("S3cret") && !answer.to_string().contains("S3cret"));
+        }
+        let none = WireMinted::out_of(&mut json!({"outcome": "done", "minted": null})).unwrap();
+        assert!(none.secret.is_none() && none.public.is_none());
+    }
+
     /// A listing that forgets to say whether it is complete must not be read as one that is.
     #[test]
     fn what_must_be_said_may_not_be_left_out() {
@@ -839,7 +1069,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_cut_out_in_every_form() {
-        let forms = Forms::of(&SecretString::from("a\"ü🙂".to_owned()));
+        let forms = Forms::of([&SecretString::from("a\"ü🙂".to_owned())]);
         let mut value = json!({
             "plain": "x a\"ü🙂 y",
             "line": [r#"{"password":"a\"ü🙂"}"#],
@@ -855,7 +1085,7 @@ mod tests {
             })
         );
         let mut value = json!("nothing to cut");
-        Forms::of(&SecretString::from(String::new())).redact(&mut value);
+        Forms::of([&SecretString::from(String::new())]).redact(&mut value);
         assert_eq!(value, "nothing to cut");
     }
 }

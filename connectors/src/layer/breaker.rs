@@ -282,6 +282,7 @@ impl Breaker {
             | ErrorKind::Conflict
             | ErrorKind::Invalid
             | ErrorKind::Denied
+            | ErrorKind::Full
             | ErrorKind::Unsupported => {
                 *failures = 0;
                 failed.clear();

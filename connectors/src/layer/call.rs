@@ -283,6 +283,12 @@ fn claim_word(claim: &Claim) -> &'static str {
         Claim::NotGranted { .. } => "not_granted",
         Claim::NoSessions { .. } => "no_sessions",
         Claim::CredentialInactive { .. } => "credential_inactive",
+        Claim::CredentialActive { .. } => "credential_active",
+        Claim::CredentialIssued { .. } => "credential_issued",
+        Claim::CredentialStored { .. } => "credential_stored",
+        Claim::CredentialWorks { .. } => "credential_works",
+        Claim::CredentialRefused { .. } => "credential_refused",
+        Claim::ServesCertificate { .. } => "serves_certificate",
         Claim::OwnsNothing { .. } => "owns_nothing",
     }
 }

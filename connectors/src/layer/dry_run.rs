@@ -10,8 +10,8 @@ use serde_json::json;
 
 use crate::connector::{
     Attributes, Capabilities, Changes, Claim, Connector, Coverage, Credential, Cursor, Error,
-    ErrorKind, Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome,
-    Page, Receipt, Use, Verdict,
+    ErrorKind, Handle, Health, Kind, NativeId, NewCredential, Object, ObjectRef, Operation,
+    OperationKey, Outcome, Page, Receipt, StoredCredential, Use, Verdict,
 };
 
 /// What the identifier of an account starts with that a dry run pretends to have made.
@@ -75,6 +75,18 @@ pub fn describe(operation: &Operation) -> String {
         Operation::SetPassword { account, .. } => {
             format!("set the password of account `{account}`")
         }
+        Operation::IssueCredential(new) => format!(
+            "issue a credential (`{}`) to account `{}`",
+            new.kind.as_str(),
+            new.account
+        ),
+        Operation::StoreCredential(stored) => {
+            format!("keep `{}` in `{}`", stored.credential, stored.account)
+        }
+        Operation::ActivateCredential {
+            account,
+            credential,
+        } => format!("activate `{credential}` of account `{account}`"),
         Operation::DeactivateCredential {
             account,
             credential,
@@ -101,6 +113,9 @@ fn account_of(operation: &Operation) -> Option<NativeId> {
         | Operation::Revoke { account, .. }
         | Operation::EndSessions { account }
         | Operation::SetPassword { account, .. }
+        | Operation::IssueCredential(NewCredential { account, .. })
+        | Operation::StoreCredential(StoredCredential { account, .. })
+        | Operation::ActivateCredential { account, .. }
         | Operation::DeactivateCredential { account, .. }
         | Operation::DestroyCredential { account, .. } => Some(account.clone()),
         Operation::TransferOwnership { from, .. } => Some(from.clone()),

@@ -83,6 +83,7 @@ impl Ldap {
             before: None,
             after: Some(json!({"dn": entry.dn, "enabled": new.enabled})),
             request_id: reply.version,
+            credential: None,
         };
         if let (Flavour::Openldap, Some(password)) = (self.settings.flavour, &new.password) {
             return self.finish(&id, &entry.dn, new, password, receipt).await;

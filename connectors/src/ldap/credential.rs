@@ -10,12 +10,13 @@ use serde_json::json;
 
 use super::account::done;
 use super::entry::Entry;
+use super::password::PASSWORD;
 use super::settings::Flavour;
 use super::wire::{Answer, Change, Write};
 use super::{Ldap, codes};
 use crate::connector::{
-    Coverage, Credential, CredentialId, CredentialKind, Error, NativeId, Observation, Outcome,
-    Receipt, Verdict,
+    Coverage, Credential, CredentialId, CredentialKind, Error, ErrorKind, NativeId, Observation,
+    Outcome, Receipt, Verdict,
 };
 
 const SSH_KEY: &str = "sshPublicKey";
@@ -57,6 +58,12 @@ impl Ldap {
         account: &NativeId,
         credential: &CredentialId,
     ) -> Result<Outcome, Error> {
+        if credential.as_str() == PASSWORD {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "a directory account cannot be left without its password; set another one, or disable the account",
+            ));
+        }
         let mut names = self.credential_attributes();
         names.push(self.settings.id_attribute());
         let entry = self.existing(account, &names).await?;

@@ -77,7 +77,7 @@
 //! connections_max: 8
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -85,8 +85,8 @@ use serde_json::Value;
 
 use crate::connector::{
     Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialKind, Cursor, Error,
-    ErrorKind, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, OperationName,
-    Outcome, Page, Verdict,
+    ErrorKind, Health, Issuing, Kind, MaterialName, NativeId, Object, ObjectRef, Operation,
+    OperationKey, OperationName, Outcome, Page, Verdict,
 };
 
 mod account;
@@ -102,6 +102,7 @@ mod listing;
 #[cfg(test)]
 mod live;
 mod owner;
+mod password;
 mod pool;
 mod read;
 mod settings;
@@ -153,20 +154,32 @@ impl Connector for Ldap {
         ]);
         if self.settings.security != Security::Plain {
             operations.insert(OperationName::SetPassword);
+            operations.insert(OperationName::IssueCredential);
+        }
+        let mut claims = BTreeSet::from([
+            ClaimName::AccountExists,
+            ClaimName::AccountEnabled,
+            ClaimName::AccountDisabled,
+            ClaimName::AccountAbsent,
+            ClaimName::AttributesAre,
+            ClaimName::Granted,
+            ClaimName::NotGranted,
+            ClaimName::CredentialInactive,
+            ClaimName::OwnsNothing,
+        ]);
+        let mut issues = BTreeMap::new();
+        if operations.contains(&OperationName::IssueCredential) {
+            claims.extend([ClaimName::CredentialWorks, ClaimName::CredentialRefused]);
+            let password = Issuing {
+                material: BTreeSet::from([MaterialName::Secret]),
+                slots: Some(1),
+            };
+            issues.insert(CredentialKind::Password, password);
         }
         Capabilities {
             operations,
-            claims: BTreeSet::from([
-                ClaimName::AccountExists,
-                ClaimName::AccountEnabled,
-                ClaimName::AccountDisabled,
-                ClaimName::AccountAbsent,
-                ClaimName::AttributesAre,
-                ClaimName::Granted,
-                ClaimName::NotGranted,
-                ClaimName::CredentialInactive,
-                ClaimName::OwnsNothing,
-            ]),
+            claims,
+            issues,
             credentials: BTreeSet::from([CredentialKind::SshKey, CredentialKind::Certificate]),
             lists: BTreeSet::from([Kind::Account, Kind::Entitlement]),
             finds_by_owner: true,
@@ -212,7 +225,10 @@ impl Connector for Ldap {
                 credential,
             } => self.destroy_credential(account, credential).await,
             Operation::TransferOwnership { from, to } => self.transfer(from, to).await,
+            Operation::IssueCredential(new) => self.issue_password(new).await,
             Operation::EndSessions { .. }
+            | Operation::StoreCredential(_)
+            | Operation::ActivateCredential { .. }
             | Operation::DeactivateCredential { .. }
             | Operation::Action { .. } => Err(Error::new(
                 ErrorKind::Unsupported,

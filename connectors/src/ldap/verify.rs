@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::Ldap;
 use super::entry::{self, Entry};
 use super::group::Held;
+use super::password::PASSWORD;
 use crate::connector::{Attributes, Claim, EntitlementName, Error, NativeId, Observation, Verdict};
 
 const BY: &str = "ldap search";
@@ -34,10 +35,31 @@ impl Ldap {
                 account,
                 entitlement,
             } => self.granted(account, entitlement, false).await,
+            Claim::CredentialInactive { credential, .. } if credential.as_str() == PASSWORD => {
+                Ok(Verdict::CannotObserve {
+                    reason: "whether a password still works shows only when it is tried".to_owned(),
+                })
+            }
             Claim::CredentialInactive {
                 account,
                 credential,
             } => self.credential_verdict(account, credential).await,
+            Claim::CredentialWorks {
+                account,
+                credential,
+                secret,
+            } => self.login_verdict(account, credential, secret, true).await,
+            Claim::CredentialRefused {
+                account,
+                credential,
+                secret,
+            } => self.login_verdict(account, credential, secret, false).await,
+            Claim::CredentialActive { .. }
+            | Claim::CredentialIssued { .. }
+            | Claim::CredentialStored { .. }
+            | Claim::ServesCertificate { .. } => Ok(Verdict::CannotObserve {
+                reason: "a directory does not tell which password is set; try it".to_owned(),
+            }),
             Claim::OwnsNothing { account } => self.owns_nothing(account).await,
             Claim::NoSessions { .. } => Ok(Verdict::CannotObserve {
                 reason: "a directory does not tell who is logged in where".to_owned(),

@@ -205,6 +205,7 @@ impl Postgres {
             before: None,
             after: Some(json!({ "login": new.enabled, "attributes": new.attributes })),
             request_id: None,
+            credential: None,
         })
     }
 
@@ -476,6 +477,7 @@ fn receipt(role: &Role, before: Value, after: Value) -> Receipt {
         before: Some(before),
         after: Some(after),
         request_id: None,
+        credential: None,
     }
 }
 

@@ -9,7 +9,7 @@
 //! | entitlement    | membership in a role with NOLOGIN, predefined roles (`pg_read_all_data`) included        |
 //! | sessions       | `pg_stat_activity` / `pg_terminate_backend`, in all databases                            |
 //! | password       | a SCRAM verifier made here; the server never sees the clear text                         |
-//! | credential     | the [password](credential): destroyed by `PASSWORD NULL` and an end of its validity       |
+//! | credential     | the [password](credential): destroyed by `PASSWORD NULL` and an end of its validity; tried by a login |
 //! | dependents     | `pg_shdepend`, open sessions, members                                                    |
 //!
 //! `granted` and `not_granted` speak of direct membership. A role that is still reached through another group is
@@ -24,8 +24,8 @@ use sqlx::Row;
 
 use crate::connector::{
     Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialKind, Cursor,
-    EntitlementName, Error, ErrorKind, Health, Kind, NativeId, Object, ObjectRef, Observation,
-    Operation, OperationKey, OperationName, Outcome, Page, Use, Verdict,
+    EntitlementName, Error, ErrorKind, Health, Issuing, Kind, MaterialName, NativeId, Object,
+    ObjectRef, Observation, Operation, OperationKey, OperationName, Outcome, Page, Use, Verdict,
 };
 
 mod changes;
@@ -95,6 +95,7 @@ impl Connector for Postgres {
                 Op::Revoke,
                 Op::EndSessions,
                 Op::SetPassword,
+                Op::IssueCredential,
                 Op::DestroyCredential,
                 Op::TransferOwnership,
             ]
@@ -109,6 +110,8 @@ impl Connector for Postgres {
                 ClaimName::NotGranted,
                 ClaimName::NoSessions,
                 ClaimName::CredentialInactive,
+                ClaimName::CredentialWorks,
+                ClaimName::CredentialRefused,
                 ClaimName::OwnsNothing,
             ]
             .into(),
@@ -116,6 +119,14 @@ impl Connector for Postgres {
             changes: false,
             dependents: true,
             credentials: [CredentialKind::Password].into(),
+            issues: [(
+                CredentialKind::Password,
+                Issuing {
+                    material: [MaterialName::Secret].into(),
+                    slots: Some(1),
+                },
+            )]
+            .into(),
             finds_by_owner: true,
             by_hand: false,
         }
@@ -204,9 +215,16 @@ impl Connector for Postgres {
                 account,
                 credential,
             } => self.destroy_credential(account, credential).await,
-            Operation::DeactivateCredential { .. } => Err(self.sessions.error(
+            Operation::IssueCredential(new) => self.issue_password(new).await,
+            Operation::ActivateCredential { .. } | Operation::DeactivateCredential { .. } => {
+                Err(self.sessions.error(
+                    ErrorKind::Unsupported,
+                    "a password is destroyed or it is valid; there is nothing between",
+                ))
+            }
+            Operation::StoreCredential(_) => Err(self.sessions.error(
                 ErrorKind::Unsupported,
-                "a password is destroyed or it is valid; there is nothing between",
+                "PostgreSQL keeps no credentials for others",
             )),
             Operation::TransferOwnership { from, to } => self.transfer(from, to).await,
             Operation::Action { name, .. } => Err(self.sessions.error(
@@ -240,6 +258,18 @@ impl Connector for Postgres {
             Claim::Granted { account, entitlement } => self.verify_granted(account, entitlement, true).await,
             Claim::NotGranted { account, entitlement } => self.verify_granted(account, entitlement, false).await,
             Claim::CredentialInactive { account, credential } => self.verify_credential(account, credential).await,
+            Claim::CredentialWorks { account, credential, secret } => {
+                self.verify_login_with(account, credential, secret, true).await
+            }
+            Claim::CredentialRefused { account, credential, secret } => {
+                self.verify_login_with(account, credential, secret, false).await
+            }
+            Claim::CredentialActive { .. }
+            | Claim::CredentialIssued { .. }
+            | Claim::CredentialStored { .. }
+            | Claim::ServesCertificate { .. } => Ok(Verdict::CannotObserve {
+                reason: "a password carries no key and nobody but a superuser sees whether one is set; try it".to_owned(),
+            }),
             Claim::OwnsNothing { account } => self.owns_nothing(account).await,
             Claim::NoSessions { account } => match self.sessions_of(account).await? {
                 Some(sessions) => {

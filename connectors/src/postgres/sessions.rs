@@ -9,6 +9,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Postgres};
@@ -33,6 +34,15 @@ pub(super) struct Sessions {
     idle: Mutex<Vec<(PgConnection, Instant)>>,
     connect_timeout: Duration,
     timeout: Duration,
+}
+
+/// What somebody meets who logs in.
+pub(super) enum Tried {
+    In,
+    /// `invalid_password`: so is one whose validity has ended, and any password of a role that has none.
+    WrongPassword,
+    /// `invalid_authorization_specification`, in the server's words: NOLOGIN, or no line in `pg_hba.conf`.
+    NotAllowed(String),
 }
 
 struct Session<'a> {
@@ -188,17 +198,47 @@ impl Sessions {
         }
     }
 
+    /// Logs in as somebody else, over a session of its own that is closed at once.
+    ///
+    /// # Errors
+    /// It could not be tried, or what was said concerns neither the role nor its password.
+    pub(super) async fn try_login(
+        &self,
+        name: &str,
+        password: &SecretString,
+    ) -> Result<Tried, Error> {
+        let _permit = self.permit().await.map_err(Failure::of_read)?;
+        let options = self.options.clone().username(name);
+        let options = options.password(password.expose_secret());
+        match tokio::time::timeout(self.connect_timeout, options.connect()).await {
+            Ok(Ok(connection)) => {
+                let _ = tokio::time::timeout(self.connect_timeout, connection.close()).await;
+                Ok(Tried::In)
+            }
+            Ok(Err(sqlx::Error::Database(error))) if error.code().as_deref() == Some("28P01") => {
+                Ok(Tried::WrongPassword)
+            }
+            Ok(Err(sqlx::Error::Database(error))) if error.code().as_deref() == Some("28000") => {
+                Ok(Tried::NotAllowed(error.message().to_owned()))
+            }
+            Ok(Err(error)) => Err(of_login(&self.system, &self.place, error)),
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    fn late(&self) -> Error {
+        let limit_ms = self.connect_timeout.as_millis();
+        self.error(
+            ErrorKind::Unreachable,
+            format!("no login to {} within {limit_ms} ms", self.place),
+        )
+    }
+
     async fn connect(&self, options: &PgConnectOptions) -> Result<PgConnection, Failure> {
         match tokio::time::timeout(self.connect_timeout, options.connect()).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(Failure::NotSent(of_login(&self.system, &self.place, error))),
-            Err(_) => {
-                let limit_ms = self.connect_timeout.as_millis();
-                Err(Failure::NotSent(self.error(
-                    ErrorKind::Unreachable,
-                    format!("no login to {} within {limit_ms} ms", self.place),
-                )))
-            }
+            Err(_) => Err(Failure::NotSent(self.late())),
         }
     }
 }

@@ -125,6 +125,7 @@ impl Connector for Scim {
             changes: false,
             dependents: false,
             credentials,
+            issues: std::collections::BTreeMap::new(),
             finds_by_owner: true,
             by_hand: false,
         }
@@ -263,6 +264,11 @@ impl Connector for Scim {
                     "end a credential; set `certificates: true` if this one has `x509Certificates`",
                 ))
             }
+            Operation::IssueCredential(_)
+            | Operation::StoreCredential(_)
+            | Operation::ActivateCredential { .. } => {
+                Err(self.unsupported("issue or keep credentials"))
+            }
             Operation::EndSessions { .. } => {
                 Err(self.unsupported("end sessions: the protocol knows none"))
             }
@@ -330,6 +336,15 @@ impl Connector for Scim {
             } if self.certificates => self.verify_certificate(account, credential).await,
             Claim::CredentialInactive { .. } => Ok(Verdict::CannotObserve {
                 reason: "SCIM shows no credentials here; look in the application itself".to_owned(),
+            }),
+            Claim::CredentialActive { .. }
+            | Claim::CredentialIssued { .. }
+            | Claim::CredentialStored { .. }
+            | Claim::CredentialWorks { .. }
+            | Claim::CredentialRefused { .. }
+            | Claim::ServesCertificate { .. } => Ok(Verdict::CannotObserve {
+                reason: "the protocol tries no credentials; look in the application itself"
+                    .to_owned(),
             }),
             Claim::OwnsNothing { .. } => Ok(Verdict::CannotObserve {
                 reason: "SCIM does not show who owns what; look in the application itself"

@@ -322,6 +322,7 @@ impl Scim {
             before: Some(self.state(before, wanted)),
             after: Some(json!(wanted)),
             request_id: None,
+            credential: None,
         };
         let operations = differences(&user.body);
         if operations.is_empty() {
@@ -449,6 +450,7 @@ fn created(new: &NewAccount, answer: &Answer) -> Outcome {
         before: None,
         after: Some(json!({ "active": new.enabled, "attributes": new.attributes })),
         request_id: answer.request_id.clone(),
+        credential: None,
     })
 }
 

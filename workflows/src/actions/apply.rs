@@ -20,8 +20,8 @@
 use std::time::Duration;
 
 use connectors::connector::{
-    Claim, Connector, Error, ErrorKind, Handle, NativeId, Operation, OperationKey, OperationName,
-    Outcome, Receipt, RetryClass, Verdict,
+    Claim, Connector, Error, ErrorKind, Handle, NativeId, NewCredential, Operation, OperationKey,
+    OperationName, Outcome, Receipt, RetryClass, StoredCredential, Verdict,
 };
 use connectors::layer::Guarded;
 use engine::core::case::{Failure, FailureClass, Mode, Verification};
@@ -311,6 +311,9 @@ fn object(operation: &Operation) -> String {
         | Operation::DeleteAccount { account }
         | Operation::EndSessions { account }
         | Operation::SetPassword { account, .. }
+        | Operation::IssueCredential(NewCredential { account, .. })
+        | Operation::StoreCredential(StoredCredential { account, .. })
+        | Operation::ActivateCredential { account, .. }
         | Operation::DeactivateCredential { account, .. }
         | Operation::DestroyCredential { account, .. }
         | Operation::TransferOwnership { from: account, .. } => of(account),

@@ -227,7 +227,7 @@ async fn a_database_that_cannot_be_opened_is_found_by_the_check() {
 fn a_connector_is_built_without_a_runtime_too() {
     let folder = tempfile::tempdir().unwrap();
     let exec = example_exec(folder.path(), 1);
-    assert_eq!(exec.capabilities().operations.len(), 13);
+    assert_eq!(exec.capabilities().operations.len(), 15);
     assert!(
         !folder.path().join("directory.db").exists(),
         "a greeting opens nothing"

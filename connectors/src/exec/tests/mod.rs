@@ -40,7 +40,8 @@ import json, os, select, sys, time
 mode, folder = sys.argv[1], sys.argv[2]
 open(os.path.join(folder, "pids"), "a").write(f"{os.getpid()}\n")
 first = len(open(os.path.join(folder, "pids")).read().split()) == 1
-caps = {"operations": ["create_account", "disable_account", "set_password"], "claims": ["account_exists"],
+caps = {"operations": ["create_account", "disable_account", "set_password", "issue_credential"],
+        "claims": ["account_exists", "credential_works"],
         "lists": ["account"], "finds_by_owner": True}
 out = sys.stdout.buffer
 def say(id, **rest):
@@ -77,6 +78,15 @@ for line in sys.stdin.buffer:
     elif mode == "strange": say(r["id"], error={"kind": "mercury retrograde", "message": "wait"})
     elif mode == "echo": say(r["id"], ok={"outcome": "done", "receipt": {"name": line.decode(), "after": [r]}})
     elif mode == "echo in error": say(r["id"], error={"kind": "invalid", "message": "bad request: " + line.decode()})
+    elif mode == "mints":
+        if r["call"] == "verify":
+            say(r["id"], ok={"verdict": "proven" if r["claim"]["secret"] == "S3cret" else "refuted", "by": "login",
+                             "seen": {"tried": r["claim"]["secret"]}}); continue
+        say(r["id"], ok={"outcome": "done", "minted": {"public": "AKIA", "secret": "S3cret"}, "receipt": {
+            "credential": {"id": "7", "kind": "api_key"}, "after": {"shown": "S3cret"}}})
+    elif mode == "mints nonsense": say(r["id"], ok={"outcome": "done", "minted": ["S3cret"], "receipt": {}})
+    elif mode == "mints later": say(r["id"], ok={"outcome": "accepted", "handle": {"token": "t", "poll_after_ms": 1}})
+    elif mode == "is full": say(r["id"], error={"kind": "full", "message": "two keys already"})
     elif mode == "environment": say(r["id"], ok={"outcome": "done", "receipt": {"after": [dict(os.environ), hello]}})
     elif mode == "one at a time":
         early = select.select([sys.stdin.buffer], [], [], 0.02)[0]
@@ -113,8 +123,8 @@ impl Misbehaving {
             "restart": {"first_ms": 20_000, "max_ms": 20_000},
             // Stated, so that every process that is started is one of the test's.
             "capabilities": {
-                "operations": ["create_account", "disable_account", "set_password"],
-                "claims": ["account_exists"],
+                "operations": ["create_account", "disable_account", "set_password", "issue_credential"],
+                "claims": ["account_exists", "credential_works"],
                 "lists": ["account"],
                 "finds_by_owner": true,
             },
@@ -696,4 +706,64 @@ fn a_wrong_setting_is_named_and_no_secret_repeated() {
             "{settings}: {text}"
         );
     }
+}
+
+fn issue() -> (Operation, crate::connector::Slot) {
+    let (into, slot) = crate::connector::HandOver::slot();
+    let new = crate::connector::NewCredential {
+        account: NativeId::new("ann"),
+        kind: crate::connector::CredentialKind::ApiKey,
+        material: crate::connector::Material::BySystem,
+        attributes: Attributes::new(),
+        lifetime_s: None,
+        label: None,
+        into,
+    };
+    (Operation::IssueCredential(new), slot)
+}
+
+#[tokio::test]
+async fn what_a_plugin_mints_is_handed_over_and_stands_in_no_receipt() {
+    let plugin = Misbehaving::new("mints");
+    let (operation, slot) = issue();
+    let Outcome::Done(receipt) = plugin.exec.apply(&operation, &key()).await.unwrap() else {
+        panic!();
+    };
+    assert!(!format!("{receipt:?}").contains("S3cret"), "{receipt:?}");
+    assert_eq!(receipt.after, Some(json!({"shown": "[REDACTED]"})));
+    let minted = slot.take().unwrap();
+    assert_eq!(minted.credential.id.as_str(), "7");
+    assert_eq!(minted.public.as_deref(), Some("AKIA"));
+    assert_eq!(minted.secret.unwrap().expose_secret(), "S3cret");
+
+    for mode in ["mints nonsense", "mints later"] {
+        let (operation, slot) = issue();
+        let reason = ambiguous(Misbehaving::new(mode).exec.apply(&operation, &key()).await);
+        assert!(!reason.contains("S3cret"), "{mode}: {reason}");
+        assert!(slot.take().is_none(), "{mode}");
+    }
+    let (operation, _) = issue();
+    let full = Misbehaving::new("is full");
+    let error = full.exec.apply(&operation, &key()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Full);
+}
+
+#[tokio::test]
+async fn a_plugin_is_told_the_secret_to_try_and_its_answer_does_not_repeat_it() {
+    let plugin = Misbehaving::new("mints");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "S3cret\n").unwrap();
+    let works = |path: String| Claim::CredentialWorks {
+        account: NativeId::new("ann"),
+        credential: crate::connector::CredentialId::new("7"),
+        secret: crate::secret::SecretRef::File(path),
+    };
+    let claim = works(file.path().display().to_string());
+    let Verdict::Proven(seen) = plugin.exec.verify(&claim).await.unwrap() else {
+        panic!();
+    };
+    assert_eq!(seen.seen, json!({"tried": "[REDACTED]"}));
+    let missing = works("/no/such/file".to_owned());
+    let error = plugin.exec.verify(&missing).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid, "{error}");
 }

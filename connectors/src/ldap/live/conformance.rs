@@ -120,7 +120,7 @@ async fn passes(lab: &'static Lab, changes: Value) {
     eprintln!("{report}");
     assert!(report.is_good(), "{report}");
     assert!(report.left_behind.is_empty(), "{report}");
-    assert!(report.count(Passed::NotApplicable) <= 11, "{report}");
+    assert!(report.count(Passed::NotApplicable) <= 17, "{report}");
 }
 
 #[tokio::test]

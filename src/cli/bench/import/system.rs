@@ -172,6 +172,12 @@ impl Connector for Accounts {
             Claim::AttributesAre { .. }
             | Claim::NoSessions { .. }
             | Claim::CredentialInactive { .. }
+            | Claim::CredentialActive { .. }
+            | Claim::CredentialIssued { .. }
+            | Claim::CredentialStored { .. }
+            | Claim::CredentialWorks { .. }
+            | Claim::CredentialRefused { .. }
+            | Claim::ServesCertificate { .. }
             | Claim::OwnsNothing { .. } => true,
             Claim::Granted {
                 account,
