@@ -4,16 +4,22 @@
 
 pub mod connector;
 pub mod credential;
+mod disk;
 pub mod exec;
+pub mod file;
 pub mod handover;
+mod journal;
 pub mod layer;
 pub mod ldap;
 pub mod manual;
 #[cfg(test)]
 mod memory;
 pub mod postgres;
+mod program;
 pub mod registry;
 pub mod scim;
 pub mod secret;
+pub mod tls;
+pub mod x509;
 
 pub mod conformance;

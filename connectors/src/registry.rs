@@ -7,7 +7,9 @@ use serde_json::Value;
 use crate::connector::{Connector, Error, ErrorKind};
 
 /// Every `kind` a system's configuration may name.
-pub const KINDS: [&str; 5] = ["exec", "ldap", "manual", "postgres", "scim"];
+pub const KINDS: [&str; 8] = [
+    "exec", "file", "ldap", "manual", "postgres", "scim", "tls", "x509",
+];
 
 /// Builds the connector of `kind` from its `settings`; `system` is its name in messages.
 /// Builds only: nothing is contacted. Layers are added by [`crate::layer::Guarded::new`].
@@ -17,6 +19,9 @@ pub const KINDS: [&str; 5] = ["exec", "ldap", "manual", "postgres", "scim"];
 pub fn build(system: &str, kind: &str, settings: Value) -> Result<Arc<dyn Connector>, Error> {
     match kind {
         "exec" => Ok(Arc::new(crate::exec::Exec::from_settings(
+            system, settings,
+        )?)),
+        "file" => Ok(Arc::new(crate::file::Files::from_settings(
             system, settings,
         )?)),
         "ldap" => Ok(Arc::new(crate::ldap::Ldap::from_settings(
@@ -29,6 +34,10 @@ pub fn build(system: &str, kind: &str, settings: Value) -> Result<Arc<dyn Connec
             system, settings,
         )?)),
         "scim" => Ok(Arc::new(crate::scim::Scim::from_settings(
+            system, settings,
+        )?)),
+        "tls" => Ok(Arc::new(crate::tls::Tls::from_settings(system, settings)?)),
+        "x509" => Ok(Arc::new(crate::x509::X509::from_settings(
             system, settings,
         )?)),
         _ => Err(Error::new(
