@@ -7,8 +7,8 @@ use serde_json::Value;
 use crate::connector::{Connector, Error, ErrorKind};
 
 /// Every `kind` a system's configuration may name.
-pub const KINDS: [&str; 8] = [
-    "exec", "file", "ldap", "manual", "postgres", "scim", "tls", "x509",
+pub const KINDS: [&str; 9] = [
+    "acme", "exec", "file", "ldap", "manual", "postgres", "scim", "tls", "x509",
 ];
 
 /// Builds the connector of `kind` from its `settings`; `system` is its name in messages.
@@ -18,6 +18,9 @@ pub const KINDS: [&str; 8] = [
 /// [`ErrorKind::Invalid`] names the setting that is wrong, missing or unknown.
 pub fn build(system: &str, kind: &str, settings: Value) -> Result<Arc<dyn Connector>, Error> {
     match kind {
+        "acme" => Ok(Arc::new(crate::acme::Acme::from_settings(
+            system, settings,
+        )?)),
         "exec" => Ok(Arc::new(crate::exec::Exec::from_settings(
             system, settings,
         )?)),
