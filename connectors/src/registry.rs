@@ -7,8 +7,8 @@ use serde_json::Value;
 use crate::connector::{Connector, Error, ErrorKind};
 
 /// Every `kind` a system's configuration may name.
-pub const KINDS: [&str; 9] = [
-    "acme", "exec", "file", "ldap", "manual", "postgres", "scim", "tls", "x509",
+pub const KINDS: [&str; 10] = [
+    "acme", "aws", "exec", "file", "ldap", "manual", "postgres", "scim", "tls", "x509",
 ];
 
 /// Builds the connector of `kind` from its `settings`; `system` is its name in messages.
@@ -21,6 +21,7 @@ pub fn build(system: &str, kind: &str, settings: Value) -> Result<Arc<dyn Connec
         "acme" => Ok(Arc::new(crate::acme::Acme::from_settings(
             system, settings,
         )?)),
+        "aws" => Ok(Arc::new(crate::aws::Aws::from_settings(system, settings)?)),
         "exec" => Ok(Arc::new(crate::exec::Exec::from_settings(
             system, settings,
         )?)),

@@ -1,0 +1,276 @@
+//! One call of the query protocol: form in, XML out, and what a refusal means.
+
+use chrono::{DateTime, Utc};
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Certificate, Client, Url, redirect};
+
+use super::settings::Settings;
+use super::sign::{self, Key, Signing};
+use super::xml::Element;
+use crate::connector::{Error, ErrorKind, Outcome};
+use crate::layer::Clock;
+
+/// The largest answer: a page of users is some hundred kilobytes.
+const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How much of a foreign message is told.
+const MESSAGE_CHARS_MAX: usize = 300;
+const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
+const IAM_VERSION: &str = "2010-05-08";
+const STS_VERSION: &str = "2011-06-15";
+
+pub(super) struct Caller {
+    system: String,
+    client: Client,
+    pub settings: Settings,
+    pub clock: Clock,
+}
+
+/// Why a call had no success.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// No connection was made.
+    NotSent(Error),
+    /// AWS said no, with this code, and did nothing.
+    Refused { code: String, error: Error },
+    /// It left, and no answer came that can be understood.
+    Lost(Error),
+}
+
+impl Failure {
+    pub fn of_read(self) -> Error {
+        match self {
+            Self::NotSent(error) | Self::Refused { error, .. } | Self::Lost(error) => error,
+        }
+    }
+
+    pub fn of_change(self) -> Result<Outcome, Error> {
+        match self {
+            Self::NotSent(error) | Self::Refused { error, .. } => Err(error),
+            Self::Lost(error) => Ok(Outcome::Ambiguous {
+                reason: error.whole(),
+            }),
+        }
+    }
+
+    pub fn is(&self, wanted: &str) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == wanted)
+    }
+}
+
+/// The one table from AWS's codes to error kinds, for calls under our own key.
+fn kind_of(code: &str, status: u16) -> ErrorKind {
+    match code {
+        "InvalidClientTokenId"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken"
+        | "RequestExpired"
+        | "UnrecognizedClientException"
+        | "MissingAuthenticationToken"
+        | "InvalidAccessKeyId"
+        | "AuthFailure" => ErrorKind::AuthExpired,
+        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => ErrorKind::Denied,
+        "NoSuchEntity" => ErrorKind::NotFound,
+        "LimitExceeded" => ErrorKind::Full,
+        "EntityAlreadyExists"
+        | "ConcurrentModification"
+        | "EntityTemporarilyUnmodifiable"
+        | "DeleteConflict" => ErrorKind::Conflict,
+        "ValidationError" | "InvalidInput" | "InvalidParameterValue" | "MissingParameter" => {
+            ErrorKind::Invalid
+        }
+        "Throttling"
+        | "ThrottlingException"
+        | "RequestLimitExceeded"
+        | "ServiceUnavailable"
+        | "ServiceFailure"
+        | "InternalFailure" => ErrorKind::Transient,
+        "OptInRequired" | "InvalidAction" => ErrorKind::Unsupported,
+        _ if status >= 500 => ErrorKind::Transient,
+        _ => ErrorKind::Bug,
+    }
+}
+
+impl Caller {
+    pub fn new(system: &str, settings: Settings, clock: Clock) -> Result<Self, Error> {
+        let invalid =
+            |what: String| Error::new(ErrorKind::Invalid, format!("system `{system}`: {what}"));
+        // reqwest takes the process's provider; a second installation is refused and that is fine.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = Client::builder()
+            .user_agent(concat!("tenure/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .timeout(settings.limit);
+        if settings.iam.scheme() == "http" {
+            builder = builder.no_proxy();
+        }
+        if let Some(path) = &settings.ca_file {
+            let shown = path.display();
+            let pem = std::fs::read(path).map_err(|error| {
+                invalid(format!("cannot read `ca_file` `{shown}`")).with_source(error)
+            })?;
+            let roots = Certificate::from_pem_bundle(&pem)
+                .ok()
+                .filter(|roots| !roots.is_empty())
+                .ok_or_else(|| invalid(format!("`ca_file` `{shown}` holds no PEM certificate")))?;
+            builder = builder.tls_certs_only(roots);
+        }
+        let client = builder.build().map_err(|error| {
+            invalid("cannot set up HTTPS with these settings".to_owned()).with_source(error)
+        })?;
+        Ok(Self {
+            system: system.to_owned(),
+            client,
+            settings,
+            clock,
+        })
+    }
+
+    pub fn error(&self, kind: ErrorKind, what: impl AsRef<str>) -> Error {
+        Error::new(kind, format!("system `{}`: {}", self.system, what.as_ref()))
+    }
+
+    pub fn now(&self) -> DateTime<Utc> {
+        (self.clock)()
+    }
+
+    /// A call to IAM under our own key.
+    pub async fn iam(&self, action: &str, fields: &[(&str, &str)]) -> Result<Element, Failure> {
+        let url = &self.settings.iam;
+        // IAM is one for the whole world, and signs as if it were in Virginia.
+        let region = if url.host_str() == Some("iam.amazonaws.com") {
+            "us-east-1"
+        } else {
+            &self.settings.region
+        };
+        let key = &self.settings.key;
+        self.call(url, ("iam", region, IAM_VERSION), key, action, fields)
+            .await
+    }
+
+    /// Who the owner of `key` is.
+    pub async fn who(&self, key: &Key) -> Result<Element, Failure> {
+        let region = &self.settings.region;
+        let service = ("sts", region.as_str(), STS_VERSION);
+        self.call(&self.settings.sts, service, key, "GetCallerIdentity", &[])
+            .await
+    }
+
+    async fn call(
+        &self,
+        url: &Url,
+        (service, region, version): (&str, &str, &str),
+        key: &Key,
+        action: &str,
+        fields: &[(&str, &str)],
+    ) -> Result<Element, Failure> {
+        let mut form = Url::parse("form:").map_err(|error| {
+            Failure::NotSent(self.error(ErrorKind::Bug, "no form").with_source(error))
+        })?;
+        form.query_pairs_mut()
+            .append_pair("Action", action)
+            .append_pair("Version", version)
+            .extend_pairs(fields);
+        let body = form.query().unwrap_or_default().to_owned();
+        let host = match (url.host_str(), url.port()) {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            (host, _) => host.unwrap_or_default().to_owned(),
+        };
+        let signing = Signing {
+            method: "POST",
+            host: &host,
+            region,
+            service,
+            content_type: FORM,
+            body: &body,
+            now: self.now(),
+        };
+        let mut request = self.client.post(url.clone());
+        for (name, value) in sign::headers(key, &signing) {
+            request = request.header(name, value);
+        }
+        let response = request.body(body).send().await;
+        let mut response = response.map_err(|error| self.broken(action, error))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut body = Vec::new();
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| self.broken(action, error))?
+        {
+            if body.len().saturating_add(chunk.len()) > BODY_BYTES_MAX {
+                let what = format!("`{action}` was answered with more than {BODY_BYTES_MAX} bytes");
+                return Err(Failure::Lost(self.error(ErrorKind::Bug, what)));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        self.read(action, status.as_u16(), &headers, &body)
+    }
+
+    fn read(
+        &self,
+        action: &str,
+        status: u16,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Element, Failure> {
+        let parsed = std::str::from_utf8(body)
+            .map_err(|error| error.to_string())
+            .and_then(Element::read);
+        let success = (200..300).contains(&status);
+        match parsed {
+            Ok(answer) if success => Ok(answer),
+            Ok(answer) if answer.text_of("Code").is_some() => {
+                let code = answer.text_of("Code").unwrap_or_default().to_owned();
+                let message: String = answer
+                    .text_of("Message")
+                    .unwrap_or_default()
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(MESSAGE_CHARS_MAX)
+                    .collect();
+                let error = self.error(
+                    kind_of(&code, status),
+                    format!("`{action}` was refused: {message} ({code})"),
+                );
+                // It broke on their side: it may be done all the same.
+                if status >= 500 {
+                    Err(Failure::Lost(error))
+                } else {
+                    Err(Failure::Refused { code, error })
+                }
+            }
+            Ok(_) | Err(_) => {
+                let kind = headers
+                    .get(CONTENT_TYPE)
+                    .and_then(|value| value.to_str().ok())
+                    .unwrap_or("?");
+                let error = self.error(
+                    if status >= 500 { ErrorKind::Transient } else { ErrorKind::Bug },
+                    format!(
+                        "`{action}` was answered {status} with something that AWS does not say (`{}`); are the addresses right?",
+                        kind.escape_debug()
+                    ),
+                );
+                Err(Failure::Lost(error))
+            }
+        }
+    }
+
+    fn broken(&self, action: &str, error: reqwest::Error) -> Failure {
+        let error = error.without_url();
+        if error.is_connect() || error.is_builder() {
+            let what = format!("no connection for `{action}`");
+            Failure::NotSent(self.error(ErrorKind::Unreachable, what).with_source(error))
+        } else if error.is_timeout() {
+            let what = format!(
+                "no answer to `{action}` within {} ms",
+                self.settings.limit.as_millis()
+            );
+            Failure::Lost(self.error(ErrorKind::Timeout, what).with_source(error))
+        } else {
+            let what = format!("the connection broke during `{action}`");
+            Failure::Lost(self.error(ErrorKind::Transient, what).with_source(error))
+        }
+    }
+}
