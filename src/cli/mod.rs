@@ -22,6 +22,7 @@ mod nodes;
 mod notice;
 mod output;
 mod policy;
+mod rotation;
 mod schedule;
 mod serve;
 mod source;
@@ -122,6 +123,7 @@ enum Command {
     Correlation(correlation::CorrelationCommand),
     Nhi(nhi::NhiCommand),
     Credential(credential::CredentialCommand),
+    Rotation(rotation::RotationCommand),
     Explain(explain::Explain),
     Workflow(workflow::WorkflowCommand),
     Schedule(schedule::ScheduleCommand),
@@ -281,6 +283,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Correlation(command) => correlation::run(&context, command).await,
         Command::Nhi(command) => nhi::run(&context, command).await,
         Command::Credential(command) => credential::run(&context, command).await,
+        Command::Rotation(command) => rotation::run(&context, command).await,
         Command::Explain(command) => explain::run(&context, command).await,
         Command::Workflow(command) => workflow::run(&context, command).await,
         Command::Schedule(command) => schedule::run(&context, command).await,
@@ -368,6 +371,10 @@ mod tests {
             "nhi calendar --within 365d --team t --person E1 --ics",
             "credential list --expiring 30d",
             "credential check --environment e --rule r",
+            "rotation plan --within 30d --histogram",
+            "rotation run s/i --compromised --reason r",
+            "rotation rollback s/i --reason r",
+            "rotation status --all --nhi n",
             "explain E1",
             "explain E1 crm sales",
             "workflow list",

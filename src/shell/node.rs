@@ -1,8 +1,10 @@
 //! A node on a configuration: the engine's node, and what has to run beside it.
 //!
-//! Beside the engine's own loop small ones run: one starts what waited for its time, one for each system tells the
-//! directory whether it takes calls and looks after it while it does not, one for each source that is a database asks it,
-//! some tell people what they have to know ([`super::notices`]), one takes back what nodes said about systems that ended since, one forgets what is over. At the start older versions of workflows are looked for that open cases still run.
+//! Beside the engine's own loop small ones run: one starts what waited for its time, one replaces credentials that are due,
+//! one for each system tells the directory whether it takes calls and looks after it while it does not, one for each source
+//! that is a database asks it, some tell people what they have to know ([`super::notices`]), one takes back what nodes said
+//! about systems that ended since, one forgets what is over. At the start older versions of workflows are looked for that
+//! open cases still run.
 //!
 //! All of it is the same on every node of a database. What waited for its time is started in a transaction that locks
 //! the people concerned and finds nothing left to start when another node was first; what is said about systems is
@@ -267,6 +269,13 @@ impl Running {
                 .run_until_cancelled(keep_starting_due(&intake, &due, &node))
                 .await;
         });
+        let (stop, database) = (self.stop.clone(), self.database.clone());
+        let node = self.node.nudger();
+        self.side.spawn(async move {
+            let _ = stop
+                .run_until_cancelled(keep_rotating(&database, &node))
+                .await;
+        });
         for system in self.configuration.systems.iter() {
             let (stop, system, database) =
                 (self.stop.clone(), Arc::clone(system), self.database.clone());
@@ -455,6 +464,30 @@ async fn keep_starting_due(intake: &Intake, changed: &Notify, node: &Notify) {
             }
         };
         let _ = tokio::time::timeout(pause, changed.notified()).await;
+    }
+}
+
+/// Plans and begins the rotations of credentials that are due.
+async fn keep_rotating(database: &Database, node: &Notify) {
+    loop {
+        let pause = match database.directory.start_rotations(now()).await {
+            Ok(begun) => {
+                if !begun.cases.is_empty() {
+                    node.notify_one();
+                }
+                let until = begun.next.map(|next| (next - now()).to_std());
+                // What is due already and was not begun is left to the next look.
+                until
+                    .and_then(Result::ok)
+                    .unwrap_or(DUE_PAUSE_MAX)
+                    .min(DUE_PAUSE_MAX)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for credentials that have to be replaced");
+                FAILED_PAUSE
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

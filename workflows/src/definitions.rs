@@ -9,7 +9,7 @@ use crate::actions;
 use crate::policy::{Problem, Problems};
 
 /// The built-in workflows: file name and text.
-pub const BUILT_IN: [(&str, &str); 10] = [
+pub const BUILT_IN: [(&str, &str); 18] = [
     ("joiner.yaml", include_str!("../definitions/joiner.yaml")),
     ("mover.yaml", include_str!("../definitions/mover.yaml")),
     (
@@ -34,6 +34,38 @@ pub const BUILT_IN: [(&str, &str); 10] = [
     (
         "retirement.yaml",
         include_str!("../definitions/retirement.yaml"),
+    ),
+    (
+        "rotation_alternating.yaml",
+        include_str!("../definitions/rotation_alternating.yaml"),
+    ),
+    (
+        "rotation_alternating_at_once.yaml",
+        include_str!("../definitions/rotation_alternating_at_once.yaml"),
+    ),
+    (
+        "rotation_single_slot.yaml",
+        include_str!("../definitions/rotation_single_slot.yaml"),
+    ),
+    (
+        "rotation_single_slot_at_once.yaml",
+        include_str!("../definitions/rotation_single_slot_at_once.yaml"),
+    ),
+    (
+        "rotation_two_slot.yaml",
+        include_str!("../definitions/rotation_two_slot.yaml"),
+    ),
+    (
+        "rotation_two_slot_at_once.yaml",
+        include_str!("../definitions/rotation_two_slot_at_once.yaml"),
+    ),
+    (
+        "rotation_reissue.yaml",
+        include_str!("../definitions/rotation_reissue.yaml"),
+    ),
+    (
+        "rotation_reissue_at_once.yaml",
+        include_str!("../definitions/rotation_reissue_at_once.yaml"),
     ),
 ];
 

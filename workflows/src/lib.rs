@@ -14,6 +14,7 @@
 //! - [`directory`] is what is known, written by the intake and by the projection of finished steps;
 //! - [`scim`] (pure) is the protocol by which identity providers push people;
 //! - [`nhi`] (pure) is what hangs on non-human identities, and what has to happen before one ends;
+//! - [`rotation`] (pure) is when and through which phases credentials are replaced;
 //! - [`notices`] tell people and programs what they have to know;
 //! - [`takeover`] looks at systems whose accounts were made by others;
 //! - [`systems`] are the configured targets; [`config`] reads the configuration folder.
@@ -28,6 +29,7 @@ pub mod nhi;
 pub mod notices;
 pub mod policies;
 pub mod policy;
+pub mod rotation;
 pub mod schedules;
 pub mod scim;
 pub mod sources;

@@ -750,6 +750,20 @@ pub(crate) struct Leaving {
     pub workflows: &'static [(&'static str, &'static str)],
     /// Rules by which new records are about people who are known.
     pub correlation: Option<Arc<Correlation>>,
+    /// More systems.
+    pub systems: More,
+}
+
+/// Systems by name.
+#[derive(Clone, Default)]
+pub(crate) struct More(pub Vec<(&'static str, Arc<dyn Connector>)>);
+
+impl std::fmt::Debug for More {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list()
+            .entries(self.0.iter().map(|(name, _)| name))
+            .finish()
+    }
 }
 
 pub(crate) struct Company {
@@ -976,9 +990,12 @@ impl Company {
             let inner: Arc<dyn Connector> = Arc::new(memory.clone());
             (name.to_owned(), "memory", inner)
         };
+        let more = leaving.systems.0.iter();
+        let more = more.map(|(name, inner)| ((*name).to_owned(), "memory", Arc::clone(inner)));
         let inner: Vec<_> = [memory("ldap", &ldap), memory("scim", &scim)]
             .into_iter()
             .chain(by_hand)
+            .chain(more)
             .collect();
         let definitions = Arc::new(Definitions::new());
         let own: Vec<_> = workflows

@@ -483,7 +483,7 @@ struct Told {
     answered: Answered,
 }
 
-pub(super) async fn told(
+pub(crate) async fn told(
     context: &Context,
     database: &Database,
     aim: impl Into<Aim>,

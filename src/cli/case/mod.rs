@@ -15,6 +15,7 @@ use clap::{Args, Subcommand};
 
 use super::{Context, Exit};
 
+pub(crate) use act::told;
 pub(crate) use list::held_line;
 
 /// Look at cases and act on them

@@ -3,7 +3,7 @@
 use super::source::{Finding, Source, words};
 use super::{finds, holds};
 
-const PURE: [&str; 8] = [
+const PURE: [&str; 9] = [
     "engine/src/core/",
     "engine/src/evidence/",
     "workflows/src/policy/",
@@ -12,6 +12,7 @@ const PURE: [&str; 8] = [
     "workflows/src/correlation/",
     "workflows/src/timeline/",
     "workflows/src/nhi/",
+    "workflows/src/rotation/",
 ];
 
 /// A word and what it would bring in.

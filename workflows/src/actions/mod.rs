@@ -19,6 +19,7 @@
 //! | `notify` | tells somebody |
 //! | `identity.regroup` | goes on with a merge of identities, or the end of one |
 //! | `retirement.*` | one step of the end of a non-human identity ([`retirement`]) |
+//! | `rotation.*` | one step of replacing a credential ([`rotation`]) |
 //! | `noop` | nothing, for measuring |
 //!
 //! Parameters come from `with:` and, for what that leaves out, from the `item` of `for_each:`. Every action on a
@@ -46,6 +47,7 @@ mod protected;
 mod recent;
 mod regroup;
 mod retirement;
+mod rotation;
 mod separate;
 mod sessions_revoke;
 
@@ -116,10 +118,34 @@ pub mod name {
     pub const RETIREMENT_DELETE: &str = "retirement.delete";
     pub const RETIREMENT_RETIRE: &str = "retirement.retire";
     pub const NOOP: &str = "noop";
+    /// What all steps of a rotation begin with.
+    pub const ROTATION: &str = "rotation.";
+    pub const ROTATION_PREFLIGHT: &str = "rotation.preflight";
+    pub const ROTATION_MINT: &str = "rotation.mint";
+    pub const ROTATION_DROP: &str = "rotation.drop";
+    pub const ROTATION_OPEN: &str = "rotation.open";
+    pub const ROTATION_SHUT: &str = "rotation.shut";
+    pub const ROTATION_STAGE: &str = "rotation.stage";
+    pub const ROTATION_UNSTAGE: &str = "rotation.unstage";
+    pub const ROTATION_ISSUE: &str = "rotation.issue";
+    pub const ROTATION_WITHDRAW: &str = "rotation.withdraw";
+    pub const ROTATION_SERVE: &str = "rotation.serve";
+    pub const ROTATION_VERIFY: &str = "rotation.verify";
+    pub const ROTATION_PROMOTE: &str = "rotation.promote";
+    pub const ROTATION_DEMOTE: &str = "rotation.demote";
+    pub const ROTATION_SWITCH: &str = "rotation.switch";
+    pub const ROTATION_SWITCH_BACK: &str = "rotation.switch_back";
+    pub const ROTATION_QUIESCE: &str = "rotation.quiesce";
+    pub const ROTATION_DISABLE_OLD: &str = "rotation.disable_old";
+    pub const ROTATION_ENABLE_OLD: &str = "rotation.enable_old";
+    pub const ROTATION_CONTAIN_OLD: &str = "rotation.contain_old";
+    pub const ROTATION_SOAK: &str = "rotation.soak";
+    pub const ROTATION_DESTROY_OLD: &str = "rotation.destroy_old";
+    pub const ROTATION_CLEAN: &str = "rotation.clean";
 }
 
 /// Every action, with a sentence for people.
-pub const ACTIONS: [(&str, &str); 34] = [
+pub const ACTIONS: [(&str, &str); 56] = [
     (
         name::ACCESS_PLAN,
         "compares what policy wants for the person with what they hold",
@@ -243,6 +269,88 @@ pub const ACTIONS: [(&str, &str); 34] = [
         name::RETIREMENT_RETIRE,
         "says that nobody expects the non-human identity any more",
     ),
+    (
+        name::ROTATION_PREFLIGHT,
+        "looks whether `input.credential` can be replaced, and how",
+    ),
+    (
+        name::ROTATION_MINT,
+        "makes the new secret of `plan` and keeps it in its place",
+    ),
+    (
+        name::ROTATION_DROP,
+        "removes a new secret that nobody reads from its place",
+    ),
+    (
+        name::ROTATION_OPEN,
+        "lets the login name whose turn it is log in",
+    ),
+    (name::ROTATION_SHUT, "takes `rotation.open` back"),
+    (
+        name::ROTATION_STAGE,
+        "gives the system the new secret, as its place keeps it",
+    ),
+    (
+        name::ROTATION_UNSTAGE,
+        "takes the new secret from the system",
+    ),
+    (
+        name::ROTATION_ISSUE,
+        "has the system issue the new credential into its place",
+    ),
+    (
+        name::ROTATION_WITHDRAW,
+        "destroys what `rotation.issue` issued",
+    ),
+    (
+        name::ROTATION_SERVE,
+        "waits until whoever connects is shown the new certificate",
+    ),
+    (name::ROTATION_VERIFY, "logs in with the new credential"),
+    (
+        name::ROTATION_PROMOTE,
+        "makes the place show the new credential",
+    ),
+    (
+        name::ROTATION_DEMOTE,
+        "makes the place show the old credential again, if it works",
+    ),
+    (
+        name::ROTATION_SWITCH,
+        "puts the new secret in place of the old one, in the system and in its place",
+    ),
+    (
+        name::ROTATION_SWITCH_BACK,
+        "puts the old secret back, in the system and in its place",
+    ),
+    (
+        name::ROTATION_QUIESCE,
+        "waits until nothing uses the old credential",
+    ),
+    (
+        name::ROTATION_DISABLE_OLD,
+        "puts the old credential out of use, once the new one works",
+    ),
+    (
+        name::ROTATION_ENABLE_OLD,
+        "puts the old credential back into use",
+    ),
+    (
+        name::ROTATION_CONTAIN_OLD,
+        "ends what is open with the old credential",
+    ),
+    (
+        name::ROTATION_SOAK,
+        "looks whether the new credential works before the old one goes",
+    ),
+    (
+        name::ROTATION_DESTROY_OLD,
+        "ends the old credential for good, or asks somebody to",
+    ),
+    (
+        name::ROTATION_CLEAN,
+        "removes the old credential from its place",
+    ),
     (name::NOOP, "does nothing, durably"),
 ];
 
@@ -330,6 +438,11 @@ impl IdentityActions {
     async fn dispatch(&self, context: &Context<'_>) -> Result<AttemptResult, Failure> {
         protected::check(context).await?;
         if let Some(result) = Box::pin(retirement::run(context)).await {
+            return result;
+        }
+        if context.attempt.uses.starts_with(name::ROTATION)
+            && let Some(result) = Box::pin(rotation::run(context)).await
+        {
             return result;
         }
         match context.attempt.uses.as_str() {

@@ -27,6 +27,9 @@ mod projection;
 mod pulls;
 pub mod resources;
 mod reviews;
+mod rotation_moves;
+mod rotation_statements;
+mod rotations;
 mod rows;
 mod snapshots;
 mod statements;
@@ -85,6 +88,8 @@ pub use policies::{PolicyRow, PolicyStatus};
 pub use projection::{DirectoryProjection, LagKind};
 pub use pulls::{HintRow, PullMarkRow};
 pub use reviews::{ReviewFilter, ReviewRow, ReviewStatus};
+pub(crate) use rotations::IRREVOCABLE_DUE;
+pub use rotations::{Begun, NotBegun, RotationFilter, RotationRow, subject as rotation_subject};
 pub use rows::{
     AccountRow, AccountStatus, EventRow, EventStatus, GrantReason, GrantRow, GrantStatus,
     IdentityRow, IdentityStatus, SnapshotRow, SnapshotStatus, SystemState, SystemStateRow,
@@ -159,6 +164,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "nhi_found",
         postgres: include_str!("../../../migrations/postgres/0024_nhi_found.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0024_nhi_found.sql"),
+    },
+    Migration {
+        version: 25,
+        name: "rotation",
+        postgres: include_str!("../../../migrations/postgres/0025_rotation.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0025_rotation.sql"),
     },
 ];
 

@@ -260,6 +260,7 @@ impl Declare<'_> {
             .collect();
         let (mut rows, mut credentials, mut changes) = (Vec::new(), Vec::new(), Vec::new());
         let (mut told, mut gone) = (Vec::new(), Vec::new());
+        let mut rotated = Vec::new();
         for declared in self.declared {
             let before = known.get(declared.key.as_str()).copied();
             if before
@@ -272,6 +273,7 @@ impl Declare<'_> {
                 None => report.new.push(declared.key.clone()),
                 Some(_) => report.changed.push(declared.key.clone()),
             }
+            rotated.push((declared, before.map(|row| &row.declared)));
             let shard_id = self.directory.shard(&declared.key);
             let stands = edges(declared, self.now);
             if let Some(row) = before {
@@ -329,7 +331,9 @@ impl Declare<'_> {
         execute_all(transaction, &DROP_EDGES, &gone).await?;
         execute_all(transaction, &PUT_EDGES, &told).await?;
         execute_all(transaction, &PUT_CHANGES, &changes).await?;
-        Ok(())
+        self.directory
+            .declare_rotations(transaction, &rotated, self.now)
+            .await
     }
 
     fn edge_row(&self, edge: &Edge) -> EdgeRow {

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::credentials::{CredentialRow, PUT_CREDENTIALS};
 use super::database::{execute_all, stored_time, stored_time_option};
+use super::rotation_moves::{DESTROY_OLD, Moved, SUBJECT as ROTATED};
 use super::rows::{AccountStatus, GrantReason, GrantStatus};
 use super::statements::{
     ACTIVATE, CLOSE_GRANTS, DEPART, ENDS, LEAVE, PUT_ACCOUNTS, PUT_GRANTS, PUT_LAGS, REASONS,
@@ -229,10 +230,10 @@ impl Projection for DirectoryProjection {
         match kind {
             OutcomeKind::Step { uses, .. } => uses != name::NOOP && uses != name::NOTIFY,
             OutcomeKind::Closed { .. } => true,
-            OutcomeKind::Asked { .. }
-            | OutcomeKind::Overdue { .. }
-            | OutcomeKind::Parked { .. }
-            | OutcomeKind::DeadlinePassed { .. } => false,
+            OutcomeKind::Parked { uses, .. } => uses.starts_with(name::ROTATION),
+            // A rotation that a person has to end.
+            OutcomeKind::Asked { step, .. } => step == DESTROY_OLD,
+            OutcomeKind::Overdue { .. } | OutcomeKind::DeadlinePassed { .. } => false,
         }
     }
 
@@ -262,10 +263,15 @@ struct Changes {
     activated: Vec<StatusChange>,
     leaving: Vec<StatusChange>,
     departed: Vec<StatusChange>,
+    rotations: BTreeMap<(i32, String), Moved>,
 }
 
 impl Changes {
     fn add(&mut self, outcome: &Outcome) {
+        if outcome.subject.0.starts_with(ROTATED) {
+            let moved = Moved::of(outcome);
+            return moved.into_iter().for_each(|moved| self.rotation(moved));
+        }
         let status = || StatusChange {
             shard_id: outcome.shard.0,
             identity_key: outcome.subject.0.clone(),
@@ -310,6 +316,15 @@ impl Changes {
             | OutcomeKind::Overdue { .. }
             | OutcomeKind::Parked { .. }
             | OutcomeKind::DeadlinePassed { .. } => {}
+        }
+    }
+
+    fn rotation(&mut self, moved: Moved) {
+        match self.rotations.get_mut(&moved.key()) {
+            Some(earlier) => earlier.then(moved),
+            None => {
+                self.rotations.insert(moved.key(), moved);
+            }
         }
     }
 
@@ -591,6 +606,8 @@ impl Changes {
         execute_all(transaction, &REASONS, &reasons).await?;
         execute_all(transaction, &ENDS, &ends).await?;
         execute_all(transaction, &PUT_LAGS, &lags).await?;
+        let rotations: Vec<_> = self.rotations.into_values().collect();
+        Moved::write(transaction, &rotations).await?;
         // In this order: one batch may hold a joiner that began and the leaver that took its place.
         execute_all(transaction, &ACTIVATE, &self.activated).await?;
         execute_all(transaction, &LEAVE, &self.leaving).await?;

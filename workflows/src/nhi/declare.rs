@@ -37,6 +37,7 @@ use serde_saphyr::Spanned;
 
 use super::graph::{Node, NodeKind};
 use crate::policy::{Key, Problem, Problems, yaml};
+use crate::rotation::Rotation;
 
 /// The most non-human identities of one file.
 pub const DECLARED_MAX: usize = 20_000;
@@ -181,6 +182,9 @@ pub struct DeclaredCredential {
     /// How it is replaced; nothing replaces it without.
     #[serde(default)]
     pub replaced_by: Option<ReplaceMode>,
+    /// When and with what it is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Rotation>,
     /// It can be put out of use and back.
     #[serde(default)]
     pub reversible: bool,
@@ -211,6 +215,7 @@ impl DeclaredCredential {
             expires: None,
             key: None,
             replaced_by: None,
+            rotation: None,
             reversible: false,
             stored_in: None,
             used_by: BTreeSet::new(),
@@ -439,6 +444,14 @@ fn credential_mistakes(
         found.push((
             format!("`{key}` has a credential without usable `id`: it {why}"),
             "use a fingerprint, or the system's own number",
+        ));
+    }
+    if let Some(rotation) = &credential.rotation {
+        found.extend(rotation.mistakes(
+            &credential.name(),
+            credential.kind,
+            credential.replaced_by,
+            systems,
         ));
     }
     if let (Some(issued), Some(expires)) = (credential.issued, credential.expires)

@@ -1,0 +1,252 @@
+//! The statements about the replacement of credentials, in both dialects.
+
+use super::database::Sql;
+
+/// A row of `rotation` as SQLite gives it.
+macro_rules! sqlite_row {
+    () => {
+        "json_object('shard_id', r.shard_id, 'name', r.name, 'nhi_key', r.nhi_key, 'mode', r.mode,
+            'declared', json(r.declared), 'wanted', json(iif(r.wanted, 'true', 'false')), 'phase', r.phase,
+            'reason', r.reason, 'answerable', r.answerable, 'answer_by', r.answer_by, 'open_case', r.open_case,
+            'last_case', r.last_case, 'compromised', json(iif(r.compromised, 'true', 'false')), 'since', r.since,
+            'expires_at', r.expires_at, 'last_rotated_at', r.last_rotated_at, 'promoted_at', r.promoted_at, 'turn', r.turn,
+            'overlap_s', r.overlap_s, 'dominated_by', r.dominated_by, 'failures', r.failures,
+            'failed_at', r.failed_at, 'planned', json(iif(r.planned, 'true', 'false')), 'because', r.because,
+            'due_at', r.due_at, 'jitter_s', r.jitter_s, 'past_window', json(iif(r.past_window, 'true', 'false')),
+            'starts_at', r.starts_at, 'changed_at', r.changed_at)"
+    };
+}
+
+/// What is declared anew is planned anew; what is under way goes on.
+pub(super) const DECLARE: Sql = Sql {
+    table: "rotation",
+    postgres: "
+        INSERT INTO rotation (shard_id, name, nhi_key, mode, declared, wanted, phase, compromised, since, expires_at,
+            failures, planned, past_window, changed_at)
+        SELECT shard_id, name, nhi_key, mode, declared, wanted, phase, compromised, since, expires_at, failures,
+            planned, past_window, changed_at
+        FROM jsonb_populate_recordset(NULL::rotation, $1::jsonb)
+        ON CONFLICT (shard_id, name) DO UPDATE SET nhi_key = excluded.nhi_key, mode = excluded.mode,
+            declared = excluded.declared, wanted = excluded.wanted, expires_at = excluded.expires_at,
+            planned = false, changed_at = excluded.changed_at",
+    sqlite: "
+        INSERT INTO rotation (shard_id, name, nhi_key, mode, declared, wanted, phase, compromised, since, expires_at,
+            failures, planned, past_window, changed_at)
+        SELECT value ->> 'shard_id', value ->> 'name', value ->> 'nhi_key', value ->> 'mode', value -> 'declared',
+            value ->> 'wanted', value ->> 'phase', value ->> 'compromised', value ->> 'since', value ->> 'expires_at',
+            value ->> 'failures', value ->> 'planned', value ->> 'past_window', value ->> 'changed_at'
+        FROM json_each(?1) WHERE true
+        ON CONFLICT (shard_id, name) DO UPDATE SET nhi_key = excluded.nhi_key, mode = excluded.mode,
+            declared = excluded.declared, wanted = excluded.wanted, expires_at = excluded.expires_at,
+            planned = false, changed_at = excluded.changed_at",
+};
+
+pub(super) const END: Sql = Sql {
+    table: "rotation",
+    postgres: "
+        UPDATE rotation AS r SET wanted = false, changed_at = w.changed_at
+        FROM jsonb_to_recordset($1::jsonb) AS w(shard_id int, name text, nhi_key text, changed_at timestamptz)
+        WHERE r.shard_id = w.shard_id AND r.name = w.name AND r.nhi_key = w.nhi_key",
+    sqlite: "
+        UPDATE rotation AS r SET wanted = 0, changed_at = w.value ->> 'changed_at'
+        FROM json_each(?1) AS w
+        WHERE r.shard_id = w.value ->> 'shard_id' AND r.name = w.value ->> 'name'
+          AND r.nhi_key = w.value ->> 'nhi_key'",
+};
+
+pub(super) const NAMED: Sql = Sql {
+    table: "rotation",
+    postgres: "
+        SELECT to_jsonb(r)::text
+        FROM jsonb_to_recordset($1::jsonb) AS wanted(shard_id int, key text)
+        JOIN rotation AS r ON r.shard_id = wanted.shard_id AND r.name = wanted.key",
+    sqlite: concat!(
+        "SELECT ",
+        sqlite_row!(),
+        " FROM json_each(?1) AS wanted
+        JOIN rotation AS r ON r.shard_id = wanted.value ->> 'shard_id' AND r.name = wanted.value ->> 'key'"
+    ),
+};
+
+/// The same, held until the end of the transaction.
+pub(super) const NAMED_FOR_UPDATE: Sql = Sql {
+    table: "rotation",
+    postgres: "
+        SELECT to_jsonb(r)::text
+        FROM jsonb_to_recordset($1::jsonb) AS wanted(shard_id int, key text)
+        JOIN rotation AS r ON r.shard_id = wanted.shard_id AND r.name = wanted.key
+        ORDER BY r.shard_id, r.name FOR UPDATE OF r",
+    sqlite: NAMED.sqlite,
+};
+
+pub(super) const LIST: Sql = Sql {
+    table: "rotation",
+    postgres: "
+        SELECT to_jsonb(r)::text
+        FROM jsonb_to_record($1::jsonb) AS w(nhi text, open_only boolean, starts_by timestamptz)
+        JOIN rotation AS r ON true
+        WHERE (w.nhi IS NULL OR r.nhi_key = w.nhi)
+          AND (NOT w.open_only OR r.open_case IS NOT NULL)
+          AND (w.starts_by IS NULL OR (r.wanted AND r.starts_at <= w.starts_by))
+          AND r.name COLLATE \"C\" > $1::jsonb->>'after'
+        ORDER BY r.name COLLATE \"C\" LIMIT ($1::jsonb->>'limit')::bigint",
+    sqlite: concat!(
+        "SELECT ",
+        sqlite_row!(),
+        " FROM rotation AS r
+        WHERE (?1 ->> 'nhi' IS NULL OR r.nhi_key = ?1 ->> 'nhi')
+          AND (NOT ?1 ->> 'open_only' OR r.open_case IS NOT NULL)
+          AND (?1 ->> 'starts_by' IS NULL OR (r.wanted AND r.starts_at <= ?1 ->> 'starts_by'))
+          AND r.name > ?1 ->> 'after'
+        ORDER BY r.name LIMIT ?1 ->> 'limit'"
+    ),
+};
+
+pub(super) const UNPLANNED: Sql = Sql {
+    table: "rotation",
+    postgres: "
+        SELECT to_jsonb(r)::text FROM rotation AS r
+        WHERE r.open_case IS NULL AND r.wanted AND NOT r.planned
+        ORDER BY r.name LIMIT ($1::jsonb->>'limit')::bigint FOR UPDATE",
+    sqlite: concat!(
+        "SELECT ",
+        sqlite_row!(),
+        " FROM rotation AS r
+        WHERE r.open_case IS NULL AND r.wanted AND NOT r.planned
+        ORDER BY r.name LIMIT ?1 ->> 'limit'"
+    ),
+};
+
+pub(super) const DUE: Sql = Sql {
+    table: "rotation",
+    postgres: "
+        SELECT to_jsonb(r)::text FROM rotation AS r
+        WHERE r.open_case IS NULL AND r.wanted AND r.planned
+          AND r.starts_at <= ($1::jsonb->>'until')::timestamptz
+        ORDER BY r.starts_at LIMIT ($1::jsonb->>'limit')::bigint FOR UPDATE",
+    sqlite: concat!(
+        "SELECT ",
+        sqlite_row!(),
+        " FROM rotation AS r
+        WHERE r.open_case IS NULL AND r.wanted AND r.planned AND r.starts_at <= ?1 ->> 'until'
+        ORDER BY r.starts_at LIMIT ?1 ->> 'limit'"
+    ),
+};
+
+/// When the next one begins, and whether something has to be planned.
+pub(super) const NEXT: Sql = Sql {
+    table: "rotation",
+    postgres: "
+        SELECT jsonb_build_object(
+            'starts_at', (SELECT min(starts_at) FROM rotation WHERE open_case IS NULL AND wanted AND planned),
+            'unplanned', EXISTS (SELECT 1 FROM rotation WHERE open_case IS NULL AND wanted AND NOT planned))::text
+        WHERE $1::jsonb IS NOT NULL",
+    sqlite: "
+        SELECT json_object(
+            'starts_at', (SELECT min(starts_at) FROM rotation WHERE open_case IS NULL AND wanted AND planned),
+            'unplanned', json(iif(EXISTS (SELECT 1 FROM rotation
+                WHERE open_case IS NULL AND wanted AND NOT planned), 'true', 'false')))
+        WHERE ?1 IS NOT NULL",
+};
+
+pub(super) const PLAN: Sql = Sql {
+    table: "rotation",
+    postgres: "
+        UPDATE rotation AS r SET planned = true, phase = 'scheduled', because = w.because, due_at = w.due_at,
+            jitter_s = w.jitter_s, past_window = w.past_window, starts_at = w.starts_at, changed_at = w.changed_at
+        FROM jsonb_to_recordset($1::jsonb) AS w(shard_id int, name text, because text, due_at timestamptz,
+            jitter_s bigint, past_window boolean, starts_at timestamptz, changed_at timestamptz)
+        WHERE r.shard_id = w.shard_id AND r.name = w.name AND r.open_case IS NULL",
+    sqlite: "
+        UPDATE rotation AS r SET planned = 1, phase = 'scheduled', because = w.value ->> 'because',
+            due_at = w.value ->> 'due_at', jitter_s = w.value ->> 'jitter_s', past_window = w.value ->> 'past_window',
+            starts_at = w.value ->> 'starts_at', changed_at = w.value ->> 'changed_at'
+        FROM json_each(?1) AS w
+        WHERE r.shard_id = w.value ->> 'shard_id' AND r.name = w.value ->> 'name' AND r.open_case IS NULL",
+};
+
+pub(super) const BEGIN: Sql = Sql {
+    table: "rotation",
+    postgres: "
+        UPDATE rotation AS r SET open_case = w.open_case, phase = 'scheduled', because = w.because,
+            compromised = w.compromised, reason = NULL, answerable = NULL, answer_by = NULL, changed_at = w.changed_at
+        FROM jsonb_to_recordset($1::jsonb) AS w(shard_id int, name text, open_case text, because text,
+            compromised boolean, changed_at timestamptz)
+        WHERE r.shard_id = w.shard_id AND r.name = w.name",
+    sqlite: "
+        UPDATE rotation AS r SET open_case = w.value ->> 'open_case', phase = 'scheduled',
+            because = w.value ->> 'because', compromised = w.value ->> 'compromised', reason = NULL, answerable = NULL,
+            answer_by = NULL, changed_at = w.value ->> 'changed_at'
+        FROM json_each(?1) AS w
+        WHERE r.shard_id = w.value ->> 'shard_id' AND r.name = w.value ->> 'name'",
+};
+
+/// What a case did. One that another case took the place of says nothing any more.
+pub(super) const MOVE: Sql = Sql {
+    table: "rotation",
+    postgres: "
+        UPDATE rotation AS r SET phase = w.phase, reason = w.reason, answerable = w.answerable, answer_by = w.answer_by,
+            turn = COALESCE(w.turn, r.turn), overlap_s = COALESCE(w.overlap_s, r.overlap_s),
+            dominated_by = CASE WHEN w.overlap_s IS NULL THEN r.dominated_by ELSE w.dominated_by END,
+            since = CASE WHEN w.phase = 'closed' THEN COALESCE(w.since, r.promoted_at, r.since) ELSE r.since END,
+            last_rotated_at = CASE WHEN w.phase = 'closed' THEN COALESCE(w.since, r.promoted_at, r.last_rotated_at)
+                ELSE r.last_rotated_at END,
+            expires_at = CASE WHEN w.phase <> 'closed' THEN r.expires_at WHEN w.since IS NOT NULL THEN w.expires_at
+                WHEN r.promoted_at IS NOT NULL THEN r.promoted_expires_at ELSE r.expires_at END,
+            promoted_at = CASE WHEN w.closed THEN NULL ELSE COALESCE(w.since, r.promoted_at) END,
+            promoted_expires_at = CASE WHEN w.closed THEN NULL WHEN w.since IS NULL THEN r.promoted_expires_at
+                ELSE w.expires_at END,
+            last_case = r.open_case, open_case = CASE WHEN w.closed THEN NULL ELSE r.open_case END,
+            planned = NOT w.closed AND r.planned, compromised = NOT w.closed AND r.compromised,
+            failures = CASE WHEN NOT w.closed THEN r.failures WHEN w.phase = 'closed' THEN 0 ELSE r.failures + 1 END,
+            failed_at = CASE WHEN NOT w.closed THEN r.failed_at WHEN w.phase = 'closed' THEN NULL ELSE w.changed_at END,
+            changed_at = w.changed_at
+        FROM jsonb_to_recordset($1::jsonb) AS w(shard_id int, name text, case_id text, phase text, reason text,
+            answerable text, answer_by timestamptz, turn text, overlap_s bigint, dominated_by text, since timestamptz,
+            expires_at timestamptz, closed boolean, changed_at timestamptz)
+        WHERE r.shard_id = w.shard_id AND r.name = w.name AND r.open_case = w.case_id",
+    sqlite: "
+        UPDATE rotation AS r SET phase = w.value ->> 'phase', reason = w.value ->> 'reason',
+            answerable = w.value ->> 'answerable', answer_by = w.value ->> 'answer_by',
+            turn = COALESCE(w.value ->> 'turn', r.turn), overlap_s = COALESCE(w.value ->> 'overlap_s', r.overlap_s),
+            dominated_by = CASE WHEN w.value ->> 'overlap_s' IS NULL THEN r.dominated_by
+                ELSE w.value ->> 'dominated_by' END,
+            since = CASE WHEN w.value ->> 'phase' = 'closed'
+                THEN COALESCE(w.value ->> 'since', r.promoted_at, r.since) ELSE r.since END,
+            last_rotated_at = CASE WHEN w.value ->> 'phase' = 'closed'
+                THEN COALESCE(w.value ->> 'since', r.promoted_at, r.last_rotated_at) ELSE r.last_rotated_at END,
+            expires_at = CASE WHEN w.value ->> 'phase' <> 'closed' THEN r.expires_at
+                WHEN w.value ->> 'since' IS NOT NULL THEN w.value ->> 'expires_at'
+                WHEN r.promoted_at IS NOT NULL THEN r.promoted_expires_at ELSE r.expires_at END,
+            promoted_at = CASE WHEN w.value ->> 'closed' THEN NULL ELSE COALESCE(w.value ->> 'since', r.promoted_at) END,
+            promoted_expires_at = CASE WHEN w.value ->> 'closed' THEN NULL
+                WHEN w.value ->> 'since' IS NULL THEN r.promoted_expires_at ELSE w.value ->> 'expires_at' END,
+            last_case = r.open_case,
+            open_case = CASE WHEN w.value ->> 'closed' THEN NULL ELSE r.open_case END,
+            planned = CASE WHEN w.value ->> 'closed' THEN 0 ELSE r.planned END,
+            compromised = CASE WHEN w.value ->> 'closed' THEN 0 ELSE r.compromised END,
+            failures = CASE WHEN NOT w.value ->> 'closed' THEN r.failures WHEN w.value ->> 'phase' = 'closed' THEN 0
+                ELSE r.failures + 1 END,
+            failed_at = CASE WHEN NOT w.value ->> 'closed' THEN r.failed_at WHEN w.value ->> 'phase' = 'closed' THEN NULL
+                ELSE w.value ->> 'changed_at' END,
+            changed_at = w.value ->> 'changed_at'
+        FROM json_each(?1) AS w
+        WHERE r.shard_id = w.value ->> 'shard_id' AND r.name = w.value ->> 'name'
+          AND r.open_case = w.value ->> 'case_id'",
+};
+
+/// Who has seen a secret that is replaced knows nothing any more.
+pub(super) const FORGET_KNOWN: Sql = Sql {
+    table: "graph_edge",
+    postgres: "
+        DELETE FROM graph_edge AS e
+        USING jsonb_to_recordset($1::jsonb) AS w(shard_id int, to_node text, before timestamptz)
+        WHERE e.shard_id = w.shard_id AND e.to_node = w.to_node AND e.relation = 'knows'
+          AND e.from_node LIKE 'person:%' AND e.last_seen_at < w.before",
+    sqlite: "
+        DELETE FROM graph_edge
+        WHERE relation = 'knows' AND from_node LIKE 'person:%' AND EXISTS (
+            SELECT 1 FROM json_each(?1) AS w
+            WHERE graph_edge.shard_id = w.value ->> 'shard_id' AND graph_edge.to_node = w.value ->> 'to_node'
+              AND graph_edge.last_seen_at < w.value ->> 'before')",
+};

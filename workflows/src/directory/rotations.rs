@@ -1,0 +1,644 @@
+//! How far the replacement of each credential is, and what begins next.
+//!
+//! A row is made when a credential is declared with a `rotation`. The clock plans what is not planned ([`Directory::plan_rotations`])
+//! and starts what is due ([`Directory::start_rotations`]); both hold the rows they change until they are written, so two nodes
+//! plan and start everything once. The case is named after the credential and the moment it was planned for. What it does is
+//! written by the projection of its steps ([`super::rotation_moves`]), in the transaction that records them.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use chrono::TimeDelta;
+use engine::core::Timestamp;
+use engine::core::definition::Lane;
+use engine::core::id::{Actor, CaseId, Subject};
+use engine::runner::{Message, StartCase};
+use engine::store::{InboxRow, StoreError, Transaction, Work};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Directory;
+use super::database::{execute_all, rows_in, rows_of, stored_time, stored_time_option, time_text};
+use super::rotation_statements::{
+    BEGIN, DECLARE, DUE, END, FORGET_KNOWN, LIST, NAMED, NAMED_FOR_UPDATE, NEXT, PLAN, UNPLANNED,
+};
+use crate::nhi::declare::{Declared, ReplaceMode};
+use crate::nhi::graph::Node;
+use crate::rotation::spread::spread;
+use crate::rotation::window::Open;
+use crate::rotation::{self, Because, Facts, Phase, Planned, Rotation};
+
+/// Makes identifiers of the cases: the same credential at the same moment is one case.
+const NAMESPACE: Uuid = Uuid::from_u128(0x71d5_8e0c_2a9b_4c46_8d10_6be3_55f0_9a47);
+/// The most that are planned or started in one transaction.
+const AT_ONCE_MAX: usize = 500;
+/// The most transactions of one look; the rest is left to the next.
+const ROUNDS_MAX: usize = 100;
+/// How long whoever answers for a credential has to end it by hand.
+pub(crate) const IRREVOCABLE_DUE: TimeDelta = TimeDelta::days(7);
+
+/// How far the replacement of a credential is. A stored form: fields may be added.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RotationRow {
+    pub shard_id: i32,
+    /// `system/id`.
+    pub name: String,
+    pub nhi_key: String,
+    pub mode: ReplaceMode,
+    pub declared: Rotation,
+    /// Whether it is still declared.
+    pub wanted: bool,
+    pub phase: Phase,
+    #[serde(default)]
+    pub reason: Option<String>,
+    #[serde(default)]
+    pub answerable: Option<String>,
+    #[serde(with = "stored_time_option", default)]
+    pub answer_by: Option<Timestamp>,
+    #[serde(default)]
+    pub open_case: Option<String>,
+    #[serde(default)]
+    pub last_case: Option<String>,
+    pub compromised: bool,
+    #[serde(with = "stored_time")]
+    pub since: Timestamp,
+    #[serde(with = "stored_time_option", default)]
+    pub expires_at: Option<Timestamp>,
+    #[serde(with = "stored_time_option", default)]
+    pub last_rotated_at: Option<Timestamp>,
+    /// Since when the new one of the case under way is used.
+    #[serde(with = "stored_time_option", default)]
+    pub promoted_at: Option<Timestamp>,
+    #[serde(default)]
+    pub turn: Option<String>,
+    #[serde(default)]
+    pub overlap_s: Option<i64>,
+    #[serde(default)]
+    pub dominated_by: Option<String>,
+    pub failures: u32,
+    #[serde(with = "stored_time_option", default)]
+    pub failed_at: Option<Timestamp>,
+    pub planned: bool,
+    #[serde(default)]
+    pub because: Option<Because>,
+    #[serde(with = "stored_time_option", default)]
+    pub due_at: Option<Timestamp>,
+    #[serde(default)]
+    pub jitter_s: Option<i64>,
+    #[serde(default)]
+    pub past_window: bool,
+    #[serde(with = "stored_time_option", default)]
+    pub starts_at: Option<Timestamp>,
+    #[serde(with = "stored_time")]
+    pub changed_at: Timestamp,
+}
+
+impl RotationRow {
+    fn facts(&self) -> Facts {
+        Facts {
+            since: self.since,
+            expires_at: self.expires_at,
+            failures: self.failures,
+            failed_at: self.failed_at,
+        }
+    }
+
+    /// What its cases are about.
+    #[must_use]
+    pub fn subject(&self) -> Subject {
+        subject(&self.name)
+    }
+}
+
+/// What the cases that replace a credential are about.
+#[must_use]
+pub fn subject(name: &str) -> Subject {
+    Subject(Node::credential(name).to_string())
+}
+
+/// Which rotations a listing wants.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct RotationFilter {
+    /// Of this non-human identity.
+    pub nhi: Option<String>,
+    /// Only those under way.
+    pub open_only: bool,
+    /// Only those that begin by then.
+    #[serde(with = "stored_time_option")]
+    pub starts_by: Option<Timestamp>,
+}
+
+/// What was begun, and when to look again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Begun {
+    pub cases: Vec<CaseId>,
+    pub next: Option<Timestamp>,
+}
+
+/// Why a rotation that was asked for does not begin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotBegun {
+    #[error("`{0}` is not declared with a `rotation`; see docs/rotation.md")]
+    NotDeclared(String),
+    #[error(
+        "`{name}` is being replaced by case {case}, which is {phase}; wait for it, roll it back, or say `--compromised`"
+    )]
+    UnderWay {
+        name: String,
+        case: String,
+        phase: &'static str,
+    },
+    #[error("nothing carries out the mode of `{0}` yet")]
+    NoWorkflow(String),
+}
+
+// --- declared ----------------------------------------------------------------------------------------------
+
+#[derive(Serialize)]
+struct NewRow<'a> {
+    shard_id: i32,
+    name: String,
+    nhi_key: &'a str,
+    mode: ReplaceMode,
+    declared: &'a Rotation,
+    wanted: bool,
+    phase: Phase,
+    compromised: bool,
+    since: String,
+    expires_at: Option<String>,
+    failures: u32,
+    planned: bool,
+    past_window: bool,
+    changed_at: String,
+}
+
+#[derive(Serialize)]
+struct EndedRow<'a> {
+    shard_id: i32,
+    name: String,
+    nhi_key: &'a str,
+    changed_at: String,
+}
+
+impl Directory {
+    /// Keeps what is declared of rotations in step with a declaration that takes the place of `before`.
+    pub(super) async fn declare_rotations(
+        &self,
+        transaction: &mut Transaction<'_>,
+        declared: &[(&Declared, Option<&Declared>)],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let changed_at = time_text(now);
+        let (mut new, mut ended) = (Vec::new(), Vec::new());
+        for (declared, before) in declared {
+            for credential in &declared.credentials {
+                let (Some(mode), Some(rotation)) = (credential.replaced_by, &credential.rotation)
+                else {
+                    continue;
+                };
+                new.push(NewRow {
+                    shard_id: self.shard(&subject(&credential.name()).0),
+                    name: credential.name(),
+                    nhi_key: &declared.key,
+                    mode,
+                    declared: rotation,
+                    wanted: true,
+                    phase: Phase::Scheduled,
+                    compromised: false,
+                    since: time_text(credential.issued.unwrap_or(now)),
+                    expires_at: credential.expires.map(time_text),
+                    failures: 0,
+                    planned: false,
+                    past_window: false,
+                    changed_at: changed_at.clone(),
+                });
+            }
+            let still: Vec<&str> = new.iter().map(|row| row.name.as_str()).collect();
+            let had = before.iter().flat_map(|before| &before.credentials);
+            let gone = had
+                .filter(|one| one.rotation.is_some())
+                .map(|one| one.name())
+                .filter(|name| !still.contains(&name.as_str()));
+            ended.extend(gone.map(|name| EndedRow {
+                shard_id: self.shard(&subject(&name).0),
+                name,
+                nhi_key: &declared.key,
+                changed_at: changed_at.clone(),
+            }));
+        }
+        execute_all(transaction, &END, &ended).await?;
+        execute_all(transaction, &DECLARE, &new).await?;
+        Ok(())
+    }
+
+    /// One rotation, by the name of its credential.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds what this program cannot read.
+    pub async fn rotation(&self, name: &str) -> Result<Option<RotationRow>, StoreError> {
+        let key = (self.shard(&subject(name).0), name.to_owned());
+        let found = self.reader().rows_of(&NAMED, &[key]).await?;
+        Ok(found.into_iter().next())
+    }
+
+    /// Those a filter wants, after `after`, by name.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds what this program cannot read.
+    pub async fn rotations(
+        &self,
+        filter: &RotationFilter,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<RotationRow>, StoreError> {
+        let mut parameter = json!(filter);
+        if let Value::Object(fields) = &mut parameter {
+            fields.insert("after".to_owned(), json!(after.unwrap_or_default()));
+            fields.insert("limit".to_owned(), json!(limit));
+        }
+        self.reader().rows(&LIST, &parameter).await
+    }
+}
+
+// --- planned -----------------------------------------------------------------------------------------------
+
+#[derive(Serialize)]
+struct PlanRow {
+    shard_id: i32,
+    name: String,
+    because: Option<Because>,
+    #[serde(with = "stored_time_option")]
+    due_at: Option<Timestamp>,
+    jitter_s: Option<i64>,
+    past_window: bool,
+    #[serde(with = "stored_time_option")]
+    starts_at: Option<Timestamp>,
+    #[serde(with = "stored_time")]
+    changed_at: Timestamp,
+}
+
+/// A secret that is replaced: what was known of it before is worth nothing.
+#[derive(Serialize)]
+struct Forgotten {
+    shard_id: i32,
+    to_node: Node,
+    #[serde(with = "stored_time")]
+    before: Timestamp,
+}
+
+struct Planning<'a> {
+    directory: &'a Directory,
+    now: Timestamp,
+    planned: Mutex<usize>,
+}
+
+#[async_trait::async_trait]
+impl Work for Planning<'_> {
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        let limit = json!({ "limit": AT_ONCE_MAX });
+        let rows: Vec<RotationRow> = rows_in(transaction, &UNPLANNED, &limit).await?;
+        let plans = plans(&rows, self.now);
+        execute_all(transaction, &PLAN, &plans).await?;
+        let replaced = rows.iter().filter(|row| row.phase == Phase::Closed);
+        let forgotten: Vec<Forgotten> = replaced
+            .filter_map(|row| {
+                Some(Forgotten {
+                    shard_id: self.directory.shard(&row.name),
+                    to_node: Node::credential(&row.name),
+                    before: row.last_rotated_at?,
+                })
+            })
+            .collect();
+        execute_all(transaction, &FORGET_KNOWN, &forgotten).await?;
+        *self.planned.lock().unwrap_or_else(PoisonError::into_inner) = plans.len();
+        Ok(Vec::new())
+    }
+}
+
+/// When each begins. Those that are planned together for one window are spread over it.
+fn plans(rows: &[RotationRow], now: Timestamp) -> Vec<PlanRow> {
+    let plan = |row: &RotationRow| rotation::plan(&row.declared, &row.facts(), &row.name, now);
+    let planned: Vec<(&RotationRow, Option<Planned>)> =
+        rows.iter().map(|row| (row, plan(row))).collect();
+    let mut together: BTreeMap<Open, Vec<&str>> = BTreeMap::new();
+    for (row, planned) in &planned {
+        // A window that is open already has a part of itself behind it.
+        if let Some(open) = planned.and_then(|planned| planned.window) {
+            let rest = Open {
+                from: open.from.max(now),
+                until: open.until,
+            };
+            together.entry(rest).or_default().push(&row.name);
+        }
+    }
+    let mut spread_at: BTreeMap<&str, Timestamp> = BTreeMap::new();
+    for (open, names) in together {
+        if names.len() > 1 {
+            spread_at.extend(spread(names, open).into_iter().map(|(at, name)| (name, at)));
+        }
+    }
+    let row = |(row, planned): (&RotationRow, Option<Planned>)| PlanRow {
+        shard_id: row.shard_id,
+        name: row.name.clone(),
+        because: planned.map(|planned| planned.because),
+        due_at: planned.map(|planned| planned.due_at),
+        jitter_s: planned.map(|planned| planned.jitter.delta().num_seconds()),
+        past_window: planned.is_some_and(|planned| planned.past_window),
+        starts_at: planned.map(|planned| {
+            let drawn = spread_at.get(row.name.as_str()).copied();
+            drawn.unwrap_or(planned.at)
+        }),
+        changed_at: now,
+    };
+    planned.into_iter().map(row).collect()
+}
+
+// --- begun -------------------------------------------------------------------------------------------------
+
+#[derive(Serialize)]
+struct BeginRow {
+    shard_id: i32,
+    name: String,
+    open_case: String,
+    because: Because,
+    compromised: bool,
+    #[serde(with = "stored_time")]
+    changed_at: Timestamp,
+}
+
+struct Starting {
+    now: Timestamp,
+    begun: Mutex<Vec<CaseId>>,
+}
+
+#[async_trait::async_trait]
+impl Work for Starting {
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        let parameter = json!({ "until": time_text(self.now), "limit": AT_ONCE_MAX });
+        let rows: Vec<RotationRow> = rows_in(transaction, &DUE, &parameter).await?;
+        let (mut begin, mut messages, mut begun) = (Vec::new(), Vec::new(), Vec::new());
+        for row in &rows {
+            let (Some(because), Some(workflows)) =
+                (row.because, rotation::mode(row.mode).workflows)
+            else {
+                continue;
+            };
+            let at = row.starts_at.unwrap_or(self.now);
+            let start = Start {
+                row,
+                workflow: workflows.in_time,
+                because,
+                by: Actor::engine(),
+                reason: None,
+                at,
+                now: self.now,
+            };
+            let case = start.case();
+            messages.push(start.message(case)?);
+            begin.push(start.begin(case));
+            begun.push(case);
+        }
+        execute_all(transaction, &BEGIN, &begin).await?;
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = begun;
+        Ok(messages)
+    }
+}
+
+/// A rotation that begins.
+struct Start<'a> {
+    row: &'a RotationRow,
+    workflow: &'static str,
+    because: Because,
+    by: Actor,
+    reason: Option<&'a str>,
+    at: Timestamp,
+    now: Timestamp,
+}
+
+impl Start<'_> {
+    fn case(&self) -> CaseId {
+        let cause = format!(
+            "{}\n{}\n{}",
+            self.row.name,
+            self.because.as_str(),
+            time_text(self.at)
+        );
+        CaseId::caused(&NAMESPACE, self.now, &cause)
+    }
+
+    fn message(&self, case: CaseId) -> Result<InboxRow, StoreError> {
+        let subject = self.row.subject();
+        let lane = match self.because {
+            Because::Compromised => Lane::Revocation,
+            Because::Age | Because::Expiry | Because::Asked => Lane::Normal,
+        };
+        let start = StartCase {
+            case,
+            workflow: self.workflow.to_owned(),
+            subject,
+            generation: 0,
+            input: json!({
+                "credential": self.row.name,
+                "nhi": self.row.nhi_key,
+                "because": self.because,
+                "compromised": self.because == Because::Compromised,
+                "due_at": self.row.due_at.map(time_text),
+                "past_window": self.row.past_window,
+                "reason": self.reason,
+            }),
+            initiator: self.by.clone(),
+            effective_at: Some(self.at),
+        };
+        let shard = engine::core::id::ShardId(self.row.shard_id);
+        Message::Start(start)
+            .into_row(shard, case.0, lane, self.now)
+            .map_err(|error| StoreError::Corrupt {
+                table: "inbox",
+                column: "body",
+                key: case.to_string(),
+                source: error.into(),
+            })
+    }
+
+    fn begin(&self, case: CaseId) -> BeginRow {
+        BeginRow {
+            shard_id: self.row.shard_id,
+            name: self.row.name.clone(),
+            open_case: case.to_string(),
+            because: self.because,
+            compromised: self.because == Because::Compromised,
+            changed_at: self.now,
+        }
+    }
+}
+
+struct Asking<'a> {
+    directory: &'a Directory,
+    name: &'a str,
+    compromised: bool,
+    by: &'a Actor,
+    reason: &'a str,
+    now: Timestamp,
+    answer: Mutex<Option<Result<CaseId, NotBegun>>>,
+}
+
+#[async_trait::async_trait]
+impl Work for Asking<'_> {
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        let key = (
+            self.directory.shard(&subject(self.name).0),
+            self.name.to_owned(),
+        );
+        let rows: Vec<RotationRow> = rows_of(transaction, &NAMED_FOR_UPDATE, &[key]).await?;
+        let answer = self.judge(rows.first());
+        let mut messages = Vec::new();
+        if let (Ok(start), Some(_)) = (&answer, rows.first()) {
+            let case = start.case();
+            messages.push(start.message(case)?);
+            execute_all(transaction, &BEGIN, &[start.begin(case)]).await?;
+        }
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(answer.map(|start| start.case()));
+        Ok(messages)
+    }
+}
+
+impl Asking<'_> {
+    fn judge<'a>(&'a self, row: Option<&'a RotationRow>) -> Result<Start<'a>, NotBegun> {
+        let name = || self.name.to_owned();
+        let row = row
+            .filter(|row| row.wanted)
+            .ok_or_else(|| NotBegun::NotDeclared(name()))?;
+        let workflows = rotation::mode(row.mode)
+            .workflows
+            .ok_or_else(|| NotBegun::NoWorkflow(name()))?;
+        // One because of a compromise takes the place of any other, and of none like itself.
+        if let Some(case) = &row.open_case
+            && (!self.compromised || row.compromised)
+        {
+            return Err(NotBegun::UnderWay {
+                name: name(),
+                case: case.clone(),
+                phase: row.phase.as_str(),
+            });
+        }
+        let (workflow, because) = if self.compromised {
+            (workflows.at_once, Because::Compromised)
+        } else {
+            (workflows.in_time, Because::Asked)
+        };
+        Ok(Start {
+            row,
+            workflow,
+            because,
+            by: self.by.clone(),
+            reason: Some(self.reason),
+            at: self.now,
+            now: self.now,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct NextRow {
+    #[serde(with = "stored_time_option", default)]
+    starts_at: Option<Timestamp>,
+    unplanned: bool,
+}
+
+impl Directory {
+    /// Plans what is not planned; gives how many.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds what this program cannot read.
+    pub async fn plan_rotations(&self, now: Timestamp) -> Result<usize, StoreError> {
+        let mut planned = 0;
+        for _ in 0..ROUNDS_MAX {
+            let work = Planning {
+                directory: self,
+                now,
+                planned: Mutex::default(),
+            };
+            self.write(&work).await?;
+            let round = work
+                .planned
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner);
+            planned += round;
+            if round < AT_ONCE_MAX {
+                break;
+            }
+        }
+        Ok(planned)
+    }
+
+    /// Plans what is not planned, begins what is due, and says when the next one is.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds what this program cannot read.
+    pub async fn start_rotations(&self, now: Timestamp) -> Result<Begun, StoreError> {
+        let next = || async {
+            let next: Option<NextRow> = self.reader().row(&NEXT, &json!({})).await?;
+            Ok::<_, StoreError>(next.unwrap_or(NextRow {
+                starts_at: None,
+                unplanned: false,
+            }))
+        };
+        // Most looks find nothing to do, and take no transaction to find it.
+        let mut found = next().await?;
+        if found.unplanned {
+            self.plan_rotations(now).await?;
+            found = next().await?;
+        }
+        let mut begun = Begun::default();
+        for _ in 0..ROUNDS_MAX {
+            if found.starts_at.is_none_or(|at| at > now) {
+                break;
+            }
+            let work = Starting {
+                now,
+                begun: Mutex::default(),
+            };
+            self.write(&work).await?;
+            let cases = work.begun.into_inner();
+            let cases = cases.unwrap_or_else(PoisonError::into_inner);
+            if cases.is_empty() {
+                // Another node was first, or nothing carries them out.
+                break;
+            }
+            begun.cases.extend(cases);
+            found = next().await?;
+        }
+        begun.next = found.starts_at;
+        Ok(begun)
+    }
+
+    /// Begins a rotation that somebody asked for.
+    ///
+    /// # Errors
+    /// When the database does not answer. The inner error says why it does not begin.
+    pub async fn ask_rotation(
+        &self,
+        name: &str,
+        compromised: bool,
+        by: &Actor,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<Result<CaseId, NotBegun>, StoreError> {
+        let work = Asking {
+            directory: self,
+            name,
+            compromised,
+            by,
+            reason,
+            now,
+            answer: Mutex::default(),
+        };
+        self.write(&work).await?;
+        let answer = work.answer.into_inner();
+        Ok(answer
+            .unwrap_or_else(PoisonError::into_inner)
+            .unwrap_or_else(|| Err(NotBegun::NotDeclared(name.to_owned()))))
+    }
+}
