@@ -35,6 +35,7 @@ mod policies;
 pub mod problem;
 mod reassign;
 mod reviews;
+mod rollouts;
 mod schedules;
 mod schemas;
 pub mod scim;
@@ -242,6 +243,11 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(policies::list))
         .routes(routes!(policies::approve))
         .routes(routes!(policies::reject))
+        .routes(routes!(rollouts::list))
+        .routes(routes!(rollouts::approve))
+        .routes(routes!(rollouts::reject))
+        .routes(routes!(rollouts::pause))
+        .routes(routes!(rollouts::resume))
         .routes(routes!(systems::list))
         .routes(routes!(takeover::get, takeover::post))
         .routes(routes!(nodes::list))

@@ -314,6 +314,7 @@ impl From<IntakeError> for ApiError {
             }
             IntakeError::Decided { .. }
             | IntakeError::Merge(_)
+            | IntakeError::Thing(_)
             | IntakeError::MovedOn { .. }
             | IntakeError::PlanChanged { .. }
             | IntakeError::OtherEvent { .. } => Self::Conflict(error.to_string()),

@@ -2,9 +2,10 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use workflows::intake::WaveReport;
+use workflows::intake::{WaveEffects, WaveReport};
 use workflows::takeover::{
     TakeoverError, WAVE_ACCOUNTS_DEFAULT, Wave, WaveFilter, wave as find_wave,
 };
@@ -67,9 +68,18 @@ async fn look(api: &Api, system: &str, parameters: WaveParameters) -> Result<Wav
     Ok(shown.first(parameters.at_most.unwrap_or(WAVE_ACCOUNTS_DEFAULT)))
 }
 
-/// What a wave would adopt on a system
+/// A wave, what would become of its people, and why the guard would stop it.
+#[derive(Debug, Serialize)]
+pub struct ShownWave {
+    #[serde(flatten)]
+    wave: Wave,
+    #[serde(flatten)]
+    effects: WaveEffects,
+}
+
+/// What a wave would adopt on a system, and what would become of people
 ///
-/// Reads every account of the system and changes nothing there.
+/// Reads every account of the system and changes nothing there. `stopped_by` says why a person would have to decide.
 #[utoipa::path(
     get, path = "/v1/systems/{system}/wave", tag = "systems", security(("token" = ["operate"])),
     params(("system" = String, Path), WaveParameters),
@@ -80,18 +90,24 @@ pub(super) async fn get(
     caller: Caller,
     Path(system): Path<String>,
     Parameters(parameters): Parameters<WaveParameters>,
-) -> Result<Json<Wave>, ApiError> {
+) -> Result<Json<ShownWave>, ApiError> {
     caller.require(Role::Operate)?;
-    Ok(Json(look(&api, &system, parameters).await?))
+    let wave = look(&api, &system, parameters).await?;
+    let effects = api.intake.wave_effects(&wave, api.clock.now()).await?;
+    Ok(Json(ShownWave { wave, effects }))
 }
 
 /// Adopt exactly the accounts of a wave that was shown
 ///
 /// With the parameters it was shown with. When anything is otherwise by now, nothing is done, and the answer is a conflict.
+/// What the guard stops is accepted (202) and waits: `difference_id` is what `POST /v1/imports/{id}/approve` and `/reject` take.
 #[utoipa::path(
     post, path = "/v1/systems/{system}/wave", tag = "systems", security(("token" = ["approve"])),
     params(("system" = String, Path), WaveParameters), request_body = AdoptBody,
-    responses((status = 200, body = Object), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem))
+    responses(
+        (status = 200, body = Object), (status = 202, body = Object), (status = 404, body = Problem),
+        (status = 409, body = Problem), (status = 422, body = Problem)
+    )
 )]
 pub(super) async fn post(
     State(api): Shares,
@@ -99,7 +115,7 @@ pub(super) async fn post(
     Path(system): Path<String>,
     Parameters(parameters): Parameters<WaveParameters>,
     input::Json(body): input::Json<AdoptBody>,
-) -> Result<Json<WaveReport>, ApiError> {
+) -> Result<(StatusCode, Json<WaveReport>), ApiError> {
     let by = caller.require(Role::Approve)?;
     let reason = reason(body.reason)?;
     let shown = look(&api, &system, parameters).await?;
@@ -114,5 +130,10 @@ pub(super) async fn post(
         .adopt(&shown, by, &reason, api.clock.now())
         .await?;
     api.nudge.notify_one();
-    Ok(Json(report))
+    let status = if report.difference_id.is_some() {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, Json(report)))
 }

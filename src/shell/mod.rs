@@ -13,6 +13,7 @@ pub mod parked;
 pub mod pulls;
 pub mod queries;
 pub mod reading;
+pub mod rollouts;
 pub mod schedules;
 pub mod search;
 pub mod source_view;

@@ -2,9 +2,9 @@
 //!
 //! Beside the engine's own loop small ones run: one starts what waited for its time, one replaces credentials that are due,
 //! one for each system tells the directory whether it takes calls and looks after it while it does not, one for each source
-//! that is a database asks it, some tell people what they have to know ([`super::notices`]), one takes back what nodes said
-//! about systems that ended since, one forgets what is over. At the start older versions of workflows are looked for that
-//! open cases still run.
+//! that is a database asks it, some tell people what they have to know ([`super::notices`]), one brings people under a policy
+//! that came into force ([`super::rollouts`]), one takes back what nodes said about systems that ended since, one forgets what
+//! is over. At the start older versions of workflows are looked for that open cases still run.
 //!
 //! All of it is the same on every node of a database. What waited for its time is started in a transaction that locks
 //! the people concerned and finds nothing left to start when another node was first; what is said about systems is
@@ -32,6 +32,7 @@ use workflows::directory::{SystemState, SystemStateRow};
 use workflows::intake::{Intake, PolicyCell};
 use workflows::notices::NoticeProjection;
 use workflows::policies::{Policies, Proposed};
+use workflows::rollouts::Rollouts;
 use workflows::systems::System;
 
 use super::pulls::Pull;
@@ -173,6 +174,13 @@ impl Running {
         }
         running.start_side_loops();
         running.start_notices(written, &telemetry.metrics)?;
+        running.spawn_side(super::rollouts::keep_rolling_out(
+            running.rollouts(),
+            running.database.clone(),
+            running.policy.clone(),
+            running.node.owner().to_owned(),
+            running.node.nudger(),
+        ));
         running.side.spawn(housekeeping.run(running.stop.clone()));
         Ok(running)
     }
@@ -215,6 +223,17 @@ impl Running {
         let _ = tokio::time::timeout(SIDE_LIMIT, self.side.wait()).await;
         self.database.close().await;
         Ok(drained?)
+    }
+
+    /// What brings people under a policy that came into force.
+    #[must_use]
+    pub fn rollouts(&self) -> Rollouts {
+        Rollouts::new(
+            self.database.directory.clone(),
+            self.policies.clone(),
+            Arc::clone(&self.definitions),
+            Arc::clone(&self.configuration.systems),
+        )
     }
 
     /// Takes the policy of the folder into use as soon as it is in force.
@@ -491,7 +510,7 @@ async fn keep_rotating(database: &Database, node: &Notify) {
     }
 }
 
-/// Takes back what nodes said about systems that do not live any more. Every node does it; twice is harmless.
+/// Takes back what nodes said about systems and their policy that do not live any more. Every node does it; twice is harmless.
 async fn keep_forgetting(database: &Database) {
     loop {
         let forgotten = async {
@@ -503,13 +522,12 @@ async fn keep_forgetting(database: &Database) {
                 .collect();
             // One that has just started may have told about systems before it told about itself.
             let before = now() - FORGET_PAUSE;
-            database
-                .directory
-                .forget_system_states(&alive, before)
-                .await
+            let directory = &database.directory;
+            directory.forget_policies_loaded(&alive, before).await?;
+            directory.forget_system_states(&alive, before).await
         };
         if let Err(error) = forgotten.await {
-            tracing::warn!(%error, "cannot clear what ended nodes said about systems");
+            tracing::warn!(%error, "cannot clear what ended nodes said");
         }
         tokio::time::sleep(FORGET_PAUSE).await;
     }

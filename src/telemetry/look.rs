@@ -61,7 +61,9 @@ SELECT state, count(*), min(due_at) FROM notice WHERE state NOT IN ('sent', 'voi
 const WAITING: &str =
     "SELECT source, count(*) FROM source_snapshot WHERE status = 'waiting' GROUP BY source";
 const DOUBTED: &str = "SELECT source, 1 FROM source_doubt";
-const POLICIES: &str = "SELECT 'policy', count(*) FROM policy_version WHERE status = 'waiting'";
+const POLICIES: &str = "
+    SELECT 'policy', (SELECT count(*) FROM policy_version WHERE status = 'waiting')
+        + (SELECT count(*) FROM policy_rollout WHERE status = 'waiting')";
 const HEARD: &str = "SELECT source, coalesce(heard_at, known_since) FROM source_heard";
 
 /// Where the states are read from. Cheap to clone.

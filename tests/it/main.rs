@@ -12,6 +12,7 @@ mod company;
 mod notices;
 mod otlp;
 mod program;
+mod rollout;
 mod schema;
 mod scim;
 mod tidy;

@@ -9,7 +9,7 @@ use crate::actions;
 use crate::policy::{Problem, Problems};
 
 /// The built-in workflows: file name and text.
-pub const BUILT_IN: [(&str, &str); 18] = [
+pub const BUILT_IN: [(&str, &str); 19] = [
     ("joiner.yaml", include_str!("../definitions/joiner.yaml")),
     ("mover.yaml", include_str!("../definitions/mover.yaml")),
     (
@@ -23,6 +23,10 @@ pub const BUILT_IN: [(&str, &str); 18] = [
         include_str!("../definitions/deletion.yaml"),
     ),
     ("regroup.yaml", include_str!("../definitions/regroup.yaml")),
+    (
+        "certification.yaml",
+        include_str!("../definitions/certification.yaml"),
+    ),
     (
         "separation.yaml",
         include_str!("../definitions/separation.yaml"),

@@ -16,6 +16,7 @@
 //! - [`nhi`] (pure) is what hangs on non-human identities, and what has to happen before one ends;
 //! - [`rotation`] (pure) is when and through which phases credentials are replaced;
 //! - [`notices`] tell people and programs what they have to know;
+//! - [`rollouts`] bring everybody under a policy that came into force;
 //! - [`takeover`] looks at systems whose accounts were made by others;
 //! - [`systems`] are the configured targets; [`config`] reads the configuration folder.
 
@@ -29,6 +30,7 @@ pub mod nhi;
 pub mod notices;
 pub mod policies;
 pub mod policy;
+pub mod rollouts;
 pub mod rotation;
 pub mod schedules;
 pub mod scim;

@@ -87,6 +87,16 @@ impl Policies {
         Ok(Some((row, policy)))
     }
 
+    /// A policy that was in force once, read with the systems and sources of now; `None` when it is not kept any more.
+    ///
+    /// # Errors
+    /// As [`Policies::in_force`].
+    pub(crate) async fn version(&self, hash: &str) -> Result<Option<Arc<PolicySet>>, PolicyError> {
+        let rows = self.directory.policies().await?;
+        let found = rows.iter().find(|row| row.policy_hash == hash);
+        found.map(|row| self.read(row)).transpose()
+    }
+
     fn read(&self, row: &PolicyRow) -> Result<Arc<PolicySet>, PolicyError> {
         let policy = PolicySet::load(&row.files, &self.schema);
         policy

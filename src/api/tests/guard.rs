@@ -73,6 +73,22 @@ async fn what_is_too_much_waits(server: &Server) {
             .await
             .problem(404, "not-found");
     }
+    // Nothing took the place of another policy.
+    let rollouts = admin.get("/v1/rollouts").await.expect(200);
+    assert_eq!(rollouts["items"], json!([]));
+    for what in ["approve", "reject", "pause", "resume"] {
+        let path = format!("/v1/rollouts/rol_nothing/{what}");
+        let name = if what.ends_with('e') && what != "approve" {
+            "reason"
+        } else {
+            "note"
+        };
+        admin
+            .post(&path, json!({ name: "n" }))
+            .await
+            .problem(404, "not-found");
+        admin.post(&path, json!({})).await.problem(422, "invalid");
+    }
 }
 
 #[tokio::test]

@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde::Serialize;
-use workflows::intake::WaveReport;
+use workflows::intake::{WaveEffects, WaveReport};
 use workflows::takeover::{WAVE_ACCOUNTS_DEFAULT, Wave, WaveFilter, wave};
 
 use crate::cli::format::{Listing, Tone, counted, paint, plain, shortened};
-use crate::cli::{Context, Exit, actor, import};
+use crate::cli::{Context, Exit, actor, blast, import};
 use crate::shell::now;
 
 /// How many accounts of a kind are shown.
@@ -26,12 +26,15 @@ unmanaged: policy gives what is missing and takes nothing it did not give.
 
 Accounts of people who are not there are left out unless --left is given; adopting them closes them.
 
+What would become of people is counted, and held against the limits of the guard, together with what waves on the same system
+did lately. A wave that is too much is kept instead, until somebody approves it with `tenure import approve`.
+
 Examples:
   tenure correlation adopt --system crm
   tenure correlation adopt --system crm --where department=Sales --at-most 20
   tenure correlation adopt --system crm --where department=Sales --at-most 20 --exactly wav_5e1f70c2 --reason 'first wave'
 
-Exit code 3: a wave is shown and waits for you.")]
+Exit code 3: a wave is shown and waits for you, or the guard stopped it and a person has to decide.")]
 pub struct Adopt {
     /// The system, by its name in the configuration
     #[arg(long, value_name = "NAME")]
@@ -63,7 +66,12 @@ fn pair(text: &str) -> Result<(String, String), String> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Done {
-    Shown(Wave),
+    Shown {
+        #[serde(flatten)]
+        wave: Wave,
+        #[serde(flatten)]
+        effects: WaveEffects,
+    },
     Adopted(WaveReport),
 }
 
@@ -91,7 +99,14 @@ pub(super) async fn run(context: &Context, adopt: Adopt) -> anyhow::Result<Exit>
     let shown = shown.first(adopt.at_most);
     let (Some(exactly), Some(reason)) = (&adopt.exactly, &adopt.reason) else {
         let waits = !shown.adoptable.is_empty();
-        context.output.result(&Done::Shown(shown), describe)?;
+        let effects = import::intake(&configuration, &database)
+            .wave_effects(&shown, now())
+            .await?;
+        let shown = Done::Shown {
+            wave: shown,
+            effects,
+        };
+        context.output.result(&shown, describe)?;
         return Ok(if waits { Exit::Waiting } else { Exit::Good });
     };
     if exactly.len() < 12 || !shown.id.starts_with(exactly.as_str()) {
@@ -103,14 +118,21 @@ pub(super) async fn run(context: &Context, adopt: Adopt) -> anyhow::Result<Exit>
     let reason = super::reason(reason)?;
     let intake = import::intake(&configuration, &database);
     let report = intake.adopt(&shown, &actor(), &reason, now()).await?;
+    let waits = report.difference_id.is_some();
     context.output.result(&Done::Adopted(report), describe)?;
-    Ok(Exit::Good)
+    Ok(if waits { Exit::Waiting } else { Exit::Good })
 }
 
 fn describe(done: &Done) -> String {
     match done {
-        Done::Shown(wave) => describe_wave(wave),
+        Done::Shown { wave, effects } => describe_wave(wave, effects),
         Done::Adopted(report) => {
+            if let Some(difference) = &report.difference_id {
+                let mut text = paint("stopped by the guard: nothing was done", Tone::Warn);
+                reasons(&mut text, &report.stopped_by);
+                let _ = write!(text, "\n{}", import::decide_hint(difference));
+                return text;
+            }
             let mut text = format!(
                 "{} adopted on {}",
                 counted(report.adopted as u64, "account", "accounts"),
@@ -128,7 +150,15 @@ fn describe(done: &Done) -> String {
     }
 }
 
-fn describe_wave(wave: &Wave) -> String {
+/// Why a person has to decide.
+fn reasons(text: &mut String, stopped_by: &[String]) {
+    for reason in stopped_by {
+        let sign = paint(Tone::Warn.sign(), Tone::Warn);
+        let _ = write!(text, "\n{sign} {}", plain(reason));
+    }
+}
+
+fn describe_wave(wave: &Wave, effects: &WaveEffects) -> String {
     let mut text = paint(
         format!(
             "{} on {}, {} managed; {} in this wave, {} left out, {} in doubt, {} of nobody known",
@@ -191,6 +221,13 @@ fn describe_wave(wave: &Wave) -> String {
             paint(Tone::Warn.sign(), Tone::Warn),
             plain(&it.name)
         );
+    }
+    if !wave.adoptable.is_empty() {
+        let _ = write!(text, "\n\n{}", blast::table(&effects.blast));
+        reasons(&mut text, &effects.stopped_by);
+        if !effects.stopped_by.is_empty() {
+            text.push_str("\nthe guard would keep it until somebody approves it");
+        }
     }
     if !wave.adoptable.is_empty() {
         let _ = write!(

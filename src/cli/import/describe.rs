@@ -11,7 +11,8 @@ use super::{Imported, Worked, short};
 use crate::cli::blast;
 use crate::cli::format::{Listing, Tone, counted, number, paint, plain, time};
 
-pub(super) fn decide_hint(difference: &str) -> String {
+/// How a person goes on with what the guard stopped.
+pub(crate) fn decide_hint(difference: &str) -> String {
     let short = short(difference);
     format!(
         "to apply exactly this:  {}\nto drop it:             {}",

@@ -22,7 +22,8 @@ use workflows::sources::{
     ChangeKind, Limits, Manifest, Snapshot, SnapshotInput, Source, Summary, manifest_name,
 };
 
-use self::describe::{decide_hint, describe, describe_report, describe_worked, people_table};
+pub(crate) use self::describe::decide_hint;
+use self::describe::{describe, describe_report, describe_worked, people_table};
 use crate::cli::blast;
 use crate::cli::format::{Listing, Tone, number, paint, plain, time};
 use crate::cli::import_events::{self, Events};

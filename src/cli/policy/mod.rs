@@ -4,6 +4,7 @@ mod check;
 mod decide;
 mod diff;
 mod list;
+mod rollout;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -23,7 +24,8 @@ Examples:
   tenure policy check
   tenure policy diff
   tenure policy list
-  tenure policy approve dif_5e1f70c2 --note 'the new admins of the merger'")]
+  tenure policy approve dif_5e1f70c2 --note 'the new admins of the merger'
+  tenure policy rollout")]
 pub struct PolicyCommand {
     #[command(subcommand)]
     command: Sub,
@@ -36,6 +38,7 @@ enum Sub {
     List(list::List),
     Approve(decide::Approve),
     Reject(decide::Reject),
+    Rollout(rollout::Rollout),
 }
 
 /// Runs a command of `policy`.
@@ -49,6 +52,7 @@ pub async fn run(context: &Context, command: PolicyCommand) -> anyhow::Result<Ex
         Sub::List(_) => list::run(context).await,
         Sub::Approve(approve) => decide::approve(context, &approve).await,
         Sub::Reject(reject) => decide::reject(context, &reject).await,
+        Sub::Rollout(command) => rollout::run(context, command).await,
     }
 }
 

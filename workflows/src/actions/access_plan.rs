@@ -24,7 +24,7 @@
 //! rights that were asked for are asked about now, and how long that may take (14 days). What is asked about stays so until
 //! it is answered, whatever other plan comes in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::core::Timestamp;
 use engine::core::case::{Failure, Verification};
@@ -34,7 +34,8 @@ use engine::core::proof::Proof;
 use serde_json::{Value, json};
 
 use super::context::{Context, identity_facts, permanent};
-use crate::directory::{AccountStatus, GrantReason, GrantRow, GrantStatus, Holdings};
+use crate::directory::{AccountRow, AccountStatus, GrantReason, GrantRow, GrantStatus, Holdings};
+use crate::policy::guard::{Effect, Operation};
 use crate::policy::{self, Held, PolicySet, Reason, Wanted};
 use crate::systems::{Systems, attributes_digest};
 
@@ -199,23 +200,8 @@ fn access_plan(
             .map(|new| new.entitlement.as_str())
             .collect()
     };
-    let mut update = Vec::new();
-    for known in &holdings.accounts {
-        let stays = known.status == AccountStatus::Active
-            && !plan.accounts_to_disable.contains(&known.system);
-        let Some(system) = systems.get(&known.system).filter(|_| stays) else {
-            continue;
-        };
-        let attributes = system
-            .attributes(policy, &facts)
-            .map_err(|error| Undecided::Policy {
-                message: error.message.clone(),
-                whole: error.to_string(),
-            })?;
-        if known.attributes_digest.as_ref() != Some(&attributes_digest(&attributes)) {
-            update.push(account(&known.system));
-        }
-    }
+    let update = outdated(policy, systems, holdings, &facts, &plan)?;
+    let update: Vec<Value> = update.iter().map(|known| account(&known.system)).collect();
     Ok(json!({
         "policy": hash,
         "create": plan.create_accounts.iter().map(|wanted| json!({
@@ -278,6 +264,137 @@ fn access_plan(
         "disable": plan.accounts_to_disable.iter().map(|system| account(system)).collect::<Vec<_>>(),
         "reasons_changed": reasons_changed(&wanted, holdings),
     }))
+}
+
+/// The accounts that stay and have other attributes than their template makes now.
+fn outdated<'a>(
+    policy: &PolicySet,
+    systems: &Systems,
+    holdings: &'a Holdings,
+    facts: &policy::IdentityFacts,
+    plan: &policy::Plan,
+) -> Result<Vec<&'a AccountRow>, Undecided> {
+    let mut outdated = Vec::new();
+    for known in &holdings.accounts {
+        let stays = known.status == AccountStatus::Active
+            && !plan.accounts_to_disable.contains(&known.system);
+        let Some(system) = systems.get(&known.system).filter(|_| stays) else {
+            continue;
+        };
+        let attributes = system
+            .attributes(policy, facts)
+            .map_err(|error| Undecided::Policy {
+                message: error.message.clone(),
+                whole: error.to_string(),
+            })?;
+        if known.attributes_digest.as_ref() != Some(&attributes_digest(&attributes)) {
+            outdated.push(known);
+        }
+    }
+    Ok(outdated)
+}
+
+/// What bringing somebody in line with a policy would do at `now`, for whoever looks at everybody. `None`: nothing at all. What
+/// is being handed over until a day that stands counts as in line.
+///
+/// # Errors
+/// Which rule or template has no answer.
+pub(crate) fn difference(
+    policy: &PolicySet,
+    systems: &Systems,
+    holdings: &Holdings,
+    now: Timestamp,
+) -> Result<Option<Vec<Effect>>, String> {
+    let (wanted, plan) = in_line(policy, holdings, now)?;
+    let facts = identity_facts(holdings);
+    let outdated = outdated(policy, systems, holdings, &facts, &plan);
+    let outdated = outdated.map_err(|undecided| match undecided {
+        Undecided::Policy { whole, .. } => whole,
+        Undecided::Required(name) => name,
+    })?;
+    let kept = wanted.grants.iter().any(|wanted| {
+        active(holdings, &wanted.system, &wanted.entitlement)
+            .is_some_and(|held| held.until.is_some())
+    });
+    let effects = effects(&plan, holdings);
+    let differs = !effects.is_empty()
+        || !outdated.is_empty()
+        || kept
+        || !reasons_changed(&wanted, holdings).is_empty();
+    Ok(differs.then_some(effects))
+}
+
+/// What that would give and take alone.
+///
+/// # Errors
+/// Which rule has no answer.
+pub(crate) fn access_effects(
+    policy: &PolicySet,
+    holdings: &Holdings,
+    now: Timestamp,
+) -> Result<Vec<Effect>, String> {
+    let (_, plan) = in_line(policy, holdings, now)?;
+    Ok(effects(&plan, holdings))
+}
+
+/// The plan of a case that begins at `now`, without what an earlier one left for later.
+fn in_line(
+    policy: &PolicySet,
+    holdings: &Holdings,
+    now: Timestamp,
+) -> Result<(Wanted, policy::Plan), String> {
+    let facts = identity_facts(holdings);
+    let wanted = policy::evaluate(policy, &facts).map_err(|error| error.to_string())?;
+    let mut plan = policy::plan(&wanted, &held(holdings, &wanted));
+    let moment = Moment {
+        effective_at: now,
+        now,
+    };
+    let patience = Patience {
+        hand_over: HandOver::GoOn,
+        review: false,
+        review_within: REVIEW_WITHIN,
+    };
+    if wanted.active && wanted.suspended.is_none() {
+        handed_over(policy, holdings, &wanted, &mut plan, moment, patience);
+    }
+    reviewed(policy, holdings, &wanted, &mut plan, moment, patience);
+    Ok((wanted, plan))
+}
+
+/// What a plan gives and takes, as the guard counts it.
+fn effects(plan: &policy::Plan, holdings: &Holdings) -> Vec<Effect> {
+    let roles = |reasons: &[Reason]| reasons.iter().map(|reason| reason.role.clone()).collect();
+    let opened = plan.create_accounts.iter().chain(&plan.accounts_to_enable);
+    let opened = opened.map(|account| Effect {
+        operation: Operation::AccountCreate,
+        system: Some(account.system.clone()),
+        entitlement: None,
+        roles: roles(&account.reasons),
+    });
+    let closed = plan.accounts_to_disable.iter().map(|system| Effect {
+        operation: Operation::AccountClose,
+        system: Some(system.clone()),
+        entitlement: None,
+        roles: BTreeSet::new(),
+    });
+    let given = plan.grants_to_add.iter().map(|grant| Effect {
+        operation: Operation::GrantGive,
+        system: Some(grant.system.clone()),
+        entitlement: Some(grant.entitlement.clone()),
+        roles: roles(&grant.reasons),
+    });
+    let taken = plan.grants_to_remove.iter().map(|(system, entitlement)| {
+        let held = active(holdings, system, entitlement);
+        let by = held.iter().flat_map(|held| &held.reasons);
+        Effect {
+            operation: Operation::GrantTake,
+            system: Some(system.clone()),
+            entitlement: Some(entitlement.clone()),
+            roles: by.map(|why| why.role.clone()).collect(),
+        }
+    });
+    opened.chain(closed).chain(given).chain(taken).collect()
 }
 
 /// A list, unless it is empty.

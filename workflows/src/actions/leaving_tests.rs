@@ -374,7 +374,7 @@ async fn a_lockout_ends_a_leaver_that_waits_and_does_its_work(on_postgres: bool)
 
 const QUESTION: &str = "
 name: question
-on: [certification.decided]
+on: [owner.changed]
 steps:
   - { id: ask, uses: approval, needs: [], with: { ask: [manager, role:security], quorum: 2, timeout: 9d, on_timeout: park } }
   - { id: do, uses: task, needs: [], with: { assignee: A1, title: File it, timeout: 9d } }
@@ -413,9 +413,7 @@ async fn questions_that_wait_for_the_person_go_to_somebody_else(on_postgres: boo
     office.until(&["joiner C3 succeeded"]).await;
     // One is put to Ann as Cid's manager, one to her by name; one about Bob is put to Bob's manager, who is nobody.
     for about in ["C3", "B2"] {
-        office
-            .say(about, EventType::CertificationDecided, json!({}))
-            .await;
+        office.say(about, EventType::OwnerChanged, json!({})).await;
     }
     office
         .until(&[

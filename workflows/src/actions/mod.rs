@@ -5,6 +5,7 @@
 //! | `access.plan` | compares what policy wants with what is held |
 //! | `account.create`, `.update`, `.enable`, `.disable`, `.delete` | one account on one system |
 //! | `case.follow` | starts a case of another workflow for the person, after this one |
+//! | `certification.plan` | compares what a review of access decided with what is held |
 //! | `deletion.plan` | starts the case that deletes accounts when their time is over |
 //! | `grant.add`, `grant.revoke` | one right on one system |
 //! | `grant.keep` | one right that was asked about stays |
@@ -33,6 +34,7 @@ mod account_update;
 mod apply;
 mod approvals_reroute;
 mod case_follow;
+mod certification_plan;
 mod context;
 mod contract_extend;
 mod credentials_revoke;
@@ -73,6 +75,7 @@ use engine::core::proof::Proof;
 use engine::runner::{Actions, Attempt, Availability, Clock, Resource};
 use serde_json::{Map, Value, json};
 
+pub(crate) use self::access_plan::{access_effects, difference};
 pub use self::protected::APPROVED_BY;
 
 use self::context::{Context, database, not_needed, permanent};
@@ -101,6 +104,7 @@ pub mod name {
     pub const DEPENDENCIES_REBIND: &str = "dependencies.rebind";
     pub const DELETION_PLAN: &str = "deletion.plan";
     pub const APPROVALS_REROUTE: &str = "approvals.reroute";
+    pub const CERTIFICATION_PLAN: &str = "certification.plan";
     pub const CASE_FOLLOW: &str = "case.follow";
     pub const IDENTITY_ACTIVATE: &str = "identity.activate";
     pub const IDENTITY_LEAVE: &str = "identity.leave";
@@ -145,7 +149,7 @@ pub mod name {
 }
 
 /// Every action, with a sentence for people.
-pub const ACTIONS: [(&str, &str); 56] = [
+pub const ACTIONS: [(&str, &str); 57] = [
     (
         name::ACCESS_PLAN,
         "compares what policy wants for the person with what they hold",
@@ -214,6 +218,10 @@ pub const ACTIONS: [(&str, &str); 56] = [
     (
         name::CASE_FOLLOW,
         "starts a case of `workflow` for the person, after this one",
+    ),
+    (
+        name::CERTIFICATION_PLAN,
+        "compares what reviews of access decided with what the person holds",
     ),
     (name::IDENTITY_ACTIVATE, "the person has begun"),
     (
@@ -465,6 +473,7 @@ impl IdentityActions {
             name::APPROVALS_REROUTE => approvals_reroute::run(context).await,
             name::IDENTITY_REGROUP => regroup::run(context).await,
             name::GRANT_KEEP => grant_keep::run(context),
+            name::CERTIFICATION_PLAN => certification_plan::run(context).await,
             name::CASE_FOLLOW => case_follow::run(context).await,
             name::CONTRACT_EXTEND => contract_extend::run(context).await,
             name::IDENTITY_SEPARATE => separate::run(context),

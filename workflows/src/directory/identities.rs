@@ -242,9 +242,11 @@ const COUNTS: Sql = Sql {
         WHERE ?1 IS NOT NULL GROUP BY status ORDER BY status",
 };
 
-const HOLDINGS: Sql = Sql {
-    table: "identity",
-    postgres: "
+/// A person with what they hold, in the words of each database.
+macro_rules! holdings {
+    (postgres $which:literal) => {
+        concat!(
+            "
         SELECT jsonb_build_object(
             'identity', to_jsonb(i),
             'accounts', COALESCE((SELECT jsonb_agg(to_jsonb(a) ORDER BY a.system) FROM account AS a
@@ -253,8 +255,13 @@ const HOLDINGS: Sql = Sql {
                 WHERE g.shard_id = i.shard_id AND g.identity_key = i.identity_key), '[]')
         )::text
         FROM identity AS i
-        WHERE i.shard_id = ($1::jsonb->>'shard_id')::int AND i.identity_key = $1::jsonb->>'key'",
-    sqlite: "
+        ",
+            $which
+        )
+    };
+    (sqlite $which:literal) => {
+        concat!(
+            "
         SELECT json_object(
             'identity', json_object('shard_id', i.shard_id, 'identity_key', i.identity_key,
                 'identity_type', i.identity_type, 'status', i.status, 'status_case', i.status_case,
@@ -276,7 +283,27 @@ const HOLDINGS: Sql = Sql {
                 FROM grant_held AS g WHERE g.shard_id = i.shard_id AND g.identity_key = i.identity_key)
         )
         FROM identity AS i
-        WHERE i.shard_id = ?1 ->> 'shard_id' AND i.identity_key = ?1 ->> 'key'",
+        ",
+            $which
+        )
+    };
+}
+
+const HOLDINGS: Sql = Sql {
+    table: "identity",
+    postgres: holdings!(postgres "WHERE i.shard_id = ($1::jsonb->>'shard_id')::int AND i.identity_key = $1::jsonb->>'key'"),
+    sqlite: holdings!(sqlite "WHERE i.shard_id = ?1 ->> 'shard_id' AND i.identity_key = ?1 ->> 'key'"),
+};
+
+/// Everybody at work, in the order of the key of the table.
+pub(super) const HOLDINGS_AFTER: Sql = Sql {
+    table: "identity",
+    postgres: holdings!(postgres "
+        WHERE (i.shard_id, i.identity_key) > (($1::jsonb->>'shard_id')::int, $1::jsonb->>'key') AND i.status = 'active'
+        ORDER BY i.shard_id, i.identity_key LIMIT ($1::jsonb->>'limit')::bigint"),
+    sqlite: holdings!(sqlite "
+        WHERE (i.shard_id, i.identity_key) > (?1 ->> 'shard_id', ?1 ->> 'key') AND i.status = 'active'
+        ORDER BY i.shard_id, i.identity_key LIMIT ?1 ->> 'limit'"),
 };
 
 const EVENTS_OF: Sql = Sql {

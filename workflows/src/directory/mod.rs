@@ -27,6 +27,7 @@ mod projection;
 mod pulls;
 pub mod resources;
 mod reviews;
+mod rollouts;
 mod rotation_moves;
 mod rotation_statements;
 mod rotations;
@@ -58,6 +59,7 @@ pub(crate) use merges::{
     holders, merges_in, put_adopted, put_holdings, put_merges, split_pairs, take_holdings,
     under_way,
 };
+pub(crate) use nhis::{DECLARED, Declaring, nhi_changes_in, nhi_in};
 pub(crate) use planned::{drop_planned, planned_due, planned_in, put_planned};
 pub(crate) use reviews::{
     BlockRow, put_blocks, put_indexed, put_reviews, review_in, reviews_about, with_blocks,
@@ -90,6 +92,7 @@ pub use pulls::{HintRow, PullMarkRow};
 pub use reviews::{ReviewFilter, ReviewRow, ReviewStatus};
 pub(crate) use rotations::IRREVOCABLE_DUE;
 pub use rotations::{Begun, NotBegun, RotationFilter, RotationRow, subject as rotation_subject};
+pub use rollouts::{LoadedRow, RolloutChange, RolloutRow, RolloutStatus};
 pub use rows::{
     AccountRow, AccountStatus, EventRow, EventStatus, GrantReason, GrantRow, GrantStatus,
     IdentityRow, IdentityStatus, SnapshotRow, SnapshotStatus, SystemState, SystemStateRow,
@@ -170,6 +173,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "rotation",
         postgres: include_str!("../../../migrations/postgres/0025_rotation.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0025_rotation.sql"),
+    },
+    Migration {
+        version: 26,
+        name: "policy_rollout",
+        postgres: include_str!("../../../migrations/postgres/0026_policy_rollout.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0026_policy_rollout.sql"),
     },
 ];
 

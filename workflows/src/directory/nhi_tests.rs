@@ -4,13 +4,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use engine::core::id::Actor;
+use serde_json::json;
 
 use super::*;
+use crate::intake::IntakeError;
 use crate::nhi::check::{Coverage, Intent, Question, Rules, Verdict, check};
 use crate::nhi::declare::{self, Declared};
 use crate::nhi::graph::{Confidence, Edge, Node, NodeKind, Relation};
+use crate::sources::{BusinessEvent, EventType, Key};
 use crate::testbed::{Company, now, on_both_databases};
 
 const TWO: &str = "
@@ -276,7 +279,119 @@ async fn a_question_about_a_leaver_is_answered_from_the_database(company: &Compa
     assert_ne!(check(&after.unwrap().unwrap()).digest, answer.digest);
 }
 
+fn said(number: i64, event_type: EventType, subject: &str, at: DateTime<Utc>) -> BusinessEvent {
+    BusinessEvent {
+        id: format!("cat-{number}"),
+        source: "catalogue".to_owned(),
+        event_type,
+        subject: Key::new(subject),
+        occurred_at: at,
+        effective_at: at,
+        zone: "UTC".to_owned(),
+        version: number,
+        supersedes: None,
+        data: json!({ "reason": "a new team" }),
+    }
+}
+
+fn moves(number: i64, subject: &str, to: &str, at: DateTime<Utc>) -> BusinessEvent {
+    let mut event = said(number, EventType::OwnerChanged, subject, at);
+    event.data["to"] = json!({ "key": to });
+    event
+}
+
+async fn what_a_catalogue_says_changes_what_is_declared(company: &Company) {
+    two_people(company).await;
+    declare(company, TWO).await;
+    let (by, begin) = (Actor("token:catalogue".into()), now());
+    let later = |ms: i64| begin + TimeDelta::milliseconds(ms);
+    let intake = &company.intake;
+    let owners = async |key: &str| {
+        let row = company.directory.nhi(key).await.unwrap().unwrap();
+        format!("{} {} {}", row.owner, row.backup, row.status.as_str())
+    };
+    assert_eq!(owners("ci").await, "B2 A1 active");
+    // Who was the backup becomes the owner: the other one takes that place.
+    let first = moves(3, "ci", "A1", later(30));
+    let report = intake.event(&first, &by, later(100)).await.unwrap();
+    assert_eq!(report.status, Some(EventStatus::Started));
+    assert_eq!(owners("ci").await, "A1 B2 active");
+    let change = company.directory.nhi_changes("ci").await.unwrap().remove(0);
+    assert_eq!(
+        (change.change.as_str(), change.by_actor.as_str()),
+        ("owner.changed", "token:catalogue")
+    );
+    assert!(change.reason.starts_with("a new team ("), "{change:?}");
+    let nodes = [Node::nhi("ci")];
+    let edges = company.directory.edges_at(&nodes).await.unwrap();
+    let owns = |key: &str| {
+        let mut edges = edges.iter();
+        edges.any(|edge| edge.relation == Relation::Owns && edge.from == Node::person(key))
+    };
+    assert!(owns("A1") && !owns("B2"));
+    // Again it is known; an older one that comes late is kept and changes nothing.
+    assert!(!intake.event(&first, &by, later(100)).await.unwrap().new);
+    let late = moves(2, "ci", "B2", later(20));
+    let report = intake.event(&late, &by, later(110)).await.unwrap();
+    assert_eq!(report.status, Some(EventStatus::Recorded));
+    // What cannot be so is refused, and may be said again when it can.
+    for (event, why) in [
+        (
+            moves(4, "ci", "Z9", later(40)),
+            "`Z9` is nobody who is known",
+        ),
+        (
+            said(5, EventType::OwnerChanged, "ci", later(50)),
+            "would have no owner",
+        ),
+        (said(6, EventType::ServiceRegistered, "web", later(60)), ""),
+    ] {
+        let mut event = event;
+        if why.is_empty() {
+            event.data["attributes"] = json!({ "kind": "bot", "team": "build" });
+        }
+        let error = intake.event(&event, &by, later(120)).await.unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+        assert!(matches!(error, IntakeError::Thing(_)), "{error}");
+    }
+    assert_eq!(owners("ci").await, "A1 B2 active");
+    // One that holds later waits for its time.
+    let announced = moves(7, "ci", "B2", later(5_000));
+    let report = intake.event(&announced, &by, later(130)).await.unwrap();
+    assert_eq!(report.status, Some(EventStatus::Waiting));
+    intake.start_due(later(140)).await.unwrap();
+    assert_eq!(owners("ci").await, "A1 B2 active");
+    intake.start_due(later(5_000)).await.unwrap();
+    assert_eq!(owners("ci").await, "B2 A1 active");
+    // Registered and retired.
+    let mut web = said(8, EventType::ServiceRegistered, "web", later(80));
+    web.data["attributes"] = json!({
+        "kind": "bot", "environment": "production", "purpose": "answers", "team": "build", "owner": "A1",
+        "backup": "B2", "review": "2027-01-01", "used_by": ["cron/web"],
+    });
+    intake.event(&web, &by, later(150)).await.unwrap();
+    assert_eq!(owners("web").await, "A1 B2 active");
+    let end = said(9, EventType::ServiceRetired, "web", later(90));
+    intake.event(&end, &by, later(160)).await.unwrap();
+    assert_eq!(owners("web").await, "A1 B2 retired");
+    // A file that is declared later counts more than what is heard late about a moment before it.
+    declare(
+        company,
+        &TWO.replace("purpose: builds", "purpose: builds all"),
+    )
+    .await;
+    let stale = moves(10, "ci", "A1", begin);
+    let report = intake.event(&stale, &by, later(9_000)).await.unwrap();
+    assert_eq!(report.status, Some(EventStatus::Recorded));
+    // They are nobody.
+    for key in ["ci", "web"] {
+        assert_eq!(company.directory.identity(key).await.unwrap(), None);
+    }
+    assert_eq!(company.cases().await.len(), 2);
+}
+
 on_both_databases! {
+    what_a_catalogue_says_changes_what_is_declared,
     what_is_declared_is_found_again_and_said_twice_changes_nothing,
     what_names_nobody_or_takes_from_another_is_refused_as_a_whole,
     a_changed_declaration_takes_its_edges_along,

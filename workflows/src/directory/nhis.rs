@@ -12,7 +12,7 @@ use engine::store::{InboxRow, StoreError, Transaction, Work};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::database::{execute_all, rows_of, stored_time, stored_time_option, time_text};
+use super::database::{execute_all, rows_in, rows_of, stored_time, stored_time_option, time_text};
 use super::nhi_statements::{
     CHANGES, COVERAGE, DROP_EDGES, EDGES, EXPIRING, LIST, NAMED, NHIS, OF_NHIS, PEOPLE,
     PUT_CHANGES, PUT_COVERAGE, PUT_CREDENTIALS, PUT_EDGES, PUT_NHIS,
@@ -164,12 +164,22 @@ pub struct NhiFilter {
     pub review_by: Option<NaiveDate>,
 }
 
+/// What a change is called that a file made.
+pub(crate) const DECLARED: &str = "declared";
+
+/// Who declares something, when and why.
+pub(crate) struct Declaring<'a> {
+    pub directory: &'a Directory,
+    pub by: &'a Actor,
+    pub reason: &'a str,
+    pub now: DateTime<Utc>,
+    /// What is done, for whoever reads what was declared when.
+    pub change: &'static str,
+}
+
 struct Declare<'a> {
-    directory: &'a Directory,
+    declaring: Declaring<'a>,
     declared: &'a [Declared],
-    by: &'a Actor,
-    reason: &'a str,
-    now: DateTime<Utc>,
     report: Mutex<DeclareReport>,
 }
 
@@ -182,24 +192,65 @@ struct Person {
 #[async_trait::async_trait]
 impl Work for Declare<'_> {
     async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
-        let mut report = DeclareReport::default();
-        self.refusals(transaction, &mut report).await?;
-        if report.refused.is_empty() {
-            self.take(transaction, &mut report).await?;
-        }
+        let report = self.declaring.take(transaction, self.declared).await?;
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
         Ok(Vec::new())
     }
 }
 
-impl Declare<'_> {
+impl Declaring<'_> {
+    /// Takes a declaration as a whole, or nothing of it: see [`DeclareReport::refused`].
+    pub async fn take(
+        &self,
+        transaction: &mut Transaction<'_>,
+        declared: &[Declared],
+    ) -> Result<DeclareReport, StoreError> {
+        let mut report = DeclareReport::default();
+        self.refusals(transaction, declared, &mut report).await?;
+        if report.refused.is_empty() {
+            self.write(transaction, declared, &mut report).await?;
+        }
+        Ok(report)
+    }
+
+    /// Notes that one is no more. Nothing is ended by that; false when it was so already.
+    pub async fn retire(
+        &self,
+        transaction: &mut Transaction<'_>,
+        known: &NhiRow,
+    ) -> Result<bool, StoreError> {
+        if known.status == NhiStatus::Retired {
+            return Ok(false);
+        }
+        let digest = digest(&known.declared)?;
+        let change = ChangeRow {
+            shard_id: known.shard_id,
+            nhi_key: known.nhi_key.clone(),
+            at: time_text(self.now),
+            change_id: format!("{}:{digest}", self.change),
+            change: self.change,
+            by_actor: self.by.0.clone(),
+            reason: self.reason.to_owned(),
+            before_digest: Some(digest.clone()),
+            after_digest: digest,
+        };
+        let retired = NhiRow {
+            status: NhiStatus::Retired,
+            changed_at: self.now,
+            ..known.clone()
+        };
+        execute_all(transaction, &PUT_NHIS, &[retired]).await?;
+        execute_all(transaction, &PUT_CHANGES, &[change]).await?;
+        Ok(true)
+    }
+
     async fn refusals(
         &self,
         transaction: &mut Transaction<'_>,
+        declared: &[Declared],
         report: &mut DeclareReport,
     ) -> Result<(), StoreError> {
-        let named: BTreeSet<&str> = self
-            .declared
+        let named: BTreeSet<&str> = declared
             .iter()
             .flat_map(|declared| [declared.owner.as_str(), declared.backup.as_str()])
             .collect();
@@ -209,7 +260,7 @@ impl Declare<'_> {
             .iter()
             .map(|person| (person.identity_key.as_str(), person.status))
             .collect();
-        for declared in self.declared {
+        for declared in declared {
             for (what, key) in [("owner", &declared.owner), ("backup", &declared.backup)] {
                 let why = match there.get(key.as_str()) {
                     Some(IdentityStatus::Active | IdentityStatus::Expected) => continue,
@@ -221,8 +272,7 @@ impl Declare<'_> {
                     .push(format!("`{}`: its {what} `{key}` {why}", declared.key));
             }
         }
-        let of: BTreeMap<String, &str> = self
-            .declared
+        let of: BTreeMap<String, &str> = declared
             .iter()
             .flat_map(|declared| {
                 let names = declared.credentials.iter().map(DeclaredCredential::name);
@@ -245,14 +295,15 @@ impl Declare<'_> {
         Ok(())
     }
 
-    async fn take(
+    async fn write(
         &self,
         transaction: &mut Transaction<'_>,
+        declared: &[Declared],
         report: &mut DeclareReport,
     ) -> Result<(), StoreError> {
         let keys = self
             .directory
-            .with_shards(self.declared.iter().map(|one| one.key.as_str()));
+            .with_shards(declared.iter().map(|one| one.key.as_str()));
         let known: Vec<NhiRow> = rows_of(transaction, &NHIS, &keys).await?;
         let known: BTreeMap<&str, &NhiRow> = known
             .iter()
@@ -261,7 +312,7 @@ impl Declare<'_> {
         let (mut rows, mut credentials, mut changes) = (Vec::new(), Vec::new(), Vec::new());
         let (mut told, mut gone) = (Vec::new(), Vec::new());
         let mut rotated = Vec::new();
-        for declared in self.declared {
+        for declared in declared {
             let before = known.get(declared.key.as_str()).copied();
             if before
                 .is_some_and(|row| row.declared == *declared && row.status != NhiStatus::Retired)
@@ -300,7 +351,7 @@ impl Declare<'_> {
                 nhi_key: declared.key.clone(),
                 at: time_text(self.now),
                 change_id: digest(declared)?,
-                change: "declared",
+                change: self.change,
                 by_actor: self.by.0.clone(),
                 reason: self.reason.to_owned(),
                 before_digest: before.map(|row| digest(&row.declared)).transpose()?,
@@ -360,6 +411,26 @@ impl Declare<'_> {
     }
 }
 
+/// One non-human identity, inside a transaction.
+pub(crate) async fn nhi_in(
+    transaction: &mut Transaction<'_>,
+    directory: &Directory,
+    key: &str,
+) -> Result<Option<NhiRow>, StoreError> {
+    let found = rows_of(transaction, &NHIS, &directory.with_shards([key])).await?;
+    Ok(found.into_iter().next())
+}
+
+/// What was declared of one, newest first, inside a transaction.
+pub(crate) async fn nhi_changes_in(
+    transaction: &mut Transaction<'_>,
+    shard_id: i32,
+    key: &str,
+) -> Result<Vec<NhiChange>, StoreError> {
+    let parameter = json!({ "shard_id": shard_id, "key": key });
+    rows_in(transaction, &CHANGES, &parameter).await
+}
+
 pub(super) fn digest(declared: &Declared) -> Result<String, StoreError> {
     let value = serde_json::to_value(declared).map_err(|error| StoreError::Corrupt {
         table: "nhi",
@@ -383,11 +454,14 @@ impl Directory {
         now: DateTime<Utc>,
     ) -> Result<DeclareReport, StoreError> {
         let work = Declare {
-            directory: self,
+            declaring: Declaring {
+                directory: self,
+                by,
+                reason,
+                now,
+                change: DECLARED,
+            },
             declared,
-            by,
-            reason,
-            now,
             report: Mutex::default(),
         };
         self.write(&work).await?;

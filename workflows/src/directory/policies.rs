@@ -7,10 +7,11 @@ use serde_json::json;
 
 use super::Directory;
 use super::database::{Sql, execute, rows_in, stored_time, stored_time_option, time_text};
+use super::rollouts::{RolloutRow, begin};
 use crate::policy::guard::Blast;
 
 /// All versions lie in the shard of this word.
-const PLACE: &str = "policy";
+pub(super) const PLACE: &str = "policy";
 /// The most versions a listing holds.
 const VERSIONS_SHOWN_MAX: u32 = 200;
 
@@ -107,6 +108,11 @@ impl Work for PutPolicy<'_> {
         if row.status == PolicyStatus::InForce {
             let parameter = json!({ "shard_id": row.shard_id, "at": time_text(row.seen_at) });
             execute(transaction, &MAKE_PAST, &parameter).await?;
+        }
+        if let Some(base) =
+            base.filter(|base| row.status == PolicyStatus::InForce && *base != row.policy_hash)
+        {
+            begin(transaction, &RolloutRow::begun(row, base)).await?;
         }
         execute(transaction, &PUT, &[row]).await?;
         Ok(Vec::new())

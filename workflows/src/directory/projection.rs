@@ -18,7 +18,8 @@ use super::database::{execute_all, stored_time, stored_time_option};
 use super::rotation_moves::{DESTROY_OLD, Moved, SUBJECT as ROTATED};
 use super::rows::{AccountStatus, GrantReason, GrantStatus};
 use super::statements::{
-    ACTIVATE, CLOSE_GRANTS, DEPART, ENDS, LEAVE, PUT_ACCOUNTS, PUT_GRANTS, PUT_LAGS, REASONS,
+    ACTIVATE, CLOSE_GRANTS, DEPART, ENDS, EXCEPT, LEAVE, PUT_ACCOUNTS, PUT_GRANTS, PUT_LAGS,
+    REASONS,
 };
 use crate::actions::name;
 
@@ -33,6 +34,8 @@ struct Effect {
     entitlement: Option<String>,
     reasons: Vec<GrantReason>,
     policy: Option<String>,
+    /// `exception`: somebody confirmed a right that no role gives.
+    held_by: Option<String>,
     attributes_digest: Option<String>,
     /// From when on it was to be so, where that is another moment than that of the case.
     due: Option<DateTime<Utc>>,
@@ -79,6 +82,7 @@ impl Effect {
                 .and_then(|reasons| serde_json::from_value(reasons.clone()).ok())
                 .unwrap_or_default(),
             policy: text("policy"),
+            held_by: text("held_by"),
             attributes_digest: text("attributes_digest"),
             due: text("due").and_then(|due| due.parse().ok()),
             skipped: truth("skipped").unwrap_or(false),
@@ -211,6 +215,15 @@ struct EndChange {
     until: Option<DateTime<Utc>>,
 }
 
+/// A right that somebody confirmed: from now on an exception.
+#[derive(Debug, Serialize)]
+struct Excepted {
+    shard_id: i32,
+    identity_key: String,
+    system: String,
+    entitlement: String,
+}
+
 #[derive(Debug, Serialize)]
 struct AccountGone {
     shard_id: i32,
@@ -260,6 +273,7 @@ struct Changes {
     lags: BTreeMap<(i32, String, String, LagKind), LagChange>,
     reasons: BTreeMap<(i32, String, String, String), ReasonsChange>,
     ends: BTreeMap<(i32, String, String, String), EndChange>,
+    excepted: Vec<Excepted>,
     activated: Vec<StatusChange>,
     leaving: Vec<StatusChange>,
     departed: Vec<StatusChange>,
@@ -304,6 +318,9 @@ impl Changes {
                     (name::GRANT_KEEP, StepEnding::Done) => {
                         if let (Some(system), Some(right)) = (&effect.system, &effect.entitlement) {
                             self.end(outcome, system, right, None);
+                            if effect.held_by.as_deref() == Some("exception") {
+                                self.except(outcome, system, right);
+                            }
                         }
                     }
                     _ if effect.skipped => {}
@@ -549,6 +566,16 @@ impl Changes {
         self.ends.insert(key, change);
     }
 
+    /// Somebody confirmed a right.
+    fn except(&mut self, outcome: &Outcome, system: &str, entitlement: &str) {
+        self.excepted.push(Excepted {
+            shard_id: outcome.shard.0,
+            identity_key: outcome.subject.0.clone(),
+            system: system.to_owned(),
+            entitlement: entitlement.to_owned(),
+        });
+    }
+
     /// A plan also says which rights stay, but for other reasons than before, and until when those stay that go.
     fn plan(&mut self, outcome: &Outcome, output: &Value) {
         for (list, end) in [("later", "due"), ("review", "until"), ("keep", "")] {
@@ -605,6 +632,7 @@ impl Changes {
         execute_all(transaction, &PUT_CREDENTIALS, &credentials).await?;
         execute_all(transaction, &REASONS, &reasons).await?;
         execute_all(transaction, &ENDS, &ends).await?;
+        execute_all(transaction, &EXCEPT, &self.excepted).await?;
         execute_all(transaction, &PUT_LAGS, &lags).await?;
         let rotations: Vec<_> = self.rotations.into_values().collect();
         Moved::write(transaction, &rotations).await?;

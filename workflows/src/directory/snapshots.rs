@@ -11,6 +11,7 @@ use super::Directory;
 use super::database::{Sql, execute, execute_all};
 use super::resources::{HELD_PREFIX, HeldRow, held_of};
 use super::rows::SnapshotRow;
+use crate::intake::StagedWave;
 use crate::sources::{Change, Difference, Key, Record, Records};
 
 /// Where a source stands: its last applied snapshot.
@@ -43,6 +44,9 @@ pub struct PendingSnapshot {
     pub records: Vec<Record>,
     /// People who are in the snapshot no more.
     pub gone: Vec<Key>,
+    /// Accounts that are to be adopted, in place of all that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave: Option<StagedWave>,
 }
 
 impl Directory {
@@ -134,6 +138,7 @@ impl Directory {
                 .filter(gone)
                 .map(|held| Key::new(held.record_key.clone()))
                 .collect(),
+            wave: None,
         })
     }
 

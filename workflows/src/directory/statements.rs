@@ -131,6 +131,23 @@ pub const ENDS: Sql = Sql {
           AND grant_held.entitlement = changed.value ->> 'entitlement' AND grant_held.status = 'active'",
 };
 
+/// Rights that somebody confirmed and no role gives.
+pub const EXCEPT: Sql = Sql {
+    table: "grant_held",
+    postgres: "
+        UPDATE grant_held AS g SET held_by = 'exception', reasons = '[]'
+        FROM jsonb_to_recordset($1::jsonb) AS now(shard_id int, identity_key text, system text, entitlement text)
+        WHERE g.shard_id = now.shard_id AND g.identity_key = now.identity_key AND g.system = now.system
+          AND g.entitlement = now.entitlement AND g.status = 'active'",
+    sqlite: "
+        UPDATE grant_held SET held_by = 'exception', reasons = '[]'
+        FROM json_each(?1) AS changed
+        WHERE grant_held.shard_id = changed.value ->> 'shard_id'
+          AND grant_held.identity_key = changed.value ->> 'identity_key'
+          AND grant_held.system = changed.value ->> 'system'
+          AND grant_held.entitlement = changed.value ->> 'entitlement' AND grant_held.status = 'active'",
+};
+
 pub const PUT_LAGS: Sql = Sql {
     table: "access_lag",
     postgres: "

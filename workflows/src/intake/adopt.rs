@@ -1,7 +1,8 @@
 //! Accounts that were there before, taken over by those whose they are.
 //!
 //! The directory notes the account as it is, with its rights as *unmanaged*: policy gives what is missing and takes nothing
-//! that it did not give. Then a case brings the account in line, or closes it, when the person is not there.
+//! that it did not give. Then a case brings the account in line, or closes it, when the person is not there. What that
+//! would mean for people is measured before ([`super::waves`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -14,14 +15,15 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::groups::Groups;
-use super::settle::{Regrouped, Settled, finish, read};
-use super::{Intake, IntakeError};
+use super::settle::{Origin, Regrouped, Settled, finish, read};
+use super::waves::{ADOPTED, StagedWave};
+use super::{ImportReport, Intake, IntakeError};
 use crate::directory::{
-    AccountRow, AccountStatus, AdoptedRow, GrantRow, GrantStatus, holdings_in, put_adopted,
-    put_holdings,
+    AccountRow, AccountStatus, AdoptedRow, GrantRow, GrantStatus, SnapshotRow, holdings_in,
+    put_adopted, put_holdings,
 };
 use crate::policy::HeldBy;
-use crate::sources::{BusinessEvent, EventType, Key};
+use crate::sources::{BusinessEvent, EventType, Key, Summary};
 use crate::takeover::{Adoptable, Wave};
 
 /// How many accounts one transaction adopts.
@@ -36,12 +38,16 @@ pub struct WaveReport {
     pub adopted: usize,
     /// Those whose person had got one meanwhile, or is known no more.
     pub skipped: Vec<String>,
+    /// Why nothing was done: a person has to approve or reject `difference_id`.
+    pub stopped_by: Vec<String>,
+    pub difference_id: Option<String>,
     /// Cases by workflow.
     pub cases: BTreeMap<String, u64>,
 }
 
 impl Intake {
-    /// Lets people have the accounts of a wave, as it was shown. Doing it again adopts nothing twice.
+    /// Lets people have the accounts of a wave, as it was shown, unless the guard stops it: then it waits for a person, as a file
+    /// does. Doing it again adopts nothing twice.
     ///
     /// # Errors
     /// When the database does not answer. What was adopted by then stays adopted.
@@ -52,18 +58,60 @@ impl Intake {
         reason: &str,
         now: Timestamp,
     ) -> Result<WaveReport, IntakeError> {
+        let staged = StagedWave::of(wave, reason);
+        if let Some(weighed) = self.weigh_wave(&staged, now).await?
+            && let Some(kept) = self.stage_wave(&staged, &weighed, by, now).await?
+        {
+            return Ok(WaveReport {
+                wave: staged.id,
+                system: staged.system,
+                stopped_by: kept.stopped_by.unwrap_or_default(),
+                difference_id: Some(kept.difference_id),
+                ..WaveReport::default()
+            });
+        }
+        self.adopt_staged(&staged, by, false, now).await
+    }
+
+    /// Adopts a wave that waited, now that somebody approved it.
+    pub(super) async fn adopt_approved(
+        &self,
+        row: &SnapshotRow,
+        staged: &StagedWave,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<ImportReport, IntakeError> {
+        self.approve_wave(row, staged, by, now).await?;
+        let done = self.adopt_staged(staged, by, true, now).await?;
+        let mut summary: Summary =
+            serde_json::from_value(row.summary.clone()).map_err(IntakeError::stored_form)?;
+        summary.events = BTreeMap::from([(ADOPTED.to_owned(), done.adopted as u64)]);
+        let report = ImportReport::of_row(row, summary, &Settled::default());
+        Ok(ImportReport {
+            cases: done.cases,
+            ..report
+        })
+    }
+
+    async fn adopt_staged(
+        &self,
+        staged: &StagedWave,
+        by: &Actor,
+        approved: bool,
+        now: Timestamp,
+    ) -> Result<WaveReport, IntakeError> {
         let mut report = WaveReport {
-            wave: wave.id.clone(),
-            system: wave.system.clone(),
+            wave: staged.id.clone(),
+            system: staged.system.clone(),
             ..WaveReport::default()
         };
-        for part in wave.adoptable.chunks(ADOPTED_AT_ONCE_MAX) {
+        for part in staged.adoptable.chunks(ADOPTED_AT_ONCE_MAX) {
             let work = Adopt {
                 intake: self,
-                wave,
+                staged,
                 part,
                 by,
-                reason,
+                approved,
                 now,
                 groups: Groups::default(),
                 done: Mutex::default(),
@@ -85,10 +133,11 @@ impl Intake {
 
 struct Adopt<'a> {
     intake: &'a Intake,
-    wave: &'a Wave,
+    staged: &'a StagedWave,
     part: &'a [Adoptable],
     by: &'a Actor,
-    reason: &'a str,
+    /// Whether somebody approved exactly this.
+    approved: bool,
     now: Timestamp,
     groups: Groups,
     done: Mutex<WaveReport>,
@@ -97,7 +146,10 @@ struct Adopt<'a> {
 #[async_trait]
 impl Work for Adopt<'_> {
     async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
-        let origin = self.intake.origin(self.by, &self.groups, self.now);
+        let origin = Origin {
+            approved: self.approved,
+            ..self.intake.origin(self.by, &self.groups, self.now)
+        };
         let keys: BTreeSet<String> = self
             .part
             .iter()
@@ -124,24 +176,27 @@ impl Work for Adopt<'_> {
             let has = holdings
                 .iter()
                 .flat_map(|holdings| &holdings.accounts)
-                .any(|row| row.system == self.wave.system && row.status != AccountStatus::Deleted);
+                .any(|row| {
+                    row.system == self.staged.system && row.status != AccountStatus::Deleted
+                });
             if has || !concerned.insert(root.clone()) {
                 report.skipped.push(account.name.clone());
                 continue;
             }
             let event = self.cause(&root);
-            accounts.push(self.account(account, person.shard_id, &root));
-            grants.extend(self.grants(account, person.shard_id, &root));
+            let (staged, shard_id) = (self.staged, person.shard_id);
+            accounts.push(self::account(staged, account, shard_id, &root, self.now));
+            grants.extend(self::grants(staged, account, shard_id, &root, self.now));
             adopted.push(AdoptedRow {
                 shard_id: person.shard_id,
                 identity_key: root,
-                system: self.wave.system.clone(),
+                system: self.staged.system.clone(),
                 native_id: account.native_id.clone(),
                 name: account.name.clone(),
-                wave: self.wave.id.clone(),
+                wave: self.staged.id.clone(),
                 adopted_at: self.now,
                 adopted_by: self.by.0.clone(),
-                reason: self.reason.to_owned(),
+                reason: self.staged.reason.clone(),
                 score: account.score.clone(),
             });
             person.regrouped = Some(Regrouped {
@@ -171,7 +226,7 @@ impl Adopt<'_> {
     /// What cases are caused by: one for each person and wave.
     fn cause(&self, key: &str) -> BusinessEvent {
         BusinessEvent {
-            id: format!("{}:{key}", self.wave.id),
+            id: format!("{}:{key}", self.staged.id),
             source: "tenure".to_owned(),
             event_type: EventType::Transfer,
             subject: Key::new(key),
@@ -180,50 +235,64 @@ impl Adopt<'_> {
             zone: "UTC".to_owned(),
             version: self.now.timestamp(),
             supersedes: None,
-            data: json!({ "reason": self.reason }),
+            data: json!({ "reason": self.staged.reason }),
         }
     }
+}
 
-    fn account(&self, account: &Adoptable, shard_id: i32, key: &str) -> AccountRow {
-        let closed = account.enabled == Some(false);
-        AccountRow {
-            shard_id,
-            identity_key: key.to_owned(),
-            system: self.wave.system.clone(),
-            native_id: account.native_id.clone(),
-            name: account.name.clone(),
-            status: if closed {
-                AccountStatus::Disabled
-            } else {
-                AccountStatus::Active
-            },
-            // Unknown: they are written once.
-            attributes_digest: None,
-            created_at: None,
-            disabled_at: None,
-            changed_at: self.now,
-            verified_at: Some(self.now),
-            unverified: None,
-            case_id: self.wave.id.clone(),
-        }
+/// The account as it is, as one of theirs.
+pub(super) fn account(
+    staged: &StagedWave,
+    account: &Adoptable,
+    shard_id: i32,
+    key: &str,
+    now: Timestamp,
+) -> AccountRow {
+    let closed = account.enabled == Some(false);
+    AccountRow {
+        shard_id,
+        identity_key: key.to_owned(),
+        system: staged.system.clone(),
+        native_id: account.native_id.clone(),
+        name: account.name.clone(),
+        status: if closed {
+            AccountStatus::Disabled
+        } else {
+            AccountStatus::Active
+        },
+        // Unknown: they are written once.
+        attributes_digest: None,
+        created_at: None,
+        disabled_at: None,
+        changed_at: now,
+        verified_at: Some(now),
+        unverified: None,
+        case_id: staged.id.clone(),
     }
+}
 
-    fn grants(&self, account: &Adoptable, shard_id: i32, key: &str) -> Vec<GrantRow> {
-        let grants = account.entitlements.iter().map(|entitlement| GrantRow {
-            shard_id,
-            identity_key: key.to_owned(),
-            system: self.wave.system.clone(),
-            entitlement: entitlement.clone(),
-            status: GrantStatus::Active,
-            held_by: HeldBy::Unmanaged,
-            reasons: Vec::new(),
-            policy_hash: None,
-            since: None,
-            until: None,
-            verified_at: Some(self.now),
-            unverified: None,
-            case_id: self.wave.id.clone(),
-        });
-        grants.collect()
-    }
+/// Its rights.
+pub(super) fn grants(
+    staged: &StagedWave,
+    account: &Adoptable,
+    shard_id: i32,
+    key: &str,
+    now: Timestamp,
+) -> Vec<GrantRow> {
+    let grants = account.entitlements.iter().map(|entitlement| GrantRow {
+        shard_id,
+        identity_key: key.to_owned(),
+        system: staged.system.clone(),
+        entitlement: entitlement.clone(),
+        status: GrantStatus::Active,
+        held_by: HeldBy::Unmanaged,
+        reasons: Vec::new(),
+        policy_hash: None,
+        since: None,
+        until: None,
+        verified_at: Some(now),
+        unverified: None,
+        case_id: staged.id.clone(),
+    });
+    grants.collect()
 }

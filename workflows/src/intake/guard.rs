@@ -16,7 +16,7 @@ use super::{Intake, IntakeError};
 use crate::directory::guard::{self as rows, AccessCount, Doubt, TallyRow};
 use crate::directory::resources;
 use crate::policy::guard::{
-    Blast, LimitRule, Operation, Pair, Populations, Question, Slice, attribute_value,
+    Blast, GuardRules, LimitRule, Operation, Pair, Populations, Question, Slice, attribute_value,
     attributes_of, blast, judge, questions, remembered,
 };
 use crate::policy::{IdentityFacts, PolicySet};
@@ -264,13 +264,15 @@ impl Intake {
     ) -> Result<Populations, StoreError> {
         let mut populations = Populations::new();
         let mut access: Option<Vec<AccessCount>> = None;
+        let policy = self.policy.get();
+        let rules = policy.as_ref().map(|policy| policy.guard());
         for question in asked {
             let count = if question.is_about_access() {
                 let access = match &mut access {
                     Some(access) => access,
                     None => access.insert(self.directory.access_counts().await?),
                 };
-                self.holders(access, question)
+                holders(access, question, rules)
             } else if let Some(known) = people(question) {
                 known
             } else {
@@ -289,54 +291,6 @@ impl Intake {
             populations.insert(place, count);
         }
         Ok(populations)
-    }
-
-    /// How many people hold what a slice names, as the directory knows.
-    fn holders(&self, access: &[AccessCount], question: &Question) -> u64 {
-        let value = question.value.as_str();
-        let of_accounts = question.operation == Operation::AccountClose;
-        let fitting = |count: &&AccessCount| count.entitlement.is_none() == of_accounts;
-        let counts = access.iter().filter(fitting);
-        match question.by.as_str() {
-            // People with several rights on a system are counted by their largest one.
-            "system" => {
-                let mut rights: BTreeMap<&str, u64> = BTreeMap::new();
-                for count in counts.filter(|count| count.system == value) {
-                    let right = count.entitlement.as_deref().unwrap_or_default();
-                    *rights.entry(right).or_default() += count.count;
-                }
-                rights.into_values().max().unwrap_or(0)
-            }
-            "entitlement" => counts
-                .filter(|count| {
-                    let right = count.entitlement.as_deref().unwrap_or_default();
-                    format!("{}/{right}", count.system) == value
-                })
-                .map(|count| count.count)
-                .sum(),
-            "privileged" => {
-                let policy = self.policy.get();
-                let rules = policy.as_ref().map(|policy| policy.guard());
-                counts
-                    .filter(|count| {
-                        let right = count.entitlement.as_deref().unwrap_or_default();
-                        rules.is_some_and(|rules| rules.is_privileged(&count.system, right))
-                    })
-                    .map(|count| count.count)
-                    .sum()
-            }
-            _ => {
-                let mut rights: BTreeMap<(&str, Option<&str>), u64> = BTreeMap::new();
-                let rights_of_all = access
-                    .iter()
-                    .filter(|count| count.roles.iter().any(|reason| reason.role == value));
-                for count in rights_of_all {
-                    let right = (count.system.as_str(), count.entitlement.as_deref());
-                    *rights.entry(right).or_default() += count.count;
-                }
-                rights.into_values().max().unwrap_or(0)
-            }
-        }
     }
 
     /// Notes that a source is not believed, or is again.
@@ -361,6 +315,54 @@ impl Intake {
         tracing::warn!(source, "a source is not believed");
         if let Err(error) = self.doubt(source, at, Some(reason)).await {
             tracing::warn!(source, %error, "that a source is not believed could not be noted");
+        }
+    }
+}
+
+/// How many people hold what a slice names, as the directory knows.
+pub(crate) fn holders(
+    access: &[AccessCount],
+    question: &Question,
+    rules: Option<&GuardRules>,
+) -> u64 {
+    let value = question.value.as_str();
+    let of_accounts = question.operation == Operation::AccountClose;
+    let fitting = |count: &&AccessCount| count.entitlement.is_none() == of_accounts;
+    let counts = access.iter().filter(fitting);
+    match question.by.as_str() {
+        // People with several rights on a system are counted by their largest one.
+        "system" => {
+            let mut rights: BTreeMap<&str, u64> = BTreeMap::new();
+            for count in counts.filter(|count| count.system == value) {
+                let right = count.entitlement.as_deref().unwrap_or_default();
+                *rights.entry(right).or_default() += count.count;
+            }
+            rights.into_values().max().unwrap_or(0)
+        }
+        "entitlement" => counts
+            .filter(|count| {
+                let right = count.entitlement.as_deref().unwrap_or_default();
+                format!("{}/{right}", count.system) == value
+            })
+            .map(|count| count.count)
+            .sum(),
+        "privileged" => counts
+            .filter(|count| {
+                let right = count.entitlement.as_deref().unwrap_or_default();
+                rules.is_some_and(|rules| rules.is_privileged(&count.system, right))
+            })
+            .map(|count| count.count)
+            .sum(),
+        _ => {
+            let mut rights: BTreeMap<(&str, Option<&str>), u64> = BTreeMap::new();
+            let rights_of_all = access
+                .iter()
+                .filter(|count| count.roles.iter().any(|reason| reason.role == value));
+            for count in rights_of_all {
+                let right = (count.system.as_str(), count.entitlement.as_deref());
+                *rights.entry(right).or_default() += count.count;
+            }
+            rights.into_values().max().unwrap_or(0)
         }
     }
 }

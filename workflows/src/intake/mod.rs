@@ -28,6 +28,8 @@ mod reviews;
 mod scan;
 mod settle;
 mod take;
+mod things;
+mod waves;
 
 #[cfg(test)]
 mod contract_tests;
@@ -62,7 +64,7 @@ use crate::correlation::{Correlation, SecondAccounts};
 use crate::directory::guard::{believe, forget_tallies};
 use crate::directory::{
     Directory, PendingSnapshot, Position, RecordRow, SnapshotRow, SnapshotStatus, decide_snapshot,
-    mark_gone, move_on, planned_due, put_records, put_snapshot, waiting_due,
+    mark_gone, move_on, put_records, put_snapshot,
 };
 use crate::policy::guard::LimitRule;
 use crate::policy::{LeaverRules, Problem, Problems};
@@ -76,6 +78,7 @@ pub use self::adopt::WaveReport;
 pub use self::contracts::{
     EXTENSION, ExtendError, Extended, Extension, ExtensionAsked, ExtensionInput,
 };
+pub(crate) use self::guard::holders;
 pub use self::guard::{PolicyCell, protected};
 pub use self::merge::{MergeReport, MovedAccount, Part, REGROUP, RegroupInput, RegroupReport};
 pub use self::pushed::{
@@ -84,11 +87,8 @@ pub use self::pushed::{
 pub use self::report::{Due, EventReport, ImportReport, ImportStatus, IntakeError};
 pub use self::reviews::{ReviewReport, SeparationInput};
 pub use self::scan::{Duplicate, SCAN_QUESTIONS_MAX, ScanReport};
+pub use self::waves::{ADOPTION, StagedWave, WaveEffects};
 
-/// How many waiting events are started in one transaction.
-const DUE_EVENTS_MAX: usize = 500;
-/// The most transactions of one call of [`Intake::start_due`]; the rest is left to the next.
-const DUE_ROUNDS_MAX: usize = 200;
 /// How often a transaction is begun because of people whom others introduce meanwhile. An event needs two at most, a file
 /// one more for each event that comes between about somebody who is new in both.
 const INTRODUCTIONS_MAX: u32 = 50;
@@ -410,6 +410,9 @@ impl Intake {
                 difference: difference_id.to_owned(),
                 by: String::new(),
             })?;
+        if let Some(staged) = &pending.wave {
+            return self.adopt_approved(&row, staged, by, now).await;
+        }
         self.same_plan(&row, &pending).await?;
         row.status = SnapshotStatus::Applied;
         row.decided_at = Some(now);
@@ -509,36 +512,6 @@ impl Intake {
         } else {
             Err(IntakeError::decided(&row))
         }
-    }
-
-    /// Starts what waited for its time and is effective by `now`. Call it again at `next`, or when an event
-    /// came in; calling it more often is harmless.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn start_due(&self, now: Timestamp) -> Result<Due, IntakeError> {
-        let nobody = Actor::engine();
-        let mut cases: BTreeMap<String, u64> = BTreeMap::new();
-        for _ in 0..DUE_ROUNDS_MAX {
-            let mut subjects = waiting_due(&self.directory, now, DUE_EVENTS_MAX).await?;
-            subjects.extend(planned_due(&self.directory, now, DUE_EVENTS_MAX).await?);
-            if subjects.is_empty() {
-                break;
-            }
-            let settled = self.settle(&subjects, &[], &nobody, now).await?;
-            for (workflow, started) in settled.cases {
-                *cases.entry(workflow).or_default() += started.len() as u64;
-            }
-        }
-        let waiting = self.directory.waiting_events(1).await?;
-        let planned = self.directory.planned(1).await?;
-        let next = waiting
-            .first()
-            .map(|event| event.effective_at)
-            .into_iter()
-            .chain(planned.first().map(|row| row.due_at))
-            .min();
-        Ok(Due { cases, next })
     }
 
     fn position(&self, snapshot: &Snapshot) -> Position {
@@ -687,6 +660,7 @@ fn pending(
             .filter(|key| snapshot.complete && !snapshot.records.contains_key(*key))
             .cloned()
             .collect(),
+        wave: None,
     }
 }
 

@@ -127,6 +127,9 @@ pub enum IntakeError {
     /// What was said about who is whom cannot be.
     #[error("{0}")]
     Merge(String),
+    /// What was said about a non-human identity cannot be.
+    #[error("{0}")]
+    Thing(String),
     #[error("there is no question `{0}`; `tenure correlation list` shows those that are open")]
     NoSuchReview(String),
     #[error("there is no difference `{0}`; `tenure import list` shows what waits")]

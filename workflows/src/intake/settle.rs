@@ -20,6 +20,7 @@ use super::correlate::{self, Joined, include};
 use super::groups::{Groups, Locked};
 use super::person;
 use super::planned::{Planned, Whose, plans};
+use super::things;
 use crate::actions::APPROVED_BY;
 use crate::correlation::Correlation;
 use crate::directory::{
@@ -49,6 +50,8 @@ pub(super) struct Settled {
     pub by_event: BTreeMap<String, (EventStatus, Vec<CaseId>)>,
     /// Subjects that nobody has introduced; nothing was written for anybody.
     pub unknown: Vec<String>,
+    /// Why something that was said about a thing cannot be so; nothing was written for anybody.
+    pub refused: Vec<String>,
 }
 
 /// Who sends events, and when they came.
@@ -141,6 +144,19 @@ pub(super) async fn settle(
         }
     }
     if !settled.unknown.is_empty() {
+        return Ok((settled, Vec::new(), Vec::new()));
+    }
+    let things: Vec<String> = people
+        .iter()
+        .filter(|(_, person)| things::is_thing(person))
+        .map(|(key, _)| key.clone())
+        .collect();
+    for key in things {
+        if let Some(thing) = people.remove(&key) {
+            things::settle(transaction, origin, &key, thing, &mut settled).await?;
+        }
+    }
+    if !settled.refused.is_empty() {
         return Ok((settled, Vec::new(), Vec::new()));
     }
     correlate::recognise(transaction, origin, &keys, &mut people).await?;

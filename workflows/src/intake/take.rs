@@ -107,11 +107,13 @@ impl<'a> Settling<'a> {
             ..self.intake.origin(self.initiator, &self.groups, self.now)
         };
         let (settled, inbox, traced) = settle(transaction, &origin, subjects, events).await?;
-        let refused = !settled.unknown.is_empty();
+        let refused = !settled.unknown.is_empty() || !settled.refused.is_empty();
         *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = settled;
         *self.traced.lock().unwrap_or_else(PoisonError::into_inner) = traced;
         if refused {
-            return Err(StoreError::Projection("an event has no subject".to_owned()));
+            return Err(StoreError::Projection(
+                "an event cannot be taken in".to_owned(),
+            ));
         }
         Ok(inbox)
     }
@@ -128,6 +130,11 @@ impl<'a> Settling<'a> {
             .settled
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
+        if let (Ok(()) | Err(StoreError::Projection(_)), Some(why)) =
+            (&written, settled.refused.first())
+        {
+            return Err(IntakeError::Thing(why.clone()));
+        }
         match (written, settled.unknown.first()) {
             (Ok(()) | Err(StoreError::Projection(_)), Some(subject)) => {
                 Err(IntakeError::UnknownSubject(subject.clone()))

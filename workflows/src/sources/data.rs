@@ -19,6 +19,9 @@ const ALWAYS: [&str; 6] = [
     "version",
     "zone",
 ];
+/// What a review of access decides about a right.
+pub const DECISION_KEEP: &str = "keep";
+pub const DECISION_REVOKE: &str = "revoke";
 /// How much of a name in a message is shown.
 const NAME_CHARS_SHOWN: usize = 100;
 
@@ -53,6 +56,13 @@ pub struct EventData {
     pub contract: Option<String>,
     /// The project's name.
     pub project: Option<String>,
+    /// The system of the right that was reviewed, by its name in the configuration.
+    pub system: Option<String>,
+    /// The right that was reviewed.
+    pub entitlement: Option<String>,
+    /// Whether the person keeps it: `keep` or `revoke`.
+    #[schemars(extend("enum" = ["keep", "revoke"]))]
+    pub decision: Option<String>,
     /// The last day of work, in `zone`.
     #[schemars(with = "Option<NaiveDate>")]
     pub last_day: Option<String>,
@@ -142,8 +152,12 @@ fn fields(event_type: EventType) -> Fields {
         | EventType::LeaveEnd
         | EventType::AccessRevokeNow
         | EventType::ServiceRegistered
-        | EventType::ServiceRetired
-        | EventType::CertificationDecided => (&[], &[], &[]),
+        | EventType::ServiceRetired => (&[], &[], &[]),
+        EventType::CertificationDecided => (
+            &["system", "entitlement", "decision"],
+            &["system", "entitlement", "decision"],
+            &[],
+        ),
     };
     Fields { may, must, one_of }
 }
@@ -355,6 +369,20 @@ pub fn mistakes(event_type: EventType, data: &EventData) -> Vec<(String, String)
     {
         note("/project", "is empty".to_owned());
     }
+    for (at, text) in [
+        ("/system", &data.system),
+        ("/entitlement", &data.entitlement),
+    ] {
+        if text.as_deref().is_some_and(|text| text.trim().is_empty()) {
+            note(at, "is empty".to_owned());
+        }
+    }
+    if let Some(decision) = &data.decision
+        && decision != DECISION_KEEP
+        && decision != DECISION_REVOKE
+    {
+        note("/decision", "is neither `keep` nor `revoke`".to_owned());
+    }
     for (at, party) in [("/from", &data.from), ("/to", &data.to)] {
         if party.as_ref().is_some_and(|party| !is_party(party)) {
             note(
@@ -462,6 +490,9 @@ impl EventData {
             "from": self.from,
             "to": self.to,
             "project": self.project,
+            "system": self.system,
+            "entitlement": self.entitlement,
+            "decision": self.decision,
             "last_day": self.last_day,
             "previous_last_day": self.previous_last_day,
             "reason": self.reason,
@@ -480,13 +511,16 @@ impl EventData {
             ("attributes", self.attributes.is_some()),
             ("changes", self.changes.is_some()),
             ("contract", self.contract.is_some()),
+            ("decision", self.decision.is_some()),
             ("effective_at", self.effective_at.is_some()),
+            ("entitlement", self.entitlement.is_some()),
             ("from", self.from.is_some()),
             ("last_day", self.last_day.is_some()),
             ("previous_last_day", self.previous_last_day.is_some()),
             ("project", self.project.is_some()),
             ("reason", self.reason.is_some()),
             ("supersedes", self.supersedes.is_some()),
+            ("system", self.system.is_some()),
             ("to", self.to.is_some()),
             ("version", self.version.is_some()),
             ("zone", self.zone.is_some()),

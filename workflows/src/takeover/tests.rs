@@ -13,8 +13,10 @@ use std::time::Duration;
 use super::*;
 use crate::correlation::Correlation;
 use crate::directory::{AccountStatus, GrantStatus};
+use crate::intake::IntakeError;
 use crate::policy::HeldBy;
-use crate::testbed::{Company, actor, now, on_both_databases};
+use crate::policy::guard::Operation;
+use crate::testbed::{Company, ROLES, actor, now, on_both_databases, policy};
 
 const FOUR: [&str; 4] = [
     "A1,Ann Ox,Sales",
@@ -167,7 +169,127 @@ async fn accounts_of_people_who_left_are_closed_when_they_are_adopted(company: &
     node.drain(Duration::from_secs(5)).await.unwrap();
 }
 
+/// One more seller by adoption, and no more.
+const ONE_SELLER: &str = "
+guard:
+  limits: [{ operation: grant.give, by: entitlement, count_max: 1, sources: [adoption] }]
+  protected: [{ key: D4 }]
+";
+
+async fn a_wave_that_is_too_much_waits_for_a_person(company: &Company) {
+    for (name, owner) in [("ann.ox", "A1"), ("cid", "C3"), ("dot", "D4")] {
+        company.ldap.put_account(name, Some(owner));
+    }
+    company.import("2026-01-01", &FOUR).await;
+    company.policy.set(policy(&format!("{ROLES}{ONE_SELLER}")));
+    let systems = company.actions.systems_shared();
+    let system = systems.get("ldap").unwrap();
+    let look = async |most: usize| {
+        let found = wave(&company.directory, system, None, &WaveFilter::default()).await;
+        found.unwrap().first(most)
+    };
+    let (ann, eve) = (actor("ann"), actor("eve"));
+    let intake = &company.intake;
+    let all = look(9).await;
+    let shown = intake.wave_effects(&all, now()).await.unwrap();
+    let told = "3 of 4 people would get a right, `ldap/sellers`; the limit is 1".to_owned();
+    assert!(shown.stopped_by.contains(&told), "{:?}", shown.stopped_by);
+    assert_eq!(shown.blast.count(Operation::IdentityChange, "all", ""), 3);
+    // One at a time is two at once.
+    let first = look(1).await;
+    assert_eq!(
+        intake
+            .wave_effects(&first, now())
+            .await
+            .unwrap()
+            .stopped_by
+            .len(),
+        0
+    );
+    let report = intake.adopt(&first, &ann, "one", now()).await.unwrap();
+    assert_eq!((report.adopted, report.difference_id), (1, None));
+    let rest = look(9).await;
+    assert_eq!(rest.adoptable.len(), 2);
+    let report = intake.adopt(&rest, &ann, "the rest", now()).await.unwrap();
+    assert_eq!(report.adopted, 0);
+    let told = "3 of 4 people would get a right, `ldap/sellers`, 1 of them by what came within the window before; the limit is 1";
+    assert!(
+        report.stopped_by.contains(&told.to_owned()),
+        "{:?}",
+        report.stopped_by
+    );
+    let shown = report.difference_id.unwrap();
+    let waiting = company
+        .directory
+        .snapshots(Some("adoption:ldap"), true, 9)
+        .await;
+    let waiting = waiting.unwrap();
+    assert_eq!((waiting.len(), waiting[0].row_count), (1, 2));
+    // Rejected, it may be asked for again; under another policy it would do something else.
+    intake.reject(&shown, &eve, "not yet", now()).await.unwrap();
+    let again = intake.adopt(&rest, &ann, "the rest", now()).await.unwrap();
+    assert_eq!(again.difference_id.as_ref(), Some(&shown));
+    let more = ROLES.replace("entitlement: sellers }", "entitlement: sales }");
+    company.policy.set(policy(&format!("{more}{ONE_SELLER}")));
+    let error = intake.approve(&shown, &eve, now()).await.unwrap_err();
+    let IntakeError::PlanChanged { now: asked, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(look(9).await.id, rest.id, "nothing was adopted");
+    let report = intake.approve(&asked, &eve, now()).await.unwrap();
+    assert_eq!(report.events["account.adopted"], 2);
+    assert_eq!(look(9).await.adoptable.len(), 0);
+    assert!(matches!(
+        intake.approve(&asked, &eve, now()).await,
+        Err(IntakeError::Decided { .. })
+    ));
+    let adopted = company.directory.holdings("D4").await.unwrap().unwrap();
+    assert_eq!(adopted.accounts.len(), 1);
+}
+
+/// Of accounts that are adopted many would be closed.
+async fn a_wave_that_would_close_too_many_accounts_waits(company: &Company) {
+    let people: Vec<String> = (0..60)
+        .map(|number| format!("L{number:02},Name {number},Sales"))
+        .collect();
+    let rows: Vec<&str> = people.iter().map(String::as_str).collect();
+    company.import("2026-01-01", &rows).await;
+    company
+        .run_sql(
+            "UPDATE identity SET status = 'departed' WHERE identity_key < 'L20'; DELETE FROM inbox",
+        )
+        .await;
+    for number in 0..60 {
+        let key = format!("L{number:02}");
+        company.ldap.put_account(&format!("x{number}"), Some(&key));
+    }
+    let systems = company.actions.systems_shared();
+    let filter = WaveFilter {
+        left: true,
+        ..WaveFilter::default()
+    };
+    let found = wave(
+        &company.directory,
+        systems.get("ldap").unwrap(),
+        None,
+        &filter,
+    )
+    .await;
+    let report = company
+        .intake
+        .adopt(&found.unwrap(), &actor("ann"), "orphans", now())
+        .await
+        .unwrap();
+    assert_eq!(
+        report.stopped_by,
+        ["20 of 60 people would lose an account on `ldap`; the limit is 20.0 %"]
+    );
+    assert_eq!(report.adopted, 0);
+}
+
 on_both_databases! {
+    a_wave_that_is_too_much_waits_for_a_person,
+    a_wave_that_would_close_too_many_accounts_waits,
     accounts_are_adopted_in_waves_as_they_were_shown,
     accounts_of_people_who_left_are_closed_when_they_are_adopted,
 }

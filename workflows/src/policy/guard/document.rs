@@ -69,7 +69,8 @@ pub struct LimitDocument {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub by: Option<Spanned<String>>,
-    /// Only for these sources; `policy` is a change of the policy itself. All of them when left out.
+    /// Only for these sources; `policy` is a change of the policy itself, `adoption` a wave of accounts that are adopted. All of
+    /// them when left out.
     #[serde(default)]
     pub sources: Option<Vec<String>>,
     /// Of the people in the slice, 0 to 1.

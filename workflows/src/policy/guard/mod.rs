@@ -217,8 +217,9 @@ pub fn blast(
     gathering.finish()
 }
 
+/// Counts what would become of people, one after the other.
 #[derive(Default)]
-struct Gathering {
+pub struct Gathering {
     slices: BTreeMap<(Operation, String, String), (u64, Vec<String>)>,
     effects: BTreeMap<String, Vec<Value>>,
     protected: BTreeSet<String>,
@@ -236,39 +237,44 @@ impl Gathering {
         attributes: &BTreeSet<String>,
         pair: &Pair,
     ) {
-        let Some(key) = pair
-            .before
-            .as_ref()
-            .or(pair.after.as_ref())
-            .map(|it| it.key.clone())
-        else {
-            return;
-        };
         let effects = match effects(before, after, pair) {
             Ok(effects) => effects,
             Err(error) => {
-                self.unanswered += 1;
-                self.unanswered_why.get_or_insert_with(|| error.to_string());
+                self.unanswered(|| error.to_string());
                 return;
             }
         };
-        if effects.is_empty() {
+        let loses = effects.iter().any(|effect| effect.operation.takes());
+        let protected = loses
+            && pair
+                .before
+                .as_ref()
+                .is_some_and(|facts| rules.protects(facts));
+        self.count(rules, attributes, pair, &effects, protected);
+    }
+
+    /// Adds what would become of one person, who may be `protected`.
+    pub fn count(
+        &mut self,
+        rules: &GuardRules,
+        attributes: &BTreeSet<String>,
+        pair: &Pair,
+        effects: &[Effect],
+        protected: bool,
+    ) {
+        let person = pair.before.as_ref().or(pair.after.as_ref());
+        let Some(key) = person.filter(|_| !effects.is_empty()).map(|it| &it.key) else {
             return;
-        }
+        };
         let loses = effects.iter().any(|effect| effect.operation.takes());
         if loses {
             self.losers.insert(key.clone());
         }
-        if loses
-            && pair
-                .before
-                .as_ref()
-                .is_some_and(|facts| rules.protects(facts))
-        {
+        if loses && protected {
             self.protected.insert(key.clone());
         }
         let mut seen: BTreeSet<(Operation, String, String)> = BTreeSet::new();
-        for effect in &effects {
+        for effect in effects {
             let facts = if effect.operation.takes() {
                 pair.before.as_ref()
             } else {
@@ -307,10 +313,17 @@ impl Gathering {
         let told = effects
             .iter()
             .map(|effect| json!([effect.operation, effect.system, effect.entitlement]));
-        self.effects.entry(key).or_default().extend(told);
+        self.effects.entry(key.clone()).or_default().extend(told);
     }
 
-    fn finish(self) -> Blast {
+    /// Adds somebody for whom a rule has no answer.
+    pub fn unanswered(&mut self, why: impl FnOnce() -> String) {
+        self.unanswered += 1;
+        self.unanswered_why.get_or_insert_with(why);
+    }
+
+    #[must_use]
+    pub fn finish(self) -> Blast {
         Blast {
             slices: self
                 .slices

@@ -50,7 +50,7 @@ fn the_document_says_what_is_so() {
             starts = format!("`{REGROUP}`");
         }
         let begins = if starts.is_empty() {
-            "nothing yet"
+            "no case"
         } else {
             &starts
         };
@@ -81,10 +81,13 @@ fn what_belongs_to_a_type_is_kept_and_refused_of_others() {
     let values = [
         ("changes", json!({"site": {"to": "Bern"}})),
         ("contract", json!("C-1")),
+        ("decision", json!("keep")),
+        ("entitlement", json!("payments")),
         ("from", json!({"key": "a"})),
         ("last_day", json!("2026-03-31")),
         ("previous_last_day", json!("2026-03-31")),
         ("project", json!("apollo")),
+        ("system", json!("ldap")),
         ("to", json!({"key": "a"})),
     ];
     for event_type in EventType::ALL {
@@ -201,6 +204,19 @@ fn data_that_belongs_to_another_type_or_says_nothing_is_told() {
         "project.end",
         json!({"project": " "}),
         &["/project: is empty"],
+    );
+    check(
+        "certification.decided",
+        json!({"system": "ldap", "entitlement": " ", "decision": "perhaps"}),
+        &[
+            "/entitlement: is empty",
+            "/decision: is neither `keep` nor `revoke`",
+        ],
+    );
+    check(
+        "certification.decided",
+        json!({"system": "ldap", "entitlement": "payments"}),
+        &["/decision: is missing; `certification.decided` needs it"],
     );
     check(
         "termination.scheduled",

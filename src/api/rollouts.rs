@@ -1,0 +1,218 @@
+//! `/v1/rollouts`: how everybody comes under a policy that came into force.
+
+use axum::Json;
+use axum::extract::State;
+use engine::core::Timestamp;
+use engine::core::id::Actor;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use workflows::directory::RolloutRow;
+use workflows::rollouts::{RolloutError, Rollouts};
+
+use super::Shares;
+use super::auth::{Caller, Role};
+use super::input::{self, Page, Path};
+use super::problem::{ApiError, Problem};
+use crate::shell::rollouts::{RolloutView, view, views};
+
+/// Why it is decided so.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutNote {
+    note: String,
+}
+
+/// Why it is held, or goes on.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutReason {
+    reason: String,
+}
+
+/// How everybody comes under a policy: its progress, what the guard found, which nodes it waits for, and what people did.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Rollout {
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    view: RolloutView,
+}
+
+impl From<RolloutError> for ApiError {
+    fn from(error: RolloutError) -> Self {
+        match error {
+            RolloutError::NoSuchRollout(id) => {
+                Self::NotFound(format!("there is no rollout `{id}`"))
+            }
+            RolloutError::NotSo { .. } | RolloutError::Changed { .. } | RolloutError::MovedOn => {
+                Self::Conflict(error.to_string())
+            }
+            RolloutError::Reason => Self::wrong("/note", error.to_string()),
+            RolloutError::Policy(error) => error.into(),
+            RolloutError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// The rollouts of policies, newest first
+#[utoipa::path(
+    get, path = "/v1/rollouts", tag = "policies", security(("token" = ["read"])),
+    responses((status = 200, body = Page<Rollout>))
+)]
+pub(super) async fn list(
+    State(api): Shares,
+    caller: Caller,
+) -> Result<Json<Page<Rollout>>, ApiError> {
+    caller.require(Role::Read)?;
+    let views = views(&api.database).await?;
+    Ok(Json(Page {
+        items: views.into_iter().map(|view| Rollout { view }).collect(),
+        next: None,
+    }))
+}
+
+/// Let a rollout go on that the guard stopped, if it would do exactly what was shown
+///
+/// `{id}` is the rollout, or the difference that was shown.
+#[utoipa::path(
+    post, path = "/v1/rollouts/{id}/approve", tag = "policies", security(("token" = ["approve"])),
+    params(("id" = String, Path)), request_body = RolloutNote,
+    responses((status = 200, body = Rollout), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem))
+)]
+pub(super) async fn approve(
+    state: Shares,
+    caller: Caller,
+    id: Path<String>,
+    input::Json(body): input::Json<RolloutNote>,
+) -> Result<Json<Rollout>, ApiError> {
+    change(
+        state,
+        caller,
+        Role::Approve,
+        id,
+        ("/note", body.note),
+        What::Approve,
+    )
+    .await
+}
+
+/// Drop a rollout: whoever was not reached keeps what they have until their next event
+#[utoipa::path(
+    post, path = "/v1/rollouts/{id}/reject", tag = "policies", security(("token" = ["approve"])),
+    params(("id" = String, Path)), request_body = RolloutNote,
+    responses((status = 200, body = Rollout), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem))
+)]
+pub(super) async fn reject(
+    state: Shares,
+    caller: Caller,
+    id: Path<String>,
+    input::Json(body): input::Json<RolloutNote>,
+) -> Result<Json<Rollout>, ApiError> {
+    change(
+        state,
+        caller,
+        Role::Approve,
+        id,
+        ("/note", body.note),
+        What::Reject,
+    )
+    .await
+}
+
+/// Hold a rollout
+#[utoipa::path(
+    post, path = "/v1/rollouts/{id}/pause", tag = "policies", security(("token" = ["operate"])),
+    params(("id" = String, Path)), request_body = RolloutReason,
+    responses((status = 200, body = Rollout), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem))
+)]
+pub(super) async fn pause(
+    state: Shares,
+    caller: Caller,
+    id: Path<String>,
+    input::Json(body): input::Json<RolloutReason>,
+) -> Result<Json<Rollout>, ApiError> {
+    change(
+        state,
+        caller,
+        Role::Operate,
+        id,
+        ("/reason", body.reason),
+        What::Pause,
+    )
+    .await
+}
+
+/// Let a paused rollout go on; what is left of it is measured again
+#[utoipa::path(
+    post, path = "/v1/rollouts/{id}/resume", tag = "policies", security(("token" = ["operate"])),
+    params(("id" = String, Path)), request_body = RolloutReason,
+    responses((status = 200, body = Rollout), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem))
+)]
+pub(super) async fn resume(
+    state: Shares,
+    caller: Caller,
+    id: Path<String>,
+    input::Json(body): input::Json<RolloutReason>,
+) -> Result<Json<Rollout>, ApiError> {
+    change(
+        state,
+        caller,
+        Role::Operate,
+        id,
+        ("/reason", body.reason),
+        What::Resume,
+    )
+    .await
+}
+
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Approve,
+    Reject,
+    Pause,
+    Resume,
+}
+
+impl What {
+    async fn done(
+        self,
+        rollouts: &Rollouts,
+        id: &str,
+        by: &Actor,
+        note: &str,
+        now: Timestamp,
+    ) -> Result<RolloutRow, RolloutError> {
+        match self {
+            Self::Approve => rollouts.approve(id, by, note, now).await,
+            Self::Reject => rollouts.reject(id, by, note, now).await,
+            Self::Pause => rollouts.pause(id, by, note, now).await,
+            Self::Resume => rollouts.resume(id, by, note, now).await,
+        }
+    }
+}
+
+async fn change(
+    State(api): Shares,
+    caller: Caller,
+    role: Role,
+    Path(id): Path<String>,
+    (at, why): (&'static str, String),
+    what: What,
+) -> Result<Json<Rollout>, ApiError> {
+    let by = caller.require(role)?;
+    let why = input::text(at, why)?;
+    let rollouts = Rollouts::new(
+        api.database.directory.clone(),
+        api.policies.clone(),
+        api.definitions.clone(),
+        api.systems.clone(),
+    );
+    let row = what
+        .done(&rollouts, &id, by, &why, api.clock.now())
+        .await
+        .map_err(|error| match error {
+            RolloutError::Reason => ApiError::wrong(at, error.to_string()),
+            error => error.into(),
+        })?;
+    let view = view(&*api.database.store, &api.database.directory, row).await?;
+    Ok(Json(Rollout { view }))
+}
