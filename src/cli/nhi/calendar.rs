@@ -270,6 +270,8 @@ fn folded(line: &str) -> String {
 const CELL: u64 = 22;
 const LEFT: u64 = 96;
 const TOP: u64 = 64;
+/// From this share on a number is written in white.
+const LIGHT_ON_DARK: usize = 60;
 
 /// A row of days for each month, each day as dark as much comes on it, with what that is on hovering.
 fn svg(entries: &[Entry], from: NaiveDate, until: NaiveDate) -> String {
@@ -378,11 +380,12 @@ fn cell(
     let _ = writeln!(
         out,
         "<g><title>{day}\n{}</title><rect x=\"{x}\" y=\"{y}\" width=\"{size}\" height=\"{size}\" rx=\"3\" fill=\"{}\" \
-         fill-opacity=\"0.{share:02}\"/><text x=\"{}\" y=\"{}\" text-anchor=\"middle\" font-size=\"10\" fill=\"#1c1b1f\">{}</text></g>",
+         fill-opacity=\"0.{share:02}\"/><text x=\"{}\" y=\"{}\" text-anchor=\"middle\" font-size=\"10\" fill=\"{}\">{}</text></g>",
         named.join("\n"),
         worst.colour(),
         x + size / 2,
         y + 14,
+        if share >= LIGHT_ON_DARK { "#ffffff" } else { "#1c1b1f" },
         entries.len(),
     );
 }

@@ -70,7 +70,7 @@ Examples:
 pub struct Adopt {
     /// The system it was found on
     system: String,
-    /// `account:ID` or `credential:ID`, as `tenure nhi found` shows it
+    /// `account:ID` or `credential:ID`, as `tenure nhi found` shows it; an account also by its login name
     thing: Thing,
     /// The identity it is, or becomes
     #[arg(long)]
@@ -109,7 +109,7 @@ Examples:
   tenure nhi accept warehouse account:postgres --until 2027-01-31 --reason 'of the database itself; see SEC-12'")]
 pub struct Accept {
     system: String,
-    /// `account:ID` or `credential:ID`, as `tenure nhi found` shows it
+    /// `account:ID` or `credential:ID`, as `tenure nhi found` shows it; an account also by its login name
     thing: Thing,
     #[arg(long, value_name = "DAY")]
     until: NaiveDate,
@@ -301,10 +301,15 @@ pub async fn adopt(context: &Context, adopt: Adopt) -> anyhow::Result<Exit> {
     Ok(if good { Exit::Good } else { Exit::Bad })
 }
 
-/// Something that is open or accepted.
+/// Something that is open or accepted; an account goes by its login name, too.
 async fn open(directory: &Directory, system: &str, thing: &Thing) -> anyhow::Result<Found> {
     let found = directory.found_on(system).await?;
-    let found = found.into_iter().find(|found| found.thing == *thing);
+    let named = |found: &Found| match (thing, &found.thing) {
+        (Thing::Account(name), Thing::Account(_)) => found.name == *name,
+        _ => false,
+    };
+    let is_it = |found: &&Found| found.thing == *thing || named(found);
+    let found = found.iter().find(is_it).cloned();
     found.with_context(|| {
         format!(
             "`{}` is nothing on `{}` that nobody answers for; `tenure nhi found` shows what is",
@@ -374,9 +379,10 @@ pub async fn accept(context: &Context, accept: &Accept) -> anyhow::Result<Exit> 
     }
     let database = context.database().await?;
     let by = actor();
+    let found = open(&database.directory, &accept.system, &accept.thing).await?;
     let decide = Decide {
         system: &accept.system,
-        thing: &accept.thing,
+        thing: &found.thing,
         until,
         by: &by,
         reason: &accept.reason,

@@ -89,7 +89,11 @@ pub async fn look(
     looked.declared = theirs.len();
     let mut credentials = BTreeMap::new();
     for (id, key) in theirs {
-        match held(system, id).await {
+        let login = there
+            .accounts
+            .get(id)
+            .map_or("", |(login, _)| login.as_str());
+        match held(system, id, login).await {
             Ok(Some(held)) => drop(credentials.insert(id.clone(), held)),
             Ok(None) => {}
             Err(error) => looked.gap(format!("the credentials of `{id}`: {}", error.whole())),
@@ -169,15 +173,22 @@ async fn declared(directory: &Directory) -> Result<Vec<NhiRow>, TakeoverError> {
     Ok(rows)
 }
 
+/// How a system calls the one password of an account. Declared it is `password:LOGIN`, which names one on the system.
+const PASSWORD: &str = "password";
+
 /// The usable credentials of an account; `None` where the system cannot list them.
-async fn held(system: &System, id: &str) -> Result<Option<BTreeSet<String>>, Error> {
+async fn held(system: &System, id: &str, login: &str) -> Result<Option<BTreeSet<String>>, Error> {
     if system.capabilities().credentials.is_empty() {
         return Ok(None);
     }
     match system.connector().credentials(&NativeId::new(id)).await {
         Ok(listed) => {
             let usable = (listed.value.into_iter()).filter(|it| it.active != Some(false));
-            Ok(Some(usable.map(|it| it.id.as_str().to_owned()).collect()))
+            let named = usable.map(|it| match it.id.as_str() {
+                PASSWORD => format!("{PASSWORD}:{login}"),
+                id => id.to_owned(),
+            });
+            Ok(Some(named.collect()))
         }
         Err(error) if error.kind == ErrorKind::Unsupported => Ok(None),
         Err(error) => Err(error),

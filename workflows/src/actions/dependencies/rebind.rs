@@ -44,11 +44,12 @@ pub(in crate::actions) async fn run(context: &Context<'_>) -> Result<AttemptResu
     let leaver = context.subject();
     let until = spared_until(context);
     let mut instructions = format!(
-        "{leaver} leaves, and keys of theirs on `{system}` are needed by others. They work until {until:.0} at the latest; \
+        "{leaver} leaves, and keys of theirs on `{system}` are needed by others. They work until {} at the latest; \
          then they end, and what needs them stops.\n\
          1. Give whoever uses one of them something of their own that stays.\n\
          2. Make anew what was made with one of them, and declare what made it: `minted_by` in `tenure nhi declare`.\n\
-         It is done when nothing needs them; they end at once then. Write into the note what you did.\n"
+         It is done when nothing needs them; they end at once then. Write into the note what you did.\n",
+        until.format("%Y-%m-%d %H:%M UTC")
     );
     for finding in findings.values().chain(&first) {
         let why: Vec<String> = finding.reasons.iter().map(ToString::to_string).collect();

@@ -15,6 +15,8 @@ use crate::actions::apply::failure;
 use crate::actions::context::{Context, database, permanent, waits};
 use crate::nhi::graph::{Confidence, Node, Relation};
 
+/// A moment as people read it.
+const MINUTE: &str = "%Y-%m-%d %H:%M UTC";
 /// How long until it is looked again, in seconds.
 const LOOK_AGAIN_S: i64 = 300;
 
@@ -68,8 +70,10 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
             return Ok(AttemptResult::NotApplied);
         }
         let again = until.min(now + TimeDelta::seconds(LOOK_AGAIN_S));
-        let message =
-            format!("`{key}` is out of use; listening until {until:.0} for who misses it");
+        let message = format!(
+            "`{key}` is out of use; listening until {} for who misses it",
+            until.format(MINUTE)
+        );
         return Ok(waits("listening", message, again));
     }
     let output = json!({ "nhi": key, "since": since, "until": until });
@@ -106,8 +110,11 @@ async fn missed(context: &Context<'_>, key: &str, since: DateTime<Utc>) -> Resul
         Some(edge) => Err(permanent(
             "missed",
             format!(
-                "{} was seen to use {} at {:.0}, after it was put out of use (by {})",
-                edge.from, edge.to, edge.last_seen_at, edge.source
+                "{} was seen to use {} at {}, after it was put out of use (by {})",
+                edge.from,
+                edge.to,
+                edge.last_seen_at.format(MINUTE),
+                edge.source
             ),
         )),
     }

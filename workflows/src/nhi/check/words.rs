@@ -36,7 +36,11 @@ impl fmt::Display for Reason {
             }
             Self::Unused { days } => write!(f, "watched for {days} days, and nothing used it"),
             Self::Soaked => f.write_str("out of use, and nothing missed it"),
-            Self::Soaking { until } => write!(f, "out of use, and watched until {until:.0}"),
+            Self::Soaking { until } => write!(
+                f,
+                "out of use, and watched until {}",
+                until.format("%Y-%m-%d %H:%M UTC")
+            ),
             Self::NotCovered { gap } => write!(f, "{gap}"),
             Self::BreakGlass => f.write_str("the way in when everything else fails"),
             Self::NobodyLeft => f.write_str("nobody is left who answers for it"),
