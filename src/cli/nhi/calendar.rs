@@ -385,7 +385,11 @@ fn cell(
         worst.colour(),
         x + size / 2,
         y + 14,
-        if share >= LIGHT_ON_DARK { "#ffffff" } else { "#1c1b1f" },
+        if share >= LIGHT_ON_DARK {
+            "#ffffff"
+        } else {
+            "#1c1b1f"
+        },
         entries.len(),
     );
 }

@@ -90,9 +90,9 @@ pub use policies::{PolicyRow, PolicyStatus};
 pub use projection::{DirectoryProjection, LagKind};
 pub use pulls::{HintRow, PullMarkRow};
 pub use reviews::{ReviewFilter, ReviewRow, ReviewStatus};
+pub use rollouts::{LoadedRow, RolloutChange, RolloutRow, RolloutStatus};
 pub(crate) use rotations::IRREVOCABLE_DUE;
 pub use rotations::{Begun, NotBegun, RotationFilter, RotationRow, subject as rotation_subject};
-pub use rollouts::{LoadedRow, RolloutChange, RolloutRow, RolloutStatus};
 pub use rows::{
     AccountRow, AccountStatus, EventRow, EventStatus, GrantReason, GrantRow, GrantStatus,
     IdentityRow, IdentityStatus, SnapshotRow, SnapshotStatus, SystemState, SystemStateRow,

@@ -22,7 +22,7 @@ use super::nhi_statements::{
 };
 use super::nhis::{ChangeRow, NhiCredentialRow, NhiRow, NhiStatus, digest};
 use crate::nhi::edges;
-use crate::nhi::graph::{Edge, Node};
+use crate::nhi::graph::{Edge, Node, Relation};
 
 /// Makes identifiers of the cases that end identities.
 const RETIREMENTS: Uuid = Uuid::from_u128(0x6f1c_98d2_0c5b_4b7e_8a41_5de2_7f30_92c4);
@@ -143,6 +143,59 @@ impl Work for Mark {
     }
 }
 
+struct Forget<'a> {
+    directory: &'a Directory,
+    key: &'a str,
+    credential: &'a str,
+    person: &'a str,
+    reason: &'a str,
+    at: DateTime<Utc>,
+}
+
+#[async_trait::async_trait]
+impl Work for Forget<'_> {
+    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
+        let keys = self.directory.with_shards([self.key]);
+        let rows: Vec<NhiRow> = rows_of(transaction, &NHIS, &keys).await?;
+        for before in rows {
+            let mut row = before.clone();
+            let held = row.declared.credentials.iter_mut();
+            for credential in held.filter(|it| it.name() == self.credential) {
+                credential.known_by.remove(self.person);
+            }
+            if row.declared == before.declared {
+                continue;
+            }
+            row.changed_at = self.at;
+            let gone: Vec<_> = edges(&before.declared, before.declared_at)
+                .iter()
+                .filter(|edge| {
+                    edge.relation == Relation::Knows
+                        && edge.from == Node::person(self.person)
+                        && edge.to == Node::credential(self.credential)
+                })
+                .map(|edge| self.directory.edge_row(edge))
+                .collect();
+            let after = digest(&row.declared)?;
+            let change = ChangeRow {
+                shard_id: row.shard_id,
+                nhi_key: row.nhi_key.clone(),
+                at: time_text(self.at),
+                change_id: after.clone(),
+                change: "secret_replaced",
+                by_actor: Actor::engine().0,
+                reason: self.reason.to_owned(),
+                before_digest: Some(digest(&before.declared)?),
+                after_digest: after,
+            };
+            execute_all(transaction, &PUT_NHIS, &[row]).await?;
+            execute_all(transaction, &DROP_EDGES, &gone).await?;
+            execute_all(transaction, &PUT_CHANGES, &[change]).await?;
+        }
+        Ok(Vec::new())
+    }
+}
+
 struct Retire<'a> {
     directory: &'a Directory,
     key: &'a str,
@@ -219,6 +272,29 @@ impl Directory {
             .changed
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says that `person` no longer knows the secret of a credential: it was replaced.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds what this program cannot read.
+    pub async fn forget_secret(
+        &self,
+        key: &str,
+        credential: &str,
+        person: &str,
+        reason: &str,
+        at: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        self.write(&Forget {
+            directory: self,
+            key,
+            credential,
+            person,
+            reason,
+            at,
+        })
+        .await
     }
 
     /// Says that an identity is out of use on purpose, or in use again.

@@ -10,6 +10,7 @@
 //! person's own access ends.
 
 mod rebind;
+mod rotate;
 mod settle;
 mod tasks;
 

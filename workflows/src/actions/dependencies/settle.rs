@@ -3,7 +3,8 @@
 //! Takes the piece, `{do, to, deadline, things}`, and optionally `{hostile: true}`. It looks again first: what has been seen
 //! to is left alone, and what calls for something else now is told to whoever is asked. Gives `{do, done: [..], changed}`.
 //!
-//! What a person answers for goes to who is named, and is read back. Everything else needs hands: it becomes a task for
+//! What a person answers for goes to who is named, and is read back. A secret they know is replaced by a rotation where that is
+//! declared. Everything else needs hands: it becomes a task for
 //! whoever answers for the thing, due at its deadline.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +71,12 @@ pub(in crate::actions) async fn run(context: &Context<'_>) -> Result<AttemptResu
             hand_over(context, &now, to, &answer, output).await
         }
         _ => {
+            if work.deed == Deed::Rotate
+                && now.other.is_empty()
+                && let Some(result) = super::rotate::run(context, &work, output.clone()).await?
+            {
+                return Ok(result);
+            }
             let first = work.things.first().map(|thing| &thing.node);
             let to = work.to.clone().or_else(|| snapshot.answers_for(first?));
             Ok(ask(context, &work, &now, to.as_ref(), output))
