@@ -63,7 +63,7 @@ mod tests {
         let text = matrix(&pairs);
         let text = anstream::adapter::strip_str(&text).to_string();
         let words = |line: &str| {
-            let words = line.split(|c: char| !c.is_alphanumeric());
+            let words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
             let words = words.filter(|word| !word.is_empty());
             words.map(str::to_owned).collect::<Vec<_>>()
         };
