@@ -22,16 +22,22 @@ fn operations() -> Vec<(Method, String, Option<Role>)> {
             "/v1/explain" => "/v1/explain?identity=a&system=b&entitlement=c".to_owned(),
             "/v1/imports" => "/v1/imports?source=hr".to_owned(),
             "/v1/correlation/collisions" => "/v1/correlation/collisions?system=a".to_owned(),
+            "/v1/dependencies" => "/v1/dependencies?node=person:a&to=leave".to_owned(),
+            "/v1/credentials" => "/v1/credentials?expires_before=2026-01-01T00:00:00Z".to_owned(),
             _ => path,
         };
         for (method, operation) in item.as_object().unwrap() {
             let Ok(method) = Method::from_bytes(method.to_uppercase().as_bytes()) else {
                 continue;
             };
+            let path = match (&method, path.as_str()) {
+                (&Method::POST, "/v1/nhis") => "/v1/nhis?reason=a".to_owned(),
+                _ => path.clone(),
+            };
             let role = operation["security"][0]["token"][0]
                 .as_str()
                 .and_then(Role::parse);
-            operations.push((method, path.clone(), role));
+            operations.push((method, path, role));
         }
     }
     operations
