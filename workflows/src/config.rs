@@ -721,14 +721,24 @@ mod tests {
             .map(|definition| format!("{} {}", definition.name, definition.steps.len()))
             .collect();
         let expected = [
+            "certification 7",
             "deletion 1",
             "extension 2",
             "handover 9",
             "joiner 8",
-            "leaver 8",
-            "lockout 10",
+            "leaver 13",
+            "lockout 13",
             "mover 1",
             "regroup 1",
+            "retirement 9",
+            "rotation_alternating 12",
+            "rotation_alternating_at_once 10",
+            "rotation_reissue 9",
+            "rotation_reissue_at_once 6",
+            "rotation_single_slot 6",
+            "rotation_single_slot_at_once 6",
+            "rotation_two_slot 10",
+            "rotation_two_slot_at_once 7",
             "separation 1",
         ];
         assert_eq!(names, expected);

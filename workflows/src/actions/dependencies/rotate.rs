@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::actions::context::{Context, database, waits};
 use crate::directory::{NotBegun, RotationRow};
 use crate::nhi::check::Work;
-use crate::nhi::graph::{Node, NodeKind};
+use crate::nhi::graph::{Node, NodeKind, Relation};
 use crate::rotation::Phase;
 
 /// How long until it is looked at again, in seconds.
@@ -39,7 +39,10 @@ pub(super) async fn run(
         return Ok(None);
     };
     let from = context.attempt.received_at;
-    if is_replaced(&row, from) {
+    if is_replaced(
+        &row,
+        knows_since(context, &thing.node).await?.unwrap_or(from),
+    ) {
         let leaver = context.subject();
         let reason = format!(
             "replaced because {leaver} leaves: case {}",
@@ -95,12 +98,26 @@ pub(super) async fn run(
     Ok(Some(waits("rotating", message, again)))
 }
 
-/// Whether what was known before `from` lets nobody in any more.
-fn is_replaced(row: &RotationRow, from: DateTime<Utc>) -> bool {
-    let is_over = row.last_rotated_at.is_some_and(|at| at > from);
+/// Since when the person is known to know it.
+async fn knows_since(
+    context: &Context<'_>,
+    credential: &Node,
+) -> Result<Option<DateTime<Utc>>, Failure> {
+    let edges = (context.actions.directory().edges_at([credential]).await)
+        .map_err(|error| database(&error))?;
+    let person = super::subject(context);
+    let knows = edges.iter().filter(|edge| {
+        edge.relation == Relation::Knows && edge.from == person && edge.to == *credential
+    });
+    Ok(knows.map(|edge| edge.first_seen_at).min())
+}
+
+/// Whether what was known at `known` lets nobody in any more: what came into use later is another secret.
+fn is_replaced(row: &RotationRow, known: DateTime<Utc>) -> bool {
+    let is_over = row.last_rotated_at.is_some_and(|at| at > known);
     let old_is_out = matches!(
         row.phase,
         Phase::OldDisabled | Phase::Soaked | Phase::OldDestroyed | Phase::Closed
     );
-    is_over || old_is_out && row.promoted_at.is_some_and(|at| at > from)
+    is_over || old_is_out && row.promoted_at.is_some_and(|at| at > known)
 }
