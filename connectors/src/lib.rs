@@ -3,6 +3,7 @@
 //! Knows nothing of cases, workflows or identities: a connector sees accounts, entitlements and operations.
 
 pub mod acme;
+mod answer;
 pub mod aws;
 pub mod connector;
 pub mod credential;

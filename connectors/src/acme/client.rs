@@ -12,11 +12,12 @@ use instant_acme::{
     NewOrder, Order, OrderStatus, RetryPolicy, RevocationReason, RevocationRequest,
 };
 use reqwest::header::RETRY_AFTER;
-use reqwest::{Certificate, Client, redirect};
+use reqwest::{Client, redirect};
 use rustls::pki_types::CertificateDer;
 
 use super::challenge::{self, Proof, Shown};
 use super::settings::Settings;
+use crate::answer::roots;
 use crate::connector::{Error, ErrorKind};
 use crate::disk;
 use crate::layer::Clock;
@@ -106,15 +107,7 @@ impl Authority {
             .https_only(true)
             .timeout(settings.limit);
         if let Some(path) = &settings.ca_file {
-            let shown = path.display();
-            let pem = std::fs::read(path).map_err(|error| {
-                invalid(format!("cannot read `ca_file` `{shown}`")).with_source(error)
-            })?;
-            let roots = Certificate::from_pem_bundle(&pem)
-                .ok()
-                .filter(|roots| !roots.is_empty())
-                .ok_or_else(|| invalid(format!("`ca_file` `{shown}` holds no PEM certificate")))?;
-            builder = builder.tls_certs_only(roots);
+            builder = builder.tls_certs_only(roots(system, path)?);
         }
         let client = builder.build().map_err(|error| {
             invalid("cannot set up HTTPS with these settings".to_owned()).with_source(error)

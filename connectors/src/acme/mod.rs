@@ -52,11 +52,12 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::answer::{named, page};
 use crate::connector::{
-    Account, Attributes, Capabilities, Claim, ClaimName, Connector, Coverage, Credential,
-    CredentialId, CredentialKind, Cursor, Error, ErrorKind, Finding, Health, Issuing, Kind,
-    Material, MaterialName, Minted, NativeId, NewCredential, Object, ObjectRef, Observation,
-    Operation, OperationKey, OperationName, Outcome, Page, Receipt, RenewalWindow, Verdict,
+    Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialId, CredentialKind,
+    Cursor, Error, ErrorKind, Finding, Health, Issuing, Kind, Material, MaterialName, Minted,
+    NativeId, NewCredential, Object, ObjectRef, Observation, Operation, OperationKey,
+    OperationName, Outcome, Page, Receipt, RenewalWindow, Verdict,
 };
 use crate::disk;
 use crate::layer::Clock;
@@ -79,8 +80,6 @@ use settings::Settings;
 const HOLDER_CHARS_MAX: usize = 200;
 /// How many names one certificate may have.
 const NAMES_MAX: usize = 100;
-/// Holders on one page of a listing.
-const PAGE_SIZE: usize = 1_000;
 
 pub struct Acme {
     authority: Authority,
@@ -698,24 +697,8 @@ impl Connector for Acme {
                 "an authority has holders and nothing else",
             ));
         }
-        self.ledger(move |ledger| {
-            let mut names: Vec<&str> = ledger
-                .accounts()
-                .filter(|name| after.as_ref().is_none_or(|after| *name > after.0.as_str()))
-                .collect();
-            names.sort_unstable();
-            let next = names
-                .get(PAGE_SIZE - 1)
-                .filter(|_| names.len() > PAGE_SIZE)
-                .map(|last| Cursor((*last).to_owned()));
-            names.truncate(PAGE_SIZE);
-            Ok(Page {
-                items: names.into_iter().map(object).collect(),
-                complete: next.is_none(),
-                next,
-            })
-        })
-        .await
+        self.ledger(move |ledger| Ok(page(ledger.accounts(), after.as_ref())))
+            .await
     }
 
     async fn get(&self, wanted: &ObjectRef) -> Result<Option<Object>, Error> {
@@ -729,7 +712,7 @@ impl Connector for Acme {
         };
         self.ledger(move |ledger| {
             let known = ledger.of_account(&name).next().is_some();
-            Ok(known.then(|| object(&name)))
+            Ok(known.then(|| named(&name)))
         })
         .await
     }
@@ -776,16 +759,4 @@ impl Connector for Acme {
             ],
         })
     }
-}
-
-fn object(name: &str) -> Object {
-    Object::Account(Account {
-        id: NativeId::new(name),
-        name: name.to_owned(),
-        enabled: None,
-        owner: None,
-        attributes: Attributes::new(),
-        entitlements: None,
-        version: None,
-    })
 }

@@ -2,11 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
-use reqwest::{Certificate, Client, Url, redirect};
+use reqwest::{Client, Url, redirect};
 
 use super::settings::Settings;
 use super::sign::{self, Key, Signing};
 use super::xml::Element;
+use crate::answer::roots;
 use crate::connector::{Error, ErrorKind, Outcome};
 use crate::layer::Clock;
 
@@ -105,15 +106,7 @@ impl Caller {
             builder = builder.no_proxy();
         }
         if let Some(path) = &settings.ca_file {
-            let shown = path.display();
-            let pem = std::fs::read(path).map_err(|error| {
-                invalid(format!("cannot read `ca_file` `{shown}`")).with_source(error)
-            })?;
-            let roots = Certificate::from_pem_bundle(&pem)
-                .ok()
-                .filter(|roots| !roots.is_empty())
-                .ok_or_else(|| invalid(format!("`ca_file` `{shown}` holds no PEM certificate")))?;
-            builder = builder.tls_certs_only(roots);
+            builder = builder.tls_certs_only(roots(system, path)?);
         }
         let client = builder.build().map_err(|error| {
             invalid("cannot set up HTTPS with these settings".to_owned()).with_source(error)

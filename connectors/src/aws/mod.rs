@@ -41,11 +41,12 @@ use chrono::Utc;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
+use crate::answer::{named, verdict};
 use crate::connector::{
-    Account, Attributes, Capabilities, Claim, ClaimName, Connector, Coverage, Credential,
-    CredentialId, CredentialKind, Cursor, Error, ErrorKind, Finding, Health, Issuing, Kind,
-    Material, MaterialName, Minted, NativeId, NewCredential, Object, ObjectRef, Observation,
-    Operation, OperationKey, OperationName, Outcome, Page, Receipt, Verdict,
+    Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialId, CredentialKind,
+    Cursor, Error, ErrorKind, Finding, Health, Issuing, Kind, Material, MaterialName, Minted,
+    NativeId, NewCredential, Object, ObjectRef, Operation, OperationKey, OperationName, Outcome,
+    Page, Receipt, Verdict,
 };
 use crate::handover::to_be_tried;
 use crate::layer::Clock;
@@ -379,11 +380,11 @@ impl Aws {
         let id = key_id(credential);
         let (Some(id), true) = (id, self.user(account.as_str()).await?.is_some()) else {
             let seen = json!({ "credential": credential, "exists": false });
-            return Ok(verdict(!claimed, by, account, seen));
+            return Ok(verdict(!claimed, by, Some(account.clone()), seen));
         };
         let (lets_in, seen) = self.lets_in(account, id, to_be_tried(secret)?).await?;
         let seen = json!({ "credential": credential, "let_in": lets_in, "answer": seen });
-        Ok(verdict(lets_in == claimed, by, account, seen))
+        Ok(verdict(lets_in == claimed, by, Some(account.clone()), seen))
     }
 
     async fn listed(&self, held: &Held) -> Result<Credential, Error> {
@@ -559,7 +560,7 @@ impl Connector for Aws {
                 Ok(verdict(
                     active == claimed,
                     "iam:ListAccessKeys",
-                    account,
+                    Some(account.clone()),
                     seen,
                 ))
             }
@@ -575,7 +576,12 @@ impl Connector for Aws {
                     .as_deref()
                     .map(|id| Credential::new(credential_id(id), CredentialKind::ApiKey));
                 let seen = json!({ "credential": credential });
-                Ok(verdict(made.is_some(), "iam:ListUserTags", account, seen))
+                Ok(verdict(
+                    made.is_some(),
+                    "iam:ListUserTags",
+                    Some(account.clone()),
+                    seen,
+                ))
             }
             Claim::CredentialWorks {
                 account,
@@ -612,27 +618,5 @@ impl Connector for Aws {
 }
 
 fn object(user: &Element) -> Option<Object> {
-    let name = user.text_of("UserName")?;
-    Some(Object::Account(Account {
-        id: NativeId::new(name),
-        name: name.to_owned(),
-        enabled: None,
-        owner: None,
-        attributes: Attributes::new(),
-        entitlements: None,
-        version: None,
-    }))
-}
-
-fn verdict(holds: bool, by: &str, account: &NativeId, seen: Value) -> Verdict {
-    let observation = Observation {
-        by: by.to_owned(),
-        account: Some(account.clone()),
-        seen,
-    };
-    if holds {
-        Verdict::Proven(observation)
-    } else {
-        Verdict::Refuted(observation)
-    }
+    user.text_of("UserName").map(named)
 }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::notes::TAGS_KEPT;
 use super::*;
 use crate::conformance::{Fixture, Verdict as Passed, run};
+use crate::connector::Attributes;
 use crate::connector::{HandOver, Slot};
 
 fn lab(name: &str) -> String {

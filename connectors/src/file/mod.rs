@@ -37,11 +37,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
+use crate::answer::named;
 use crate::connector::{
-    Account, Attributes, Capabilities, Claim, ClaimName, Connector, Coverage, Credential,
-    CredentialId, CredentialKind, Cursor, Error, ErrorKind, Finding, Health, Kind, NativeId,
-    Object, ObjectRef, Observation, Operation, OperationKey, OperationName, Outcome, Page, Receipt,
-    StoredCredential, Verdict,
+    Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialId, CredentialKind,
+    Cursor, Error, ErrorKind, Finding, Health, Kind, NativeId, Object, ObjectRef, Observation,
+    Operation, OperationKey, OperationName, Outcome, Page, Receipt, StoredCredential, Verdict,
 };
 use crate::program::{self, Failed};
 
@@ -457,7 +457,7 @@ impl Connector for Files {
                 .settings
                 .bundles
                 .keys()
-                .map(|name| object(name))
+                .map(|name| named(name))
                 .collect(),
             next: None,
             complete: true,
@@ -474,7 +474,7 @@ impl Connector for Files {
             ObjectRef::Entitlement(_) => return Ok(None),
         };
         let known = self.settings.bundles.contains_key(name);
-        Ok(known.then(|| object(name)))
+        Ok(known.then(|| named(name)))
     }
 
     async fn apply(&self, operation: &Operation, _key: &OperationKey) -> Result<Outcome, Error> {
@@ -547,16 +547,4 @@ impl Connector for Files {
             blind_spots: vec!["copies that somebody made of the files".to_owned()],
         })
     }
-}
-
-fn object(name: &str) -> Object {
-    Object::Account(Account {
-        id: NativeId::new(name),
-        name: name.to_owned(),
-        enabled: None,
-        owner: None,
-        attributes: Attributes::new(),
-        entitlements: None,
-        version: None,
-    })
 }

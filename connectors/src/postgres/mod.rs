@@ -22,10 +22,11 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use sqlx::Row;
 
+use crate::answer::verdict;
 use crate::connector::{
     Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialKind, Cursor,
     EntitlementName, Error, ErrorKind, Health, Issuing, Kind, MaterialName, NativeId, Object,
-    ObjectRef, Observation, Operation, OperationKey, OperationName, Outcome, Page, Use, Verdict,
+    ObjectRef, Operation, OperationKey, OperationName, Outcome, Page, Use, Verdict,
 };
 
 mod changes;
@@ -332,18 +333,5 @@ impl Postgres {
             Some(account.clone()),
             seen,
         ))
-    }
-}
-
-fn verdict(holds: bool, by: &str, account: Option<NativeId>, seen: Value) -> Verdict {
-    let observation = Observation {
-        by: by.to_owned(),
-        account,
-        seen,
-    };
-    if holds {
-        Verdict::Proven(observation)
-    } else {
-        Verdict::Refuted(observation)
     }
 }

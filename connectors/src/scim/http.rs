@@ -7,12 +7,13 @@ use reqwest::header::{
     AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, LOCATION,
     RETRY_AFTER,
 };
-use reqwest::{Certificate, Client, Method, Response, StatusCode, Url, redirect};
+use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::failure::{Failure, Refusal, retry_at};
 use super::settings::{Settings, is_loopback};
+use crate::answer::roots;
 use crate::connector::{Error, ErrorKind};
 use crate::layer::Clock;
 
@@ -107,19 +108,7 @@ impl Http {
             builder = builder.no_proxy();
         }
         if let Some(path) = &settings.ca_file {
-            let shown = path.display();
-            let pem = std::fs::read(path).map_err(|error| {
-                invalid(format!("cannot read `ca_file` `{shown}`")).with_source(error)
-            })?;
-            let roots = Certificate::from_pem_bundle(&pem).map_err(|error| {
-                invalid(format!("`ca_file` `{shown}` holds no PEM certificate")).with_source(error)
-            })?;
-            if roots.is_empty() {
-                return Err(invalid(format!(
-                    "`ca_file` `{shown}` holds no PEM certificate"
-                )));
-            }
-            builder = builder.tls_certs_only(roots);
+            builder = builder.tls_certs_only(roots(system, path)?);
         }
         let client = builder.build().map_err(|error| {
             invalid("cannot set up HTTPS with these settings".to_owned()).with_source(error)

@@ -20,10 +20,11 @@ use async_trait::async_trait;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::answer::verdict;
 use crate::connector::{
     Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialKind, Cursor,
     Entitlement, EntitlementName, Error, ErrorKind, Finding, Health, Kind, NativeId, Object,
-    ObjectRef, Observation, Operation, OperationKey, OperationName, Outcome, Page, Verdict,
+    ObjectRef, Operation, OperationKey, OperationName, Outcome, Page, Verdict,
 };
 
 mod attributes;
@@ -468,17 +469,4 @@ fn check_features(config: &Value) -> Vec<Finding> {
         }
     }
     findings
-}
-
-fn verdict(holds: bool, by: &str, account: Option<NativeId>, seen: Value) -> Verdict {
-    let observation = Observation {
-        by: by.to_owned(),
-        account,
-        seen,
-    };
-    if holds {
-        Verdict::Proven(observation)
-    } else {
-        Verdict::Refuted(observation)
-    }
 }

@@ -34,10 +34,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
+use crate::answer::named;
 use crate::connector::{
-    Account, Attributes, Capabilities, Claim, ClaimName, Connector, Coverage, Credential,
-    CredentialKind, Cursor, Error, ErrorKind, Finding, Health, Kind, NativeId, Object, ObjectRef,
-    Observation, Operation, OperationKey, Outcome, Page, Verdict,
+    Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialKind, Cursor, Error,
+    ErrorKind, Finding, Health, Kind, NativeId, Object, ObjectRef, Observation, Operation,
+    OperationKey, Outcome, Page, Verdict,
 };
 
 mod probe;
@@ -238,7 +239,7 @@ impl Connector for Tls {
                 .settings
                 .endpoints
                 .keys()
-                .map(|name| object(name))
+                .map(|name| named(name))
                 .collect(),
             next: None,
             complete: true,
@@ -255,7 +256,7 @@ impl Connector for Tls {
             ObjectRef::Entitlement(_) => return Ok(None),
         };
         let known = self.settings.endpoints.contains_key(name);
-        Ok(known.then(|| object(name)))
+        Ok(known.then(|| named(name)))
     }
 
     async fn apply(&self, operation: &Operation, _key: &OperationKey) -> Result<Outcome, Error> {
@@ -329,16 +330,4 @@ impl Connector for Tls {
             ],
         })
     }
-}
-
-fn object(name: &str) -> Object {
-    Object::Account(Account {
-        id: NativeId::new(name),
-        name: name.to_owned(),
-        enabled: None,
-        owner: None,
-        attributes: Attributes::new(),
-        entitlements: None,
-        version: None,
-    })
 }

@@ -52,11 +52,11 @@ use chrono::Utc;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
+use crate::answer::{named, page, verdict};
 use crate::connector::{
-    Account, Attributes, Capabilities, Claim, ClaimName, Connector, Coverage, Credential,
-    CredentialId, CredentialKind, Cursor, Error, ErrorKind, Finding, Health, Issuing, Kind,
-    MaterialName, NativeId, Object, ObjectRef, Observation, Operation, OperationKey, OperationName,
-    Outcome, Page, Receipt, Verdict,
+    Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialId, CredentialKind,
+    Cursor, Error, ErrorKind, Finding, Health, Issuing, Kind, MaterialName, NativeId, Object,
+    ObjectRef, Operation, OperationKey, OperationName, Outcome, Page, Receipt, Verdict,
 };
 use crate::handover::to_be_tried;
 use crate::layer::Clock;
@@ -83,8 +83,6 @@ use settings::Settings;
 
 /// The account whose credentials are the generations of the authority.
 const AUTHORITY: &str = "authority";
-/// Holders on one page of a listing.
-const PAGE_SIZE: usize = 1_000;
 /// A generation is told to be near its end.
 const ENDS_SOON_S: u64 = 90 * 24 * 3_600;
 
@@ -199,25 +197,8 @@ impl Connector for X509 {
         if kind != Kind::Account {
             return Err(self.unsupported("give anything to"));
         }
-        self.held(move |held| {
-            let mut names: Vec<&str> = held
-                .index
-                .accounts()
-                .filter(|name| after.as_ref().is_none_or(|after| *name > after.0.as_str()))
-                .collect();
-            names.sort_unstable();
-            let next = names
-                .get(PAGE_SIZE - 1)
-                .filter(|_| names.len() > PAGE_SIZE)
-                .map(|last| Cursor((*last).to_owned()));
-            names.truncate(PAGE_SIZE);
-            Ok(Page {
-                items: names.into_iter().map(holder).collect(),
-                complete: next.is_none(),
-                next,
-            })
-        })
-        .await
+        self.held(move |held| Ok(page(held.index.accounts(), after.as_ref())))
+            .await
     }
 
     async fn get(&self, object: &ObjectRef) -> Result<Option<Object>, Error> {
@@ -231,7 +212,7 @@ impl Connector for X509 {
         };
         self.held(move |held| {
             let known = held.index.of_account(&name).next().is_some();
-            Ok(known.then(|| holder(&name)))
+            Ok(known.then(|| named(&name)))
         })
         .await
     }
@@ -301,7 +282,12 @@ impl Connector for X509 {
                 self.held(move |held| {
                     let found = issued(&held, &account, &key);
                     let seen = json!({ "credential": found });
-                    Ok(verdict(found.is_some(), "index", &account, seen))
+                    Ok(verdict(
+                        found.is_some(),
+                        "index",
+                        Some(account.clone()),
+                        seen,
+                    ))
                 })
                 .await
             }
@@ -312,7 +298,7 @@ impl Connector for X509 {
                 let (account, id) = (account.clone(), credential.clone());
                 self.held(move |held| {
                     let (active, seen) = state(&held, &account, &id)?;
-                    Ok(verdict(!active, "crl", &account, seen))
+                    Ok(verdict(!active, "crl", Some(account.clone()), seen))
                 })
                 .await
             }
@@ -328,7 +314,7 @@ impl Connector for X509 {
                         || held.index.signs.is_some_and(|signs| {
                             by_id(&held, &id).is_some_and(|known| known.number == signs)
                         });
-                    Ok(verdict(active && used, "crl", &account, seen))
+                    Ok(verdict(active && used, "crl", Some(account.clone()), seen))
                 })
                 .await
             }
@@ -383,7 +369,7 @@ impl X509 {
         self.held(move |held| {
             let Some(leaf) = of(&held, &account, &id).cloned() else {
                 let seen = json!({ "credential": id, "exists": false });
-                return Ok(verdict(!claimed, "handshake", &account, seen));
+                return Ok(verdict(!claimed, "handshake", Some(account.clone()), seen));
             };
             let key = to_be_tried(&secret)?;
             let generation = held.generation(leaf.generation)?;
@@ -401,7 +387,7 @@ impl X509 {
             Ok(verdict(
                 refused.is_none() == claimed,
                 "handshake",
-                &account,
+                Some(account.clone()),
                 seen,
             ))
         })
@@ -497,29 +483,4 @@ fn look_around(held: &mut Held<'_>) -> Result<Vec<Finding>, Error> {
         ),
     });
     Ok(findings)
-}
-
-fn holder(name: &str) -> Object {
-    Object::Account(Account {
-        id: NativeId::new(name),
-        name: name.to_owned(),
-        enabled: None,
-        owner: None,
-        attributes: Attributes::new(),
-        entitlements: None,
-        version: None,
-    })
-}
-
-fn verdict(holds: bool, by: &str, account: &NativeId, seen: Value) -> Verdict {
-    let observation = Observation {
-        by: by.to_owned(),
-        account: Some(account.clone()),
-        seen,
-    };
-    if holds {
-        Verdict::Proven(observation)
-    } else {
-        Verdict::Refuted(observation)
-    }
 }

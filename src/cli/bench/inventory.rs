@@ -24,7 +24,7 @@ use workflows::policy::{PolicySet, Schema};
 use workflows::sources::{BusinessEvent, EventType, Key};
 use workflows::takeover::shortfalls;
 
-use super::growth::status_bytes;
+use super::import::{ms, peak_bytes};
 use super::scratch::Scratch;
 use super::{Database, Inventory};
 use crate::cli::format::{Bar, Listing, Tone, number, time};
@@ -162,7 +162,7 @@ async fn measure(
         leaver_ms,
         shortfalls: found,
         shortfalls_ms,
-        peak_bytes: status_bytes("VmHWM:")?,
+        peak_bytes: peak_bytes()?,
         database_bytes: super::limit::database_bytes(&mut scratch.beside().await?).await?,
     };
     opened.close().await;
@@ -255,10 +255,6 @@ async fn median(mut ask: impl AsyncFnMut() -> anyhow::Result<()>) -> anyhow::Res
     }
     times.sort_by(f64::total_cmp);
     Ok(times.get(ASKED / 2).copied().unwrap_or_default())
-}
-
-fn ms(took: std::time::Duration) -> f64 {
-    took.as_secs_f64() * 1_000.0
 }
 
 fn describe(report: &Report) -> String {

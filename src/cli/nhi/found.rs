@@ -310,13 +310,15 @@ async fn open(directory: &Directory, system: &str, thing: &Thing) -> anyhow::Res
     };
     let is_it = |found: &&Found| found.thing == *thing || named(found);
     let found = found.iter().find(is_it).cloned();
-    found.with_context(|| {
-        format!(
-            "`{}` is nothing on `{}` that nobody answers for; `tenure nhi found` shows what is",
-            plain(&thing.to_string()),
-            plain(system)
-        )
-    })
+    found.with_context(|| nothing(system, thing))
+}
+
+fn nothing(system: &str, thing: &Thing) -> String {
+    format!(
+        "`{}` is nothing on `{}` that nobody answers for; `tenure nhi found` shows what is",
+        plain(&thing.to_string()),
+        plain(system)
+    )
 }
 
 /// The declaration with what was found in it.
@@ -388,13 +390,7 @@ pub async fn accept(context: &Context, accept: &Accept) -> anyhow::Result<Exit> 
         reason: &accept.reason,
     };
     let accepted = database.directory.accept_found(decide).await?;
-    let Some(accepted) = accepted else {
-        bail!(
-            "`{}` is nothing on `{}` that nobody answers for; `tenure nhi found` shows what is",
-            plain(&accept.thing.to_string()),
-            plain(&accept.system)
-        );
-    };
+    let accepted = accepted.with_context(|| nothing(&accept.system, &accept.thing))?;
     database.close().await;
     context.output.result(&accepted, |accepted| {
         format!(

@@ -60,6 +60,29 @@ impl HandOver<'_> {
     }
 }
 
+/// What is kept of a change of what is declared.
+fn changed(
+    change: &'static str,
+    before: &NhiRow,
+    after: &NhiRow,
+    by: &Actor,
+    reason: &str,
+    at: DateTime<Utc>,
+) -> Result<ChangeRow, StoreError> {
+    let declared = digest(&after.declared)?;
+    Ok(ChangeRow {
+        shard_id: after.shard_id,
+        nhi_key: after.nhi_key.clone(),
+        at: time_text(at),
+        change_id: declared.clone(),
+        change,
+        by_actor: by.0.clone(),
+        reason: reason.to_owned(),
+        before_digest: Some(digest(&before.declared)?),
+        after_digest: declared,
+    })
+}
+
 struct Change<'a> {
     directory: &'a Directory,
     keys: Vec<(i32, String)>,
@@ -101,18 +124,8 @@ impl Work for Change<'_> {
                     ..edge
                 })
             }));
-            let after = digest(&row.declared)?;
-            changes.push(ChangeRow {
-                shard_id: row.shard_id,
-                nhi_key: row.nhi_key.clone(),
-                at: time_text(self.hands.at),
-                change_id: after.clone(),
-                change: "handed_over",
-                by_actor: self.hands.by.0.clone(),
-                reason: self.hands.reason.to_owned(),
-                before_digest: Some(digest(&before.declared)?),
-                after_digest: after,
-            });
+            let HandOver { by, reason, at, .. } = self.hands;
+            changes.push(changed("handed_over", &before, &row, by, reason, at)?);
             rows.push(row);
         }
         execute_all(transaction, &PUT_NHIS, &rows).await?;
@@ -176,18 +189,8 @@ impl Work for Forget<'_> {
                 })
                 .map(|edge| self.directory.edge_row(edge))
                 .collect();
-            let after = digest(&row.declared)?;
-            let change = ChangeRow {
-                shard_id: row.shard_id,
-                nhi_key: row.nhi_key.clone(),
-                at: time_text(self.at),
-                change_id: after.clone(),
-                change: "secret_replaced",
-                by_actor: Actor::engine().0,
-                reason: self.reason.to_owned(),
-                before_digest: Some(digest(&before.declared)?),
-                after_digest: after,
-            };
+            let by = Actor::engine();
+            let change = changed("secret_replaced", &before, &row, &by, self.reason, self.at)?;
             execute_all(transaction, &PUT_NHIS, &[row]).await?;
             execute_all(transaction, &DROP_EDGES, &gone).await?;
             execute_all(transaction, &PUT_CHANGES, &[change]).await?;
@@ -322,8 +325,8 @@ impl Directory {
         self.write(&work).await
     }
 
-    /// Starts the end of a non-human identity: a case of `workflow` about `nhi:KEY`, named after `id`, so that asking twice
-    /// starts it once.
+    /// Starts the end of a non-human identity: a case of the workflow `retirement` about `nhi:KEY`. Asked for twice
+    /// before it has begun, it is one.
     ///
     /// # Errors
     /// When the database does not answer.

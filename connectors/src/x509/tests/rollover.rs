@@ -1,6 +1,7 @@
 //! The four phases of a new authority, each judged by `openssl verify`.
 
 use super::*;
+use crate::connector::Attributes;
 
 async fn authority(ca: &X509, under: &str) -> Result<(CredentialId, String), Error> {
     let (into, slot) = HandOver::slot();

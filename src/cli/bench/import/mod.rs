@@ -178,7 +178,7 @@ async fn measure(
     })
 }
 
-fn ms(took: Duration) -> f64 {
+pub(super) fn ms(took: Duration) -> f64 {
     took.as_secs_f64() * 1_000.0
 }
 
@@ -372,7 +372,7 @@ fn forget_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-fn peak_bytes() -> anyhow::Result<u64> {
+pub(super) fn peak_bytes() -> anyhow::Result<u64> {
     super::growth::status_bytes("VmHWM:")
 }
 

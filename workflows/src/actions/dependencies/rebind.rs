@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::settle::due_after_ms;
 use super::{Needed, assignee, needed, spared_until};
 use crate::actions::context::{Context, not_needed};
+use crate::nhi::check::MINUTE;
 
 pub(in crate::actions) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure> {
     if context.attempt.mode.is_undo() {
@@ -49,7 +50,7 @@ pub(in crate::actions) async fn run(context: &Context<'_>) -> Result<AttemptResu
          1. Give whoever uses one of them something of their own that stays.\n\
          2. Make anew what was made with one of them, and declare what made it: `minted_by` in `tenure nhi declare`.\n\
          It is done when nothing needs them; they end at once then. Write into the note what you did.\n",
-        until.format("%Y-%m-%d %H:%M UTC")
+        until.format(MINUTE)
     );
     for finding in findings.values().chain(&first) {
         let why: Vec<String> = finding.reasons.iter().map(ToString::to_string).collect();

@@ -13,10 +13,9 @@ use serde_json::{Value, json};
 use super::{key, row};
 use crate::actions::apply::failure;
 use crate::actions::context::{Context, database, permanent, waits};
+use crate::nhi::check::MINUTE;
 use crate::nhi::graph::{Confidence, Node, Relation};
 
-/// A moment as people read it.
-const MINUTE: &str = "%Y-%m-%d %H:%M UTC";
 /// How long until it is looked again, in seconds.
 const LOOK_AGAIN_S: i64 = 300;
 

@@ -33,6 +33,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::coverage::{Coverage, Gap};
+pub(crate) use self::words::MINUTE;
 pub use self::work::{Deed, THINGS_MAX, Thing, Work};
 use super::graph::{Edge, Node};
 use crate::policy;

@@ -4,6 +4,9 @@ use std::fmt;
 
 use super::{Gap, Reason, Verdict};
 
+/// A moment as people read it.
+pub(crate) const MINUTE: &str = "%Y-%m-%d %H:%M UTC";
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -36,11 +39,9 @@ impl fmt::Display for Reason {
             }
             Self::Unused { days } => write!(f, "watched for {days} days, and nothing used it"),
             Self::Soaked => f.write_str("out of use, and nothing missed it"),
-            Self::Soaking { until } => write!(
-                f,
-                "out of use, and watched until {}",
-                until.format("%Y-%m-%d %H:%M UTC")
-            ),
+            Self::Soaking { until } => {
+                write!(f, "out of use, and watched until {}", until.format(MINUTE))
+            }
             Self::NotCovered { gap } => write!(f, "{gap}"),
             Self::BreakGlass => f.write_str("the way in when everything else fails"),
             Self::NobodyLeft => f.write_str("nobody is left who answers for it"),

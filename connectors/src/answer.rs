@@ -1,0 +1,76 @@
+//! Answers that several connectors give in the same way.
+
+use std::path::Path;
+
+use reqwest::Certificate;
+use serde_json::Value;
+
+use crate::connector::{
+    Account, Attributes, Cursor, Error, ErrorKind, NativeId, Object, Observation, Page, Verdict,
+};
+
+/// Names of one page.
+const PAGE_SIZE: usize = 1_000;
+
+/// What a read says of a claim.
+pub(crate) fn verdict(holds: bool, by: &str, account: Option<NativeId>, seen: Value) -> Verdict {
+    let observation = Observation {
+        by: by.to_owned(),
+        account,
+        seen,
+    };
+    if holds {
+        Verdict::Proven(observation)
+    } else {
+        Verdict::Refuted(observation)
+    }
+}
+
+/// An account of which nothing but its name is known.
+pub(crate) fn named(name: &str) -> Object {
+    Object::Account(Account {
+        id: NativeId::new(name),
+        name: name.to_owned(),
+        enabled: None,
+        owner: None,
+        attributes: Attributes::new(),
+        entitlements: None,
+        version: None,
+    })
+}
+
+/// A page of accounts by name, from after `after` on.
+pub(crate) fn page<'a>(names: impl Iterator<Item = &'a str>, after: Option<&Cursor>) -> Page {
+    let mut names: Vec<&str> = names
+        .filter(|name| after.is_none_or(|after| *name > after.0.as_str()))
+        .collect();
+    names.sort_unstable();
+    let next = names
+        .get(PAGE_SIZE - 1)
+        .filter(|_| names.len() > PAGE_SIZE)
+        .map(|last| Cursor((*last).to_owned()));
+    names.truncate(PAGE_SIZE);
+    Page {
+        items: names.into_iter().map(named).collect(),
+        complete: next.is_none(),
+        next,
+    }
+}
+
+/// The certificates of a `ca_file`.
+///
+/// # Errors
+/// When it cannot be read, or holds none.
+pub(crate) fn roots(system: &str, path: &Path) -> Result<Vec<Certificate>, Error> {
+    let shown = path.display();
+    let invalid =
+        |what: String| Error::new(ErrorKind::Invalid, format!("system `{system}`: {what}"));
+    let pem = std::fs::read(path)
+        .map_err(|error| invalid(format!("cannot read `ca_file` `{shown}`")).with_source(error))?;
+    let empty = || invalid(format!("`ca_file` `{shown}` holds no PEM certificate"));
+    let roots = Certificate::from_pem_bundle(&pem).map_err(|error| empty().with_source(error))?;
+    if roots.is_empty() {
+        return Err(empty());
+    }
+    Ok(roots)
+}
