@@ -22,6 +22,7 @@ mod program;
 pub mod registry;
 pub mod scim;
 pub mod secret;
+pub mod ssh;
 pub mod tls;
 pub mod x509;
 

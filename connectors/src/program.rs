@@ -40,6 +40,16 @@ pub(crate) struct Program {
     limit: Duration,
 }
 
+impl Program {
+    pub fn new(path: PathBuf, arguments: Vec<String>, limit: Duration) -> Self {
+        Self {
+            path,
+            arguments,
+            limit,
+        }
+    }
+}
+
 impl Written {
     /// Reads the setting `name`.
     ///

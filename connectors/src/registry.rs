@@ -7,8 +7,8 @@ use serde_json::Value;
 use crate::connector::{Connector, Error, ErrorKind};
 
 /// Every `kind` a system's configuration may name.
-pub const KINDS: [&str; 10] = [
-    "acme", "aws", "exec", "file", "ldap", "manual", "postgres", "scim", "tls", "x509",
+pub const KINDS: [&str; 11] = [
+    "acme", "aws", "exec", "file", "ldap", "manual", "postgres", "scim", "ssh", "tls", "x509",
 ];
 
 /// Builds the connector of `kind` from its `settings`; `system` is its name in messages.
@@ -40,6 +40,7 @@ pub fn build(system: &str, kind: &str, settings: Value) -> Result<Arc<dyn Connec
         "scim" => Ok(Arc::new(crate::scim::Scim::from_settings(
             system, settings,
         )?)),
+        "ssh" => Ok(Arc::new(crate::ssh::Ssh::from_settings(system, settings)?)),
         "tls" => Ok(Arc::new(crate::tls::Tls::from_settings(system, settings)?)),
         "x509" => Ok(Arc::new(crate::x509::X509::from_settings(
             system, settings,
