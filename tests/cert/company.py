@@ -399,7 +399,8 @@ def main():
     given.work.mkdir(parents=True, exist_ok=True)
     feed = given.work / "feed"
     take_people(data, feed, months, given.people)
-    write_configuration(given.work / "config", given.store, bool(given.people))
+    # Told person by person, a whole company that begins is what the guard is there to hold back; a file may bring it.
+    write_configuration(given.work / "config", given.store, bool(given.people) or given.feed == "events")
     prepare()
 
     draw = random.Random(given.seed)

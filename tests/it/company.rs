@@ -84,6 +84,27 @@ fn every_month_ends_as_the_feed_says_though_the_program_is_killed() {
     Lab::start().run("company.py", "--people 40 --months 3 --kills 6");
 }
 
+/// How much of the company: all of it for a year in the long form.
+fn size(people: u32, months: u32) -> String {
+    if std::env::var_os("TENURE_LONG").is_some() {
+        String::new()
+    } else {
+        format!("--people {people} --months {months}")
+    }
+}
+
+#[test]
+fn every_month_ends_the_same_when_files_come_shuffled_late_and_twice() {
+    let arguments = format!("{} --feed files --disorder", size(40, 4));
+    Lab::start().run("company.py", &arguments);
+}
+
+#[test]
+fn every_month_ends_the_same_when_it_is_told_by_events_in_any_order() {
+    let arguments = format!("{} --feed events --disorder", size(40, 4));
+    Lab::start().run("company.py", &arguments);
+}
+
 #[test]
 fn a_directory_that_is_down_costs_no_attempt_and_holds_up_nobody() {
     let lab = Lab::start();
