@@ -1,6 +1,6 @@
 //! The folder of the authority while nobody else touches it: what was issued, what is revoked, and what others read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -244,6 +244,13 @@ impl Held<'_> {
         Ok(sections
             .iter()
             .any(|section| section.serials.contains(&serial)))
+    }
+
+    /// Whom certificates were issued to, each once.
+    pub fn holders(&self) -> impl Iterator<Item = &str> {
+        let leaves = self.state.known.leaves.values();
+        let names: BTreeSet<&str> = leaves.map(|leaf| leaf.account.as_str()).collect();
+        names.into_iter()
     }
 
     pub fn of(&self, account: &NativeId, credential: &CredentialId) -> Option<&Leaf> {

@@ -31,26 +31,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use chrono::Utc;
-use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
+use crate::answer::{named, page, verdict};
 use crate::connector::{
-    Account, Attributes, Capabilities, Claim, ClaimName, Connector, Coverage, Credential,
-    CredentialId, CredentialKind, Cursor, Error, ErrorKind, Finding, Health, Issuing, Kind,
-    MaterialName, NativeId, Object, ObjectRef, Observation, Operation, OperationKey, OperationName,
-    Outcome, Page, Verdict,
+    Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialId, CredentialKind,
+    Cursor, Error, ErrorKind, Finding, Health, Issuing, Kind, MaterialName, NativeId, Object,
+    ObjectRef, Operation, OperationKey, OperationName, Outcome, Page, Verdict,
 };
 use crate::disk;
-use crate::handover::to_be_tried;
 use crate::journal::Journal;
 use crate::layer::Clock;
-use crate::program::{self, Failed, Program};
-use crate::secret::SecretRef;
 
 mod held;
 mod krl;
 mod settings;
+mod trial;
 
 #[cfg(test)]
 mod tests;
@@ -58,8 +54,6 @@ mod tests;
 use held::{Held, Known, Leaf, Mark, State, unusable};
 use settings::Settings;
 
-/// Holders on one page of a listing.
-const PAGE_SIZE: usize = 1_000;
 const PRIVATE: u32 = 0o600;
 
 pub struct Ssh {
@@ -151,98 +145,6 @@ impl Ssh {
             Outcome::AlreadySo(receipt)
         })
     }
-
-    /// Logs in with it where `trial` says.
-    async fn tried(
-        &self,
-        account: &NativeId,
-        credential: &CredentialId,
-        secret: &SecretRef,
-        claimed: bool,
-    ) -> Result<Verdict, Error> {
-        let Some(trial) = &self.settings.trial else {
-            return Ok(Verdict::CannotObserve {
-                reason: "no `trial` is set up, so nobody can log in with it from here".to_owned(),
-            });
-        };
-        let (of, id) = (account.clone(), credential.clone());
-        let leaf = self
-            .held(move |held| Ok(held.of(&of, &id).cloned()))
-            .await?;
-        let by = "ssh";
-        let Some(leaf) = leaf else {
-            let seen = json!({ "credential": credential, "exists": false });
-            return Ok(verdict(!claimed, by, account, seen));
-        };
-        if leaf.is_host {
-            return Err(self.error(
-                ErrorKind::Invalid,
-                "a host's certificate lets nobody in; look at the host itself",
-            ));
-        }
-        let key = to_be_tried(secret)?;
-        let user = trial
-            .user
-            .clone()
-            .or_else(|| leaf.principals.first().cloned());
-        let folder = self
-            .settings
-            .folder
-            .join(format!(".trial-{}", Uuid::new_v4()));
-        let kept = |error| unusable(&folder, error);
-        disk::private_folder(&folder).map_err(kept)?;
-        let (key_file, certificate) = (folder.join("key"), folder.join("key-cert.pub"));
-        // A key without a line end at its end is none to ssh.
-        let text = format!("{}\n", key.expose_secret().trim_end());
-        let written = disk::create(&key_file, text.as_bytes(), PRIVATE)
-            .and_then(|()| disk::create(&certificate, leaf.certificate.as_bytes(), PRIVATE));
-        let ran = match written {
-            Ok(()) => {
-                let options = [
-                    ("IdentityFile", key_file.display().to_string()),
-                    ("CertificateFile", certificate.display().to_string()),
-                    ("IdentitiesOnly", "yes".to_owned()),
-                    ("IdentityAgent", "none".to_owned()),
-                    ("PreferredAuthentications", "publickey".to_owned()),
-                    ("BatchMode", "yes".to_owned()),
-                    ("StrictHostKeyChecking", "yes".to_owned()),
-                    (
-                        "UserKnownHostsFile",
-                        trial.known_hosts.display().to_string(),
-                    ),
-                    ("GlobalKnownHostsFile", "/dev/null".to_owned()),
-                    ("Port", trial.port.to_string()),
-                    ("User", user.unwrap_or_default()),
-                ];
-                let mut arguments = vec!["-F".to_owned(), "none".to_owned(), "-T".to_owned()];
-                for (name, value) in options {
-                    arguments.extend(["-o".to_owned(), format!("{name}={value}")]);
-                }
-                arguments.extend([trial.host.clone(), "true".to_owned()]);
-                let ssh = Program::new(trial.ssh.clone(), arguments, trial.limit());
-                Ok(program::run(&ssh, &[]).await)
-            }
-            Err(error) => Err(kept(error)),
-        };
-        let _ = std::fs::remove_dir_all(&folder);
-        let let_in = match ran? {
-            Ok(()) => true,
-            Err(Failed::Refused(words)) if words.contains("Permission denied") => false,
-            // Not even the key could be read, so it can be nobody's.
-            Err(Failed::Refused(words)) if words.contains("invalid format") => false,
-            Err(Failed::Refused(words)) => {
-                return Err(self.error(
-                    ErrorKind::Transient,
-                    format!("nobody could try it: {words}"),
-                ));
-            }
-            Err(Failed::Late(words)) => {
-                return Err(self.error(ErrorKind::Timeout, format!("nobody could try it: {words}")));
-            }
-        };
-        let seen = json!({ "credential": credential, "let_in": let_in, "host": trial.host });
-        Ok(verdict(let_in == claimed, by, account, seen))
-    }
 }
 
 #[async_trait]
@@ -315,29 +217,8 @@ impl Connector for Ssh {
                 "an authority has holders and nothing else",
             ));
         }
-        self.held(move |held| {
-            let mut names: Vec<String> = held
-                .state
-                .known
-                .leaves
-                .values()
-                .map(|leaf| leaf.account.clone())
-                .filter(|name| after.as_ref().is_none_or(|after| *name > after.0))
-                .collect();
-            names.sort_unstable();
-            names.dedup();
-            let next = names
-                .get(PAGE_SIZE - 1)
-                .filter(|_| names.len() > PAGE_SIZE)
-                .map(|last| Cursor(last.clone()));
-            names.truncate(PAGE_SIZE);
-            Ok(Page {
-                items: names.iter().map(|name| object(name)).collect(),
-                complete: next.is_none(),
-                next,
-            })
-        })
-        .await
+        self.held(move |held| Ok(page(held.holders(), after.as_ref())))
+            .await
     }
 
     async fn get(&self, wanted: &ObjectRef) -> Result<Option<Object>, Error> {
@@ -350,10 +231,8 @@ impl Connector for Ssh {
             ObjectRef::Entitlement(_) => return Ok(None),
         };
         self.held(move |held| {
-            let mut leaves = held.state.known.leaves.values();
-            Ok(leaves
-                .any(|leaf| leaf.account == name)
-                .then(|| object(&name)))
+            let is_known = held.holders().any(|holder| holder == name);
+            Ok(is_known.then(|| named(&name)))
         })
         .await
     }
@@ -402,7 +281,7 @@ impl Connector for Ssh {
                     Ok(verdict(
                         holds,
                         "journal",
-                        &account,
+                        Some(account),
                         json!({ "credential": found }),
                     ))
                 })
@@ -421,7 +300,7 @@ impl Connector for Ssh {
                 self.held(move |held| {
                     let Some(leaf) = held.of(&account, &id) else {
                         let seen = json!({ "credential": id, "state": "unknown" });
-                        return Ok(verdict(!claimed, "krl", &account, seen));
+                        return Ok(verdict(!claimed, "krl", Some(account), seen));
                     };
                     let listed = held.is_listed(leaf.serial)?;
                     let active = !listed && leaf.not_after > held.now;
@@ -430,7 +309,7 @@ impl Connector for Ssh {
                         "on_the_list": listed,
                         "not_after": leaf.not_after,
                     });
-                    Ok(verdict(active == claimed, "krl", &account, seen))
+                    Ok(verdict(active == claimed, "krl", Some(account), seen))
                 })
                 .await
             }
@@ -470,30 +349,5 @@ impl Connector for Ssh {
             })
         })
         .await
-    }
-}
-
-fn object(name: &str) -> Object {
-    Object::Account(Account {
-        id: NativeId::new(name),
-        name: name.to_owned(),
-        enabled: None,
-        owner: None,
-        attributes: Attributes::new(),
-        entitlements: None,
-        version: None,
-    })
-}
-
-fn verdict(holds: bool, by: &str, account: &NativeId, seen: Value) -> Verdict {
-    let observation = Observation {
-        by: by.to_owned(),
-        account: Some(account.clone()),
-        seen,
-    };
-    if holds {
-        Verdict::Proven(observation)
-    } else {
-        Verdict::Refuted(observation)
     }
 }

@@ -8,18 +8,19 @@
     reason = "tests"
 )]
 
+use std::path::Path;
 use std::process::Command;
 
-use std::path::Path;
-
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
+use uuid::Uuid;
 
 use super::held::serial_of;
 use super::*;
 use crate::conformance::{Fixture, Verdict as Passed, run};
 use crate::connector::{HandOver, Material, Minted, NewCredential, Slot, StoredCredential};
+use crate::secret::SecretRef;
 
 fn lab(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
