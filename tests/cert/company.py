@@ -93,7 +93,16 @@ def take_people(data, folder, months, people):
             writer.writerows(rows)
 
 
-def write_configuration(folder, store, small):
+# A year that is told within the hour, person by person: what the guard is there to hold back.
+UNGUARDED = """guard:
+  privileged: []
+  limits:
+    - { operation: account.close, by: system, share_max: 1.0 }
+    - { operation: grant.take, by: all, share_max: 1.0 }
+"""
+
+
+def write_configuration(folder, store, small, by_events=False):
     shutil.copytree(HERE / "config", folder, dirs_exist_ok=True)
     systems = folder / "systems"
     systems.mkdir(exist_ok=True)
@@ -134,7 +143,9 @@ def write_configuration(folder, store, small):
             # The server keeps a list of people; nobody is ever logged in to it.
             system["sessions"] = "none"
         (systems / f"{name}.yaml").write_text(json.dumps(system, indent=2) + "\n")
-    if small:
+    if by_events:
+        (folder / "policy" / "guard.yaml").write_text(UNGUARDED)
+    if small or by_events:
         # A part of the company is too small for shares; the counts still guard.
         source = folder / "sources" / "hr.yaml"
         source.write_text(re.sub(r"population_min: \d+", "population_min: 100000", source.read_text()))
@@ -293,7 +304,7 @@ PARTS = 3
 
 
 def deliveries(given, feed, months, draw):
-    """For each month the files that are delivered then, and those of them that are refused as older ones."""
+    """For each month the files that are delivered then, and how many events they hold."""
     plan = {month: [] for month in months}
     events = events_of(feed, months) if given.feed == "events" else {}
     for place, month in enumerate(months):
@@ -311,15 +322,16 @@ def deliveries(given, feed, months, draw):
                 files.append(feed / f"{month}-{part}.jsonl")
                 with open(files[-1], "w", encoding="utf-8") as file:
                     file.writelines(json.dumps(event) + "\n" for event in said[part::parts])
+        # The first file brings everybody, and nothing comes after the last month.
+        is_late = given.disorder and 0 < place < len(months) - 1 and draw.random() < 0.3
+        late = draw.choice(files) if is_late else None
         for file in files:
-            # The first file brings everybody, and nothing comes after the last month.
-            late = given.disorder and 0 < place < len(months) - 1 and draw.random() < 0.3
-            plan[months[place + 1] if late else month].append((month, file))
+            plan[months[place + 1] if file == late else month].append((month, file))
             if given.disorder and draw.random() < 0.5:
                 plan[months[min(place + draw.randrange(2), len(months) - 1)]].append((month, file))
         if given.disorder:
             draw.shuffle(plan[month])
-    return plan
+    return plan, sum(len(said) for said in events.values())
 
 
 def arguments_of(given, file):
@@ -399,8 +411,7 @@ def main():
     given.work.mkdir(parents=True, exist_ok=True)
     feed = given.work / "feed"
     take_people(data, feed, months, given.people)
-    # Told person by person, a whole company that begins is what the guard is there to hold back; a file may bring it.
-    write_configuration(given.work / "config", given.store, bool(given.people) or given.feed == "events")
+    write_configuration(given.work / "config", given.store, bool(given.people), given.feed == "events")
     prepare()
 
     draw = random.Random(given.seed)
@@ -411,7 +422,7 @@ def main():
         moments[month].append(draw.uniform(0.02, given.kill_within))
     program = Program(given.program, given.work / "config", given.work)
     report = {"months": [], "differences": 0, "deliveries": 0, "refused": 0}
-    plan = deliveries(given, feed, months, draw)
+    plan, report["events"] = deliveries(given, feed, months, draw)
     everything = {(month, file) for files in plan.values() for month, file in files}
     delivered, newest = set(), ""
     for month in months:
