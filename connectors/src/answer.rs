@@ -1,12 +1,14 @@
 //! Answers that several connectors give in the same way.
 
+use std::net::IpAddr;
 use std::path::Path;
 
-use reqwest::Certificate;
+use reqwest::{Certificate, Url};
 use serde_json::Value;
 
 use crate::connector::{
-    Account, Attributes, Cursor, Error, ErrorKind, NativeId, Object, Observation, Page, Verdict,
+    Account, Attributes, Cursor, Error, ErrorKind, NativeId, Object, ObjectRef, Observation, Page,
+    Verdict,
 };
 
 /// Names of one page.
@@ -37,6 +39,31 @@ pub(crate) fn named(name: &str) -> Object {
         entitlements: None,
         version: None,
     })
+}
+
+/// All names that the settings have, as accounts.
+pub(crate) fn all_named<'a>(names: impl Iterator<Item = &'a String>) -> Page {
+    Page {
+        items: names.map(|name| named(name)).collect(),
+        next: None,
+        complete: true,
+    }
+}
+
+/// By which name an account is asked for, where nothing but its name is known; `None` for what is no account.
+///
+/// # Errors
+/// By its owner nobody finds it.
+pub(crate) fn name_in<'a>(system: &str, wanted: &'a ObjectRef) -> Result<Option<&'a str>, Error> {
+    match wanted {
+        ObjectRef::Account(id) => Ok(Some(id.as_str())),
+        ObjectRef::AccountNamed(name) => Ok(Some(name)),
+        ObjectRef::Entitlement(_) => Ok(None),
+        ObjectRef::AccountOwnedBy(_) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("system `{system}`: nothing here carries an owner key"),
+        )),
+    }
 }
 
 /// A page of accounts by name, from after `after` on.
@@ -73,4 +100,15 @@ pub(crate) fn roots(system: &str, path: &Path) -> Result<Vec<Certificate>, Error
         return Err(empty());
     }
     Ok(roots)
+}
+
+/// Whether what is sent there cannot leave this machine.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    url.host_str().is_some_and(|host| {
+        host.eq_ignore_ascii_case("localhost")
+            || host
+                .trim_matches(['[', ']'])
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
+    })
 }

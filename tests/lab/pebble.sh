@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # An ACME authority that we did not write: Pebble, the test server of Let's Encrypt. Beside it the DNS it asks (every name is
 # 127.0.0.1), and a web server that shows what lies in a folder, where it looks for proofs. A second Pebble takes only accounts
-# that are bound to one of its own. Nonces are refused now and then, as in life.
+# that are bound to one of its own. Nonces are refused now and then, as in life. Certificates live for 90 days.
 #
 #   TENURE_LAB_PEBBLE_URL, _EAB_URL   the directories of the two
 #   TENURE_LAB_PEBBLE_CA              whom to trust for their addresses
@@ -24,7 +24,7 @@ pebble_config() {
     cat <<JSON
 {"pebble": {"listenAddress": "127.0.0.1:$1", "managementListenAddress": "127.0.0.1:$2",
  "certificate": "$LAB_DIR/tls/server.pem", "privateKey": "$LAB_DIR/tls/server.key", "httpPort": $3, "tlsPort": 1,
- "ocspResponderURL": "", "certificateValidityPeriod": 86400, $4}}
+ "ocspResponderURL": "", "certificateValidityPeriod": 7776000, $4}}
 JSON
 }
 
@@ -38,7 +38,12 @@ lab_start() {
     pebble_config "$port" "$management" "$http" '"externalAccountBindingRequired": false' >"$LAB_DIR/pebble.json"
     pebble_config "$eab_port" "$eab_management" "$http" \
         "\"externalAccountBindingRequired\": true, \"externalAccountMACKeys\": {\"kid-1\": \"$key\"}" >"$LAB_DIR/eab.json"
-    lab_spawn web python3 -m http.server --bind 127.0.0.1 --directory "$LAB_DIR/www" "$http"
+    # Many names are proven at once, and each is looked at several times.
+    lab_spawn web python3 -c 'import functools, http.server, sys
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 256
+shown = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
+Server(("127.0.0.1", int(sys.argv[2])), shown).serve_forever()' "$LAB_DIR/www" "$http"
     lab_spawn dns pebble-challtestsrv -defaultIPv4 127.0.0.1 -defaultIPv6 "" -dns01 "127.0.0.1:$dns" \
         -management "127.0.0.1:$dns_management" -http01 "" -https01 "" -tlsalpn01 ""
     PEBBLE_VA_NOSLEEP=1 PEBBLE_AUTHZREUSE=0 lab_spawn pebble pebble -config "$LAB_DIR/pebble.json" -dnsserver "127.0.0.1:$dns"

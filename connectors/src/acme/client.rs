@@ -29,6 +29,8 @@ const MESSAGE_CHARS_MAX: usize = 500;
 /// How long to hold back when the authority limits us and does not say for how long.
 const LIMITED_S: i64 = 3_600;
 const ACCOUNT: &str = "account.json";
+/// How long the account and the authority's directory are taken to be what they were: without it every call would ask first.
+const ACCOUNT_KEPT: TimeDelta = TimeDelta::minutes(5);
 
 /// What was asked for and is not there, or why.
 type Answer<T> = Result<T, instant_acme::Error>;
@@ -85,6 +87,8 @@ pub(super) struct Authority {
     pub settings: Settings,
     http: Http,
     pub clock: Clock,
+    /// Our account, and since when it is known.
+    known: tokio::sync::Mutex<Option<(Account, DateTime<Utc>)>>,
 }
 
 /// An order that has to be gone through.
@@ -120,6 +124,7 @@ impl Authority {
                 retry_after: Arc::default(),
             },
             clock,
+            known: tokio::sync::Mutex::new(None),
         })
     }
 
@@ -211,6 +216,19 @@ impl Authority {
 
     /// Our account: the one in the folder, or a new one, whose key is then kept there.
     pub async fn account(&self) -> Result<Account, Error> {
+        let mut known = self.known.lock().await;
+        let now = (self.clock)();
+        if let Some((account, since)) = &*known
+            && (*since..*since + ACCOUNT_KEPT).contains(&now)
+        {
+            return Ok(account.clone());
+        }
+        let account = self.kept_account().await?;
+        *known = Some((account.clone(), now));
+        Ok(account)
+    }
+
+    async fn kept_account(&self) -> Result<Account, Error> {
         let path = self.settings.folder.join(ACCOUNT);
         let broken = |error: std::io::Error| {
             self.error(

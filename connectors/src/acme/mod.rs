@@ -17,7 +17,8 @@
 //! Names are proven with a file that a web server shows (`http01`) or with a name in the DNS (`dns01`), which a program of yours
 //! puts there: it is started with `TENURE_ACTION` (`present` or `clean`), `TENURE_NAME` and `TENURE_VALUE`. Wildcards need the second.
 //!
-//! The protocol has no way to ask whether a certificate is revoked, so nothing is claimed about that.
+//! The protocol has no way to ask whether a certificate is revoked. Of one that was revoked here the authority says, when it is
+//! told so again, that it was already: that is how it is seen.
 //!
 //! ```yaml
 //! kind: acme
@@ -37,8 +38,11 @@
 //! ```
 //!
 //! Attributes of a request: `names` (hosts, wildcards, addresses; without it those of the signing request), `key_algorithm`
-//! (`ecdsa_p256`, `ecdsa_p384`; of a key that is made here), `replaces` (the credential that this one renews).
+//! (`ecdsa_p256`, `ecdsa_p384`; of a key that is made here), `replaces` (the credential that this one renews; without it the last
+//! one of the same holder for the same names).
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -50,6 +54,7 @@ use rustls::pki_types::pem::PemObject as _;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::answer::{named, page};
@@ -67,6 +72,7 @@ use crate::x509::request::Request;
 mod challenge;
 mod client;
 mod ledger;
+mod revocation;
 mod settings;
 
 #[cfg(test)]
@@ -80,6 +86,8 @@ use settings::Settings;
 const HOLDER_CHARS_MAX: usize = 200;
 /// How many names one certificate may have.
 const NAMES_MAX: usize = 100;
+/// How many certificates of a holder are looked at for the one that is renewed.
+const RENEWED_MAX: usize = 20;
 
 pub struct Acme {
     authority: Authority,
@@ -303,17 +311,30 @@ impl Acme {
         holder: &str,
         key: &str,
     ) -> Result<instant_acme::Order, Error> {
-        let replaced = match &asked.replaces {
-            None => None,
-            Some(id) => {
-                let (of, id) = (holder.to_owned(), id.clone());
-                self.ledger(move |ledger| match ledger.leaf(&of, &id) {
+        let (of, id, now) = (holder.to_owned(), asked.replaces.clone(), self.now());
+        let names = asked.names.clone();
+        let replaced = self
+            .ledger(move |ledger| match id {
+                Some(id) => match ledger.leaf(&of, &id) {
                     Some(leaf) => leaf_of(&ledger.chain(leaf)?).map(Some),
                     None => Ok(None),
-                })
-                .await?
-            }
-        };
+                },
+                // The last one for the same names is the one that this one renews.
+                None => {
+                    let good = ledger.of_account(&of).map(|(_, leaf)| leaf);
+                    let good = good.filter(|leaf| !leaf.revoked && leaf.not_after > now);
+                    let mut good: Vec<&Leaf> = good.collect();
+                    good.sort_by_key(|leaf| Reverse(leaf.not_after));
+                    for leaf in good.into_iter().take(RENEWED_MAX) {
+                        let der = leaf_of(&ledger.chain(leaf)?)?;
+                        if is_for(&der, &names) {
+                            return Ok(Some(der));
+                        }
+                    }
+                    Ok(None)
+                }
+            })
+            .await?;
         let wanted = Wanted {
             names: &asked.names,
             replaces: replaced.as_ref(),
@@ -464,60 +485,6 @@ impl Acme {
         })
     }
 
-    async fn destroy(
-        &self,
-        account: &NativeId,
-        credential: &CredentialId,
-    ) -> Result<Outcome, Error> {
-        let receipt = |was: &str| Receipt {
-            account: Some(account.clone()),
-            before: Some(json!({ "credential": credential, "state": was })),
-            after: Some(json!({ "credential": credential, "state": "revoked" })),
-            ..Receipt::default()
-        };
-        let (of, id) = (account.as_str().to_owned(), credential.clone());
-        let found = self
-            .ledger(move |ledger| match ledger.leaf(&of, &id) {
-                Some(leaf) => Ok(Some((leaf.clone(), leaf_of(&ledger.chain(leaf)?)?))),
-                None => Ok(None),
-            })
-            .await?;
-        let Some((leaf, der)) = found else {
-            return Ok(Outcome::AlreadySo(receipt("unknown")));
-        };
-        if leaf.revoked {
-            return Ok(Outcome::AlreadySo(receipt("revoked")));
-        }
-        if leaf.not_after <= self.now() {
-            return Ok(Outcome::AlreadySo(receipt("ended")));
-        }
-        let acme = self.authority.account().await?;
-        let now = match self.authority.revoke(&acme, &der).await {
-            Ok(now) => now,
-            Err(error) => {
-                let refused = matches!(error, instant_acme::Error::Api(_));
-                let error = self.authority.told("revoking", error);
-                return match error.kind {
-                    ErrorKind::Unreachable => Err(error),
-                    _ if refused => Err(error),
-                    _ => Ok(Outcome::Ambiguous {
-                        reason: error.whole(),
-                    }),
-                };
-            }
-        };
-        let line = Line::Revoked {
-            at: self.now(),
-            id: credential.clone(),
-        };
-        self.ledger(move |ledger| ledger.append(&line)).await?;
-        Ok(if now {
-            Outcome::Done(receipt("good"))
-        } else {
-            Outcome::AlreadySo(receipt("revoked"))
-        })
-    }
-
     /// The certificate of this key, also if only the authority knows of it yet.
     async fn issued(&self, account: &NativeId, key: &str) -> Result<Option<Credential>, Error> {
         let holder = account.as_str();
@@ -549,34 +516,43 @@ impl Acme {
             .map(|(minted, _)| minted.credential))
     }
 
-    async fn all(&self, account: &NativeId) -> Result<Vec<Credential>, Error> {
+    /// All that are good, and why the authority does not say when it wishes them to be renewed, if it does not.
+    async fn all(&self, account: &NativeId) -> Result<(Vec<Credential>, Option<String>), Error> {
         let (of, now) = (account.as_str().to_owned(), self.now());
         let found = self
             .ledger(move |ledger| {
-                let of_account = ledger.of_account(&of);
+                // What was revoked, or has ended, is not there any more.
+                let of_account = ledger
+                    .of_account(&of)
+                    .filter(|(_, leaf)| !leaf.revoked && leaf.not_after > now);
                 of_account
                     .map(|(id, leaf)| Ok((listed(id, leaf, now), leaf_of(&ledger.chain(leaf)?)?)))
                     .collect::<Result<Vec<_>, Error>>()
             })
             .await?;
-        let ask = self.authority.settings.renewal_info
-            && found
-                .iter()
-                .any(|(credential, _)| credential.active == Some(true));
-        let acme = if ask {
-            Some(self.authority.account().await?)
-        } else {
-            None
+        let ask = self.authority.settings.renewal_info && !found.is_empty();
+        // It is an opinion: what is there is there, whether it says it or not.
+        let (acme, mut silent) = match ask {
+            false => (None, None),
+            true => match self.authority.account().await {
+                Ok(acme) => (Some(acme), None),
+                Err(error) => (None, Some(error.whole())),
+            },
         };
         let mut all = Vec::new();
         for (mut credential, der) in found {
-            if let (Some(acme), Some(true)) = (&acme, credential.active) {
-                let window = self.authority.renewal(acme, &der).await?;
-                credential.renewal = window.map(|(start, end)| RenewalWindow { start, end });
+            if let (Some(acme), None) = (&acme, &silent) {
+                match self.authority.renewal(acme, &der).await {
+                    Ok(window) => {
+                        credential.renewal =
+                            window.map(|(start, end)| RenewalWindow { start, end });
+                    }
+                    Err(error) => silent = Some(error.whole()),
+                }
             }
             all.push(credential);
         }
-        Ok(all)
+        Ok((all, silent))
     }
 }
 
@@ -609,6 +585,30 @@ fn leaf_of(chain: &str) -> Result<CertificateDer<'static>, Error> {
         .ok_or_else(|| Error::new(ErrorKind::Bug, "the authority gave no certificate in PEM"))
 }
 
+/// Whether a certificate says exactly these names.
+fn is_for(der: &CertificateDer<'_>, names: &[Identifier]) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(der) else {
+        return false;
+    };
+    let Ok(Some(said)) = parsed.subject_alternative_name() else {
+        return false;
+    };
+    let said: BTreeSet<String> = (said.value.general_names.iter())
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+            _ => None,
+        })
+        .collect();
+    let wanted: Option<BTreeSet<String>> = names
+        .iter()
+        .map(|name| match name {
+            Identifier::Dns(name) => Some(name.clone()),
+            _ => None,
+        })
+        .collect();
+    wanted.is_some_and(|wanted| wanted == said)
+}
+
 fn not_after(der: &CertificateDer<'_>) -> Result<DateTime<Utc>, Error> {
     X509Certificate::from_der(der)
         .ok()
@@ -627,7 +627,7 @@ impl Connector for Acme {
                 OperationName::DestroyCredential,
             ]
             .into(),
-            claims: [ClaimName::CredentialIssued].into(),
+            claims: [ClaimName::CredentialIssued, ClaimName::CredentialInactive].into(),
             lists: [Kind::Account].into(),
             credentials: [CredentialKind::Certificate].into(),
             issues: [(
@@ -732,10 +732,17 @@ impl Connector for Acme {
     }
 
     async fn verify(&self, claim: &Claim) -> Result<Verdict, Error> {
-        let Claim::CredentialIssued { account, key } = claim else {
-            return Ok(Verdict::CannotObserve {
-                reason: "the protocol does not tell whether a certificate is good; look where it is served, and at the authority's lists".to_owned(),
-            });
+        let (account, key) = match claim {
+            Claim::CredentialIssued { account, key } => (account, key),
+            Claim::CredentialInactive {
+                account,
+                credential,
+            } => return self.inactive(account, credential).await,
+            _ => {
+                return Ok(Verdict::CannotObserve {
+                    reason: "the protocol does not tell whether a certificate is good; look where it is served, and at the authority's lists".to_owned(),
+                });
+            }
         };
         let found = self.issued(account, key).await?;
         let holds = found.is_some();
@@ -752,11 +759,12 @@ impl Connector for Acme {
     }
 
     async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
+        let (value, silent) = self.all(account).await?;
+        let others = "certificates that others ordered for the same names, with another account or authority";
+        let silent = silent.map(|why| format!("when the authority wishes a renewal: {why}"));
         Ok(Coverage {
-            value: self.all(account).await?,
-            blind_spots: vec![
-                "certificates that others ordered for the same names, with another account or authority".to_owned(),
-            ],
+            value,
+            blind_spots: std::iter::once(others.to_owned()).chain(silent).collect(),
         })
     }
 }

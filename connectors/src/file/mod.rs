@@ -37,7 +37,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use crate::answer::named;
+use crate::answer::{all_named, name_in, named};
 use crate::connector::{
     Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialId, CredentialKind,
     Cursor, Error, ErrorKind, Finding, Health, Kind, NativeId, Object, ObjectRef, Observation,
@@ -53,6 +53,9 @@ mod tests;
 
 use place::{Place, Version};
 use settings::{Bundle, Settings};
+
+/// The attribute of a bundle that names what is kept in it.
+pub const PARTS: &str = "parts";
 
 pub struct Files {
     system: String,
@@ -364,23 +367,7 @@ fn listed(version: &Version) -> Credential {
     Credential {
         active: Some(version.is_current),
         label: Some(format!("version {}", version.number)),
-        ..Credential::new(version.credential().clone(), kind(version.credential()))
-    }
-}
-
-/// The kind as the name of the credential tells it.
-fn kind(credential: &CredentialId) -> CredentialKind {
-    let (kind, _) = credential
-        .as_str()
-        .split_once(':')
-        .unwrap_or((credential.as_str(), ""));
-    match kind {
-        "certificate" => CredentialKind::Certificate,
-        "ssh_key" => CredentialKind::SshKey,
-        "ssh_certificate" => CredentialKind::SshCertificate,
-        "api_key" => CredentialKind::ApiKey,
-        "password" => CredentialKind::Password,
-        _ => CredentialKind::Token,
+        ..Credential::new(version.credential().clone(), version.credential().kind())
     }
 }
 
@@ -401,15 +388,7 @@ impl Connector for Files {
             ]
             .into(),
             lists: [Kind::Account].into(),
-            credentials: [
-                CredentialKind::Password,
-                CredentialKind::SshKey,
-                CredentialKind::Certificate,
-                CredentialKind::ApiKey,
-                CredentialKind::Token,
-                CredentialKind::SshCertificate,
-            ]
-            .into(),
+            credentials: CredentialKind::ALL.into(),
             ..Capabilities::default()
         }
     }
@@ -452,29 +431,23 @@ impl Connector for Files {
                 "files have bundles and nothing else",
             ));
         }
-        Ok(Page {
-            items: self
-                .settings
-                .bundles
-                .keys()
-                .map(|name| named(name))
-                .collect(),
-            next: None,
-            complete: true,
-        })
+        Ok(all_named(self.settings.bundles.keys()))
     }
 
     async fn get(&self, wanted: &ObjectRef) -> Result<Option<Object>, Error> {
-        let name = match wanted {
-            ObjectRef::Account(id) => id.as_str(),
-            ObjectRef::AccountNamed(name) => name,
-            ObjectRef::AccountOwnedBy(_) => {
-                return Err(self.error(ErrorKind::Unsupported, "a bundle carries no owner key"));
-            }
-            ObjectRef::Entitlement(_) => return Ok(None),
+        let Some(name) = name_in(&self.system, wanted)? else {
+            return Ok(None);
         };
-        let known = self.settings.bundles.contains_key(name);
-        Ok(known.then(|| named(name)))
+        let Some(bundle) = self.settings.bundles.get(name) else {
+            return Ok(None);
+        };
+        let mut found = named(name);
+        if let Object::Account(account) = &mut found {
+            // Whoever is going to store something can see whether it fits, before it is made.
+            let parts = json!(bundle.parts.keys().collect::<Vec<_>>());
+            account.attributes.insert(PARTS.to_owned(), parts);
+        }
+        Ok(Some(found))
     }
 
     async fn apply(&self, operation: &Operation, _key: &OperationKey) -> Result<Outcome, Error> {
