@@ -24,7 +24,9 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use crate::credential::{Credential, CredentialId, CredentialKind, RenewalWindow};
+pub use crate::credential::{
+    Credential, CredentialId, CredentialKind, RenewalWindow, Signed, SignedOne,
+};
 pub use crate::handover::{
     HandOver, Issuing, Material, MaterialName, Minted, NewCredential, Slot, StoredCredential, Takes,
 };
@@ -427,6 +429,16 @@ pub enum Claim {
         endpoint: String,
         certificate: CredentialId,
     },
+    /// Whoever connects to `endpoint` and trusts these roots (in PEM), and nothing else, accepts what is shown.
+    ServesTrusted {
+        endpoint: String,
+        roots: String,
+    },
+    /// Nothing that this credential signed is good any more. The observation tells what still is ([`Observation::signed`]).
+    NothingSigned {
+        account: NativeId,
+        credential: CredentialId,
+    },
     /// There is nothing in this system that the account owns.
     OwnsNothing {
         account: NativeId,
@@ -452,6 +464,8 @@ pub enum ClaimName {
     CredentialWorks,
     CredentialRefused,
     ServesCertificate,
+    ServesTrusted,
+    NothingSigned,
     OwnsNothing,
 }
 
@@ -474,6 +488,8 @@ impl Claim {
             Self::CredentialWorks { .. } => ClaimName::CredentialWorks,
             Self::CredentialRefused { .. } => ClaimName::CredentialRefused,
             Self::ServesCertificate { .. } => ClaimName::ServesCertificate,
+            Self::ServesTrusted { .. } => ClaimName::ServesTrusted,
+            Self::NothingSigned { .. } => ClaimName::NothingSigned,
             Self::OwnsNothing { .. } => ClaimName::OwnsNothing,
         }
     }
@@ -507,6 +523,18 @@ impl Observation {
     pub fn credential(&self) -> Option<Credential> {
         let seen = self.seen.get("credential")?;
         serde_json::from_value(seen.clone()).ok()
+    }
+
+    /// The certificate of an authority that the claim was about, in PEM.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&str> {
+        self.seen.get("certificate")?.as_str()
+    }
+
+    /// What an authority signed and is still good.
+    #[must_use]
+    pub fn signed(&self) -> Option<Signed> {
+        serde_json::from_value(self.seen.clone()).ok()
     }
 }
 

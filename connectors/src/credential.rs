@@ -51,6 +51,16 @@ impl CredentialId {
         }
         Self(id)
     }
+
+    /// The kind, where the identifier begins with its name, as those of this workspace do; else a token.
+    #[must_use]
+    pub fn kind(&self) -> CredentialKind {
+        let word = self.0.split_once(':').map_or(self.0.as_str(), |it| it.0);
+        CredentialKind::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
+            .unwrap_or(CredentialKind::Token)
+    }
 }
 
 impl fmt::Display for CredentialId {
@@ -74,6 +84,15 @@ pub enum CredentialKind {
 }
 
 impl CredentialKind {
+    pub const ALL: [Self; 6] = [
+        Self::Password,
+        Self::SshKey,
+        Self::Certificate,
+        Self::ApiKey,
+        Self::Token,
+        Self::SshCertificate,
+    ];
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -84,6 +103,12 @@ impl CredentialKind {
             Self::Token => "token",
             Self::SshCertificate => "ssh_certificate",
         }
+    }
+
+    /// Whether it is of two halves that are kept beside one another: what everybody may see, and its key.
+    #[must_use]
+    pub fn is_certificate(self) -> bool {
+        matches!(self, Self::Certificate | Self::SshCertificate)
     }
 }
 
@@ -110,6 +135,26 @@ pub struct Credential {
 pub struct RenewalWindow {
     pub start: DateTime<Utc>,
     pub end: DateTime<Utc>,
+}
+
+/// What an authority signed and is still good, as far as it tells: not more than the first so many.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed {
+    /// How many there are.
+    pub good: u64,
+    /// Until when the last of them is.
+    #[serde(default)]
+    pub until: Option<DateTime<Utc>>,
+    pub signed: Vec<SignedOne>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SignedOne {
+    /// Who holds it, as the authority names them.
+    pub account: String,
+    pub credential: CredentialId,
+    pub until: DateTime<Utc>,
 }
 
 impl Credential {

@@ -430,7 +430,10 @@ impl State {
                 credential,
                 secret,
             } => (!self.lets_in(account, credential, secret), None),
-            Claim::CredentialStored { .. } | Claim::ServesCertificate { .. } => (false, None),
+            Claim::CredentialStored { .. }
+            | Claim::ServesCertificate { .. }
+            | Claim::ServesTrusted { .. }
+            | Claim::NothingSigned { .. } => (false, None),
             Claim::OwnsNothing { account } => {
                 (find(account).is_none_or(|held| held.documents == 0), None)
             }
@@ -596,7 +599,11 @@ impl Connector for Memory {
     }
 
     async fn verify(&self, claim: &Claim) -> Result<Verdict, Error> {
-        if let Claim::CredentialStored { .. } | Claim::ServesCertificate { .. } = claim {
+        if let Claim::CredentialStored { .. }
+        | Claim::ServesCertificate { .. }
+        | Claim::ServesTrusted { .. }
+        | Claim::NothingSigned { .. } = claim
+        {
             return Ok(Verdict::CannotObserve {
                 reason: "nothing is kept or served here".to_owned(),
             });

@@ -150,6 +150,14 @@ pub(super) fn one_claim_of_each(account: &NativeId, entitlement: &EntitlementNam
             endpoint: "127.0.0.1:1".to_owned(),
             certificate: CredentialId::new("a certificate"),
         },
+        Claim::ServesTrusted {
+            endpoint: "127.0.0.1:1".to_owned(),
+            roots: String::new(),
+        },
+        Claim::NothingSigned {
+            account: account.clone(),
+            credential: CredentialId::new("an authority"),
+        },
         Claim::OwnsNothing { account },
     ]
 }

@@ -289,6 +289,8 @@ fn claim_word(claim: &Claim) -> &'static str {
         Claim::CredentialWorks { .. } => "credential_works",
         Claim::CredentialRefused { .. } => "credential_refused",
         Claim::ServesCertificate { .. } => "serves_certificate",
+        Claim::ServesTrusted { .. } => "serves_trusted",
+        Claim::NothingSigned { .. } => "nothing_signed",
         Claim::OwnsNothing { .. } => "owns_nothing",
     }
 }

@@ -57,7 +57,9 @@ impl Ldap {
             Claim::CredentialActive { .. }
             | Claim::CredentialIssued { .. }
             | Claim::CredentialStored { .. }
-            | Claim::ServesCertificate { .. } => Ok(Verdict::CannotObserve {
+            | Claim::ServesCertificate { .. }
+            | Claim::ServesTrusted { .. }
+            | Claim::NothingSigned { .. } => Ok(Verdict::CannotObserve {
                 reason: "a directory does not tell which password is set; try it".to_owned(),
             }),
             Claim::OwnsNothing { account } => self.owns_nothing(account).await,

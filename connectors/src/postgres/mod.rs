@@ -268,7 +268,9 @@ impl Connector for Postgres {
             Claim::CredentialActive { .. }
             | Claim::CredentialIssued { .. }
             | Claim::CredentialStored { .. }
-            | Claim::ServesCertificate { .. } => Ok(Verdict::CannotObserve {
+            | Claim::ServesCertificate { .. }
+            | Claim::ServesTrusted { .. }
+            | Claim::NothingSigned { .. } => Ok(Verdict::CannotObserve {
                 reason: "a password carries no key and nobody but a superuser sees whether one is set; try it".to_owned(),
             }),
             Claim::OwnsNothing { account } => self.owns_nothing(account).await,

@@ -343,7 +343,9 @@ impl Connector for Scim {
             | Claim::CredentialStored { .. }
             | Claim::CredentialWorks { .. }
             | Claim::CredentialRefused { .. }
-            | Claim::ServesCertificate { .. } => Ok(Verdict::CannotObserve {
+            | Claim::ServesCertificate { .. }
+            | Claim::ServesTrusted { .. }
+            | Claim::NothingSigned { .. } => Ok(Verdict::CannotObserve {
                 reason: "the protocol tries no credentials; look in the application itself"
                     .to_owned(),
             }),

@@ -8,6 +8,7 @@
 //! | account    | an endpoint: named in the settings, or `host:port` with `anywhere`    |
 //! | credential | the certificate that is shown there now, by its fingerprint           |
 //! | claim      | `serves_certificate`: every address of the endpoint shows this one    |
+//! | claim      | `serves_trusted`: who trusts these roots alone accepts what it shows  |
 //!
 //! It changes nothing. An address that does not answer is an error: nothing is known then, and nothing is claimed.
 //!
@@ -27,6 +28,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::Utc;
 use futures_util::StreamExt as _;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
@@ -34,12 +36,13 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
-use crate::answer::named;
+use crate::answer::{all_named, name_in, named};
 use crate::connector::{
     Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialKind, Cursor, Error,
     ErrorKind, Finding, Health, Kind, NativeId, Object, ObjectRef, Observation, Operation,
     OperationKey, Outcome, Page, Verdict,
 };
+use crate::layer::Clock;
 
 mod probe;
 mod settings;
@@ -63,6 +66,7 @@ pub struct Tls {
     settings: Settings,
     /// `None` where nothing is trusted.
     judge: Option<Arc<WebPkiServerVerifier>>,
+    clock: Clock,
 }
 
 impl Tls {
@@ -71,6 +75,19 @@ impl Tls {
     /// # Errors
     /// [`ErrorKind::Invalid`] names the setting that is wrong, missing or unknown.
     pub fn from_settings(system: &str, settings: Value) -> Result<Self, Error> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place where this connector meets the real clock"
+        )]
+        let clock: Clock = Arc::new(Utc::now);
+        Self::with_clock(system, settings, clock)
+    }
+
+    /// As [`Tls::from_settings`], in a time of its own: for simulations, and for trials that run ahead.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] names the setting that is wrong, missing or unknown.
+    pub fn with_clock(system: &str, settings: Value, clock: Clock) -> Result<Self, Error> {
         let settings = Settings::parse(system, settings)?;
         let judge = judge(&settings).map_err(|what| {
             Error::new(
@@ -82,6 +99,7 @@ impl Tls {
             system: system.to_owned(),
             settings,
             judge,
+            clock,
         })
     }
 
@@ -102,11 +120,15 @@ impl Tls {
             .map_err(|what| self.error(ErrorKind::Invalid, what))
     }
 
-    /// What every address of the endpoint shows.
+    /// What every address of the endpoint shows, and what `judge` says of it.
     ///
     /// # Errors
     /// One of them shows nothing: then nobody knows.
-    async fn look(&self, endpoint: &Endpoint) -> Result<Vec<Shown>, Error> {
+    async fn look(
+        &self,
+        endpoint: &Endpoint,
+        judge: Option<&Arc<WebPkiServerVerifier>>,
+    ) -> Result<Vec<Shown>, Error> {
         let found = tokio::time::timeout(
             self.settings.limit,
             tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)),
@@ -132,7 +154,10 @@ impl Tls {
         }
         let asked: Vec<_> = addresses
             .into_iter()
-            .map(|address| probe::ask(endpoint, address, self.judge.clone(), self.settings.limit))
+            .map(|address| {
+                let (now, limit) = ((self.clock)(), self.settings.limit);
+                probe::ask(endpoint, address, judge.cloned(), now, limit)
+            })
             .collect();
         let mut answers = futures_util::stream::iter(asked).buffered(AT_ONCE_MAX);
         let mut shown = Vec::new();
@@ -144,7 +169,7 @@ impl Tls {
     }
 
     async fn finding(&self, name: &str, endpoint: &Endpoint) -> Finding {
-        match self.look(endpoint).await {
+        match self.look(endpoint, self.judge.as_ref()).await {
             Ok(shown) => {
                 let untrusted = shown.iter().find_map(|shown| shown.not_trusted.clone());
                 let until = shown
@@ -196,18 +221,32 @@ fn judge(settings: &Settings) -> Result<Option<Arc<WebPkiServerVerifier>>, Strin
             }
         }
     }
+    trusting(roots).map(Some)
+}
+
+/// Somebody who trusts these and nothing else.
+fn trusting(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
-        .map(Some)
         .map_err(|error| error.to_string())
+}
+
+/// Somebody who trusts the certificates in a text in PEM.
+fn trusting_pem(pem: &str) -> Result<Arc<WebPkiServerVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let root = root.map_err(|error| error.to_string())?;
+        roots.add(root).map_err(|error| error.to_string())?;
+    }
+    trusting(roots)
 }
 
 #[async_trait]
 impl Connector for Tls {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            claims: [ClaimName::ServesCertificate].into(),
+            claims: [ClaimName::ServesCertificate, ClaimName::ServesTrusted].into(),
             lists: [Kind::Account].into(),
             credentials: [CredentialKind::Certificate].into(),
             ..Capabilities::default()
@@ -234,29 +273,14 @@ impl Connector for Tls {
                 "there are endpoints and nothing else",
             ));
         }
-        Ok(Page {
-            items: self
-                .settings
-                .endpoints
-                .keys()
-                .map(|name| named(name))
-                .collect(),
-            next: None,
-            complete: true,
-        })
+        Ok(all_named(self.settings.endpoints.keys()))
     }
 
     async fn get(&self, wanted: &ObjectRef) -> Result<Option<Object>, Error> {
-        let name = match wanted {
-            ObjectRef::Account(id) => id.as_str(),
-            ObjectRef::AccountNamed(name) => name,
-            ObjectRef::AccountOwnedBy(_) => {
-                return Err(self.error(ErrorKind::Unsupported, "an endpoint carries no owner key"));
-            }
-            ObjectRef::Entitlement(_) => return Ok(None),
-        };
-        let known = self.settings.endpoints.contains_key(name);
-        Ok(known.then(|| named(name)))
+        let name = name_in(&self.system, wanted)?;
+        Ok(name
+            .filter(|name| self.settings.endpoints.contains_key(*name))
+            .map(named))
     }
 
     async fn apply(&self, operation: &Operation, _key: &OperationKey) -> Result<Outcome, Error> {
@@ -267,14 +291,17 @@ impl Connector for Tls {
     }
 
     async fn verify(&self, claim: &Claim) -> Result<Verdict, Error> {
-        let Claim::ServesCertificate {
-            endpoint,
-            certificate,
-        } = claim
-        else {
-            return Ok(Verdict::CannotObserve {
-                reason: "a handshake shows a certificate and nothing else".to_owned(),
-            });
+        let (endpoint, certificate, roots) = match claim {
+            Claim::ServesCertificate {
+                endpoint,
+                certificate,
+            } => (endpoint, Some(certificate), None),
+            Claim::ServesTrusted { endpoint, roots } => (endpoint, None, Some(roots)),
+            _ => {
+                return Ok(Verdict::CannotObserve {
+                    reason: "a handshake shows a certificate and nothing else".to_owned(),
+                });
+            }
         };
         let account = NativeId::new(endpoint.as_str());
         let Some(known) = self.endpoint(endpoint)? else {
@@ -286,12 +313,16 @@ impl Connector for Tls {
                 ),
             ));
         };
-        let shown = self.look(&known).await?;
-        let serves = |shown: &Shown| {
-            shown
-                .chain
-                .first()
-                .is_some_and(|leaf| leaf.id == *certificate)
+        let judge = match roots {
+            None => self.judge.clone(),
+            Some(pem) => Some(trusting_pem(pem).map_err(|what| {
+                self.error(ErrorKind::Invalid, format!("no roots to judge by: {what}"))
+            })?),
+        };
+        let shown = self.look(&known, judge.as_ref()).await?;
+        let serves = |shown: &Shown| match certificate {
+            None => shown.not_trusted.is_none(),
+            Some(wanted) => shown.chain.first().is_some_and(|leaf| leaf.id == *wanted),
         };
         let holds = shown.iter().all(serves);
         let observation = Observation {
@@ -309,7 +340,7 @@ impl Connector for Tls {
     async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
         let mut value: Vec<Credential> = Vec::new();
         if let Some(endpoint) = self.endpoint(account.as_str())? {
-            for shown in self.look(&endpoint).await? {
+            for shown in self.look(&endpoint, self.judge.as_ref()).await? {
                 let Some(leaf) = shown.chain.first() else {
                     continue;
                 };

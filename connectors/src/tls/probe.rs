@@ -51,6 +51,7 @@ pub(super) struct Certificate {
 struct Looking {
     provider: Arc<CryptoProvider>,
     judge: Option<Arc<WebPkiServerVerifier>>,
+    now: UnixTime,
     seen: Mutex<Seen>,
 }
 
@@ -78,12 +79,12 @@ impl ServerCertVerifier for Looking {
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
         ocsp: &[u8],
-        now: UnixTime,
+        _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let not_trusted = match &self.judge {
             None => Some("no roots to trust are set up here; set `ca_file`".to_owned()),
             Some(judge) => judge
-                .verify_server_cert(leaf, intermediates, server_name, ocsp, now)
+                .verify_server_cert(leaf, intermediates, server_name, ocsp, self.now)
                 .err()
                 .map(|error| error.to_string()),
         };
@@ -128,7 +129,7 @@ impl ServerCertVerifier for Looking {
     }
 }
 
-/// Asks one address. Bounded by `limit`, whatever the other side does.
+/// Asks one address. What it shows is judged as of `now`. Bounded by `limit`, whatever the other side does.
 ///
 /// # Errors
 /// Nothing was shown that counts: [`ErrorKind::Timeout`], or [`ErrorKind::Transient`] with what happened instead.
@@ -136,12 +137,16 @@ pub(super) async fn ask(
     endpoint: &Endpoint,
     address: SocketAddr,
     judge: Option<Arc<WebPkiServerVerifier>>,
+    now: DateTime<Utc>,
     limit: Duration,
 ) -> Result<Shown, Error> {
     let place = format!("`{}:{}` at {address}", endpoint.host, endpoint.port);
     let looking = Arc::new(Looking {
         provider: Arc::new(rustls::crypto::ring::default_provider()),
         judge,
+        now: UnixTime::since_unix_epoch(Duration::from_secs(
+            u64::try_from(now.timestamp()).unwrap_or_default(),
+        )),
         seen: Mutex::default(),
     });
     let shaken = tokio::time::timeout(limit, shake(endpoint, address, &looking)).await;

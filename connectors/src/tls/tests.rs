@@ -158,6 +158,44 @@ async fn what_is_really_served_is_seen_by_name_and_at_once_when_it_changes() {
 }
 
 #[tokio::test]
+async fn whoever_trusts_these_roots_and_nothing_else_accepts_it_or_does_not() {
+    let (shown, other) = (certificate("a.example"), certificate("a.example"));
+    let serving = Arc::new(Serving {
+        now: Mutex::new(Arc::clone(&shown.key)),
+        for_other: None,
+    });
+    let port = serve(config(serving), nothing_before).await;
+    let endpoint = format!("127.0.0.1:{port}?name=a.example");
+    let both = format!("{}{}", other.pem, shown.pem);
+    for (roots, accepted) in [(&shown.pem, true), (&other.pem, false), (&both, true)] {
+        let claim = Claim::ServesTrusted {
+            endpoint: endpoint.clone(),
+            roots: roots.clone(),
+        };
+        let verdict = prober(json!({})).verify(&claim).await.unwrap();
+        assert_eq!(
+            matches!(verdict, Verdict::Proven(_)),
+            accepted,
+            "{verdict:?}"
+        );
+    }
+    // In another time it has not begun yet.
+    let before: Clock = Arc::new(|| chrono::DateTime::UNIX_EPOCH);
+    let early = Tls::with_clock("edge", json!({"anywhere": true}), before).unwrap();
+    let claim = Claim::ServesTrusted {
+        endpoint,
+        roots: shown.pem,
+    };
+    let verdict = early.verify(&claim).await.unwrap();
+    assert!(matches!(verdict, Verdict::Refuted(_)), "{verdict:?}");
+    let nothing = Claim::ServesTrusted {
+        endpoint: "127.0.0.1:1".to_owned(),
+        roots: "no certificate".to_owned(),
+    };
+    assert!(prober(json!({})).verify(&nothing).await.is_err());
+}
+
+#[tokio::test]
 async fn one_forgotten_address_behind_a_name_refutes_the_claim() {
     let (old, new) = (certificate("localhost"), certificate("localhost"));
     let serving = |made: &Made| {

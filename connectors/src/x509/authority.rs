@@ -4,7 +4,7 @@
 //! lock                 held while something is done; several processes may share the folder
 //! index.jsonl          what was done (see `index`)
 //! g1/root.key          may be carried away: it is needed for the next generation's cross certificate only
-//! g1/ca.key            what signs
+//! g1/ca.key            what signs; both are destroyed with their generation
 //! bundle.pem           the roots to trust now: all that are not retired
 //! chain.pem            what signs now, and what leads from older roots to it
 //! crl.pem  g1/crl.der  who is revoked
@@ -300,6 +300,23 @@ impl Held<'_> {
             generation: number,
         })?;
         self.publish()
+    }
+
+    /// Destroys the keys of a generation that nobody is told to trust any more.
+    pub fn forget_keys(&self, number: u32) -> Result<(), Error> {
+        let folder = self.authority.folder_of(number);
+        for file in ["root.key", "ca.key"] {
+            let path = folder.join(file);
+            match std::fs::remove_file(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(self.authority.disk(&path, error)),
+            }
+        }
+        if folder.exists() {
+            disk::sync_folder(&folder).map_err(|error| self.authority.disk(&folder, error))?;
+        }
+        Ok(())
     }
 
     fn issuer(&self, generation: &Generation) -> Result<Issuer<'static, KeyPair>, Error> {

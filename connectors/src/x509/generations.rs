@@ -32,9 +32,11 @@ pub(super) fn generation(held: &Held<'_>, known: &Generation) -> Credential {
     }
 }
 
+/// Those that are trusted, in the order in which they were made.
 pub(super) fn generations(held: &Held<'_>) -> Vec<Credential> {
     let known = held.index.generations.values();
-    known.map(|known| generation(held, known)).collect()
+    let trusted = known.filter(|known| !known.retired);
+    trusted.map(|known| generation(held, known)).collect()
 }
 
 pub(super) fn next_generation(
@@ -117,7 +119,12 @@ pub(super) fn activate_generation(
 
 pub(super) fn retire_generation(held: &mut Held<'_>, id: &CredentialId) -> Result<Settled, Error> {
     let account = NativeId::new(AUTHORITY);
-    let Some(known) = by_id(held, id).filter(|known| !known.retired) else {
+    let found = by_id(held, id);
+    let Some(known) = found.clone().filter(|known| !known.retired) else {
+        // Somebody may have stopped between the line and the keys.
+        if let Some(known) = found {
+            held.forget_keys(known.number)?;
+        }
         return Ok((
             receipt(&account, id, "retired", "retired"),
             Outcome::AlreadySo,
@@ -144,5 +151,6 @@ pub(super) fn retire_generation(held: &mut Held<'_>, id: &CredentialId) -> Resul
         ));
     }
     held.retire(known.number)?;
+    held.forget_keys(known.number)?;
     Ok((receipt(&account, id, "trusted", "retired"), Outcome::Done))
 }

@@ -265,12 +265,23 @@ impl Known {
         revoked
     }
 
-    /// How many certificates of a generation are good at `now`, and until when the last of them is.
+    /// The certificates of a generation that are good at `now`. One on hold can become good again.
+    pub fn good(
+        &self,
+        generation: u32,
+        now: DateTime<Utc>,
+    ) -> impl Iterator<Item = (&CredentialId, &Leaf)> {
+        self.leaves.iter().filter(move |(_, leaf)| {
+            leaf.generation == generation
+                && leaf.revoked.is_none_or(|revocation| revocation.on_hold)
+                && leaf.not_after > now
+        })
+    }
+
+    /// How many they are, and until when the last of them is.
     pub fn good_of(&self, generation: u32, now: DateTime<Utc>) -> (usize, Option<DateTime<Utc>>) {
-        let good = self.leaves.values().filter(|leaf| {
-            leaf.generation == generation && leaf.revoked.is_none() && leaf.not_after > now
-        });
-        good.fold((0, None), |(count, last), leaf| {
+        let good = self.good(generation, now);
+        good.fold((0, None), |(count, last), (_, leaf)| {
             (count + 1, last.max(Some(leaf.not_after)))
         })
     }

@@ -12,11 +12,14 @@
 //! # The four phases of a new authority
 //!
 //! 1. `issue_credential` to `authority` makes the next root and what signs below it. What is handed over is the bundle of roots
-//!    to trust from now on, old and new; nothing is signed by the new one yet.
+//!    to trust from now on, old and new; nothing is signed by the new one yet. `credential_works` about a generation takes such a
+//!    bundle as its `secret`: it shows by a handshake whether somebody who trusts only that accepts what the generation signs.
 //! 2. `activate_credential`: the new one signs. Its certificates come with the new root signed by the old one, so whoever
 //!    trusts only the old one accepts them too. Activating the old one again takes it back.
 //! 3. Everything the old one signed is replaced.
-//! 4. `destroy_credential` of the old one takes it out of the bundle. Refused while something it signed is still good.
+//!    `nothing_signed` tells what is left.
+//! 4. `destroy_credential` of the old one takes it out of the bundle and destroys its keys. Refused while something it signed is
+//!    still good.
 //!
 //! # How it stays honest
 //!
@@ -38,7 +41,7 @@
 //!   root_lifetime_s: 315360000          # ten years
 //!   authority_lifetime_s: 157680000     # five
 //!   backdate_s: 300                     # for clocks that are late
-//!   crl_lifetime_s: 604800              # made again when half of it is over, with the next call
+//!   crl_lifetime_s: 604800              # made again when half of it is over, by the node's clock
 //!   crl_url: http://ca.example/crl.pem  # put into certificates
 //! ```
 //!
@@ -71,6 +74,7 @@ pub(crate) mod key;
 pub(crate) mod request;
 mod revocation;
 mod settings;
+mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -80,6 +84,7 @@ use generations::{activate_generation, by_id, generation, generations, retire_ge
 use issue::{certificate, issue, of};
 use revocation::{release, revoke};
 use settings::Settings;
+use trust::{refused, signed};
 
 /// The account whose credentials are the generations of the authority.
 const AUTHORITY: &str = "authority";
@@ -108,7 +113,11 @@ impl X509 {
         Self::with_clock(system, settings, clock)
     }
 
-    fn with_clock(system: &str, settings: Value, clock: Clock) -> Result<Self, Error> {
+    /// As [`X509::from_settings`], in a time of its own: for simulations, and for trials that run ahead.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] names the setting that is wrong, missing or unknown.
+    pub fn with_clock(system: &str, settings: Value, clock: Clock) -> Result<Self, Error> {
         let settings = Settings::parse(system, settings)?;
         Ok(Self {
             authority: Arc::new(Authority::new(system, settings)),
@@ -164,6 +173,7 @@ impl Connector for X509 {
                 ClaimName::CredentialIssued,
                 ClaimName::CredentialWorks,
                 ClaimName::CredentialRefused,
+                ClaimName::NothingSigned,
             ]
             .into(),
             lists: [Kind::Account].into(),
@@ -328,6 +338,14 @@ impl Connector for X509 {
                 credential,
                 secret,
             } => self.tried(account, credential, secret, false).await,
+            Claim::NothingSigned {
+                account,
+                credential,
+            } => {
+                let (account, id) = (account.clone(), credential.clone());
+                self.held(move |held| Ok(signed(&held, &account, &id)))
+                    .await
+            }
             _ => Ok(Verdict::CannotObserve {
                 reason: "an authority knows certificates and nothing else".to_owned(),
             }),
@@ -337,12 +355,14 @@ impl Connector for X509 {
     async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
         let account = account.clone();
         self.held(move |held| {
+            // What was ended for good is not there any more; what is on hold can come back.
             let value = if account.as_str() == AUTHORITY {
                 generations(&held)
             } else {
                 let now = held.now;
                 let of_account = held.index.of_account(account.as_str());
                 of_account
+                    .filter(|(_, leaf)| leaf.revoked.is_none_or(|revocation| revocation.on_hold))
                     .map(|(id, leaf)| certificate(id, leaf, now))
                     .collect()
             };
@@ -366,6 +386,21 @@ impl X509 {
         claimed: bool,
     ) -> Result<Verdict, Error> {
         let (account, id, secret) = (account.clone(), id.clone(), secret.clone());
+        if account.as_str() == AUTHORITY {
+            return self
+                .held(move |held| {
+                    let bundle = to_be_tried(&secret)?;
+                    let refused = refused(&held, &id, bundle.expose_secret())?;
+                    let seen = json!({ "credential": id, "refused": refused });
+                    Ok(verdict(
+                        refused.is_none() == claimed,
+                        "handshake",
+                        Some(account.clone()),
+                        seen,
+                    ))
+                })
+                .await;
+        }
         self.held(move |held| {
             let Some(leaf) = of(&held, &account, &id).cloned() else {
                 let seen = json!({ "credential": id, "exists": false });
@@ -408,11 +443,16 @@ fn issued(held: &Held<'_>, account: &NativeId, key: &str) -> Option<Credential> 
 /// Whether it is good as far as others can tell, and what they see.
 fn state(held: &Held<'_>, account: &NativeId, id: &CredentialId) -> Result<(bool, Value), Error> {
     if account.as_str() == AUTHORITY {
-        let known = by_id(held, id).map(|known| generation(held, &known));
+        let found = by_id(held, id);
+        let known = found.as_ref().map(|known| generation(held, known));
         let active = known.as_ref().and_then(|known| known.active) == Some(true);
         return Ok((
             active,
-            json!({ "credential": id, "state": known.and_then(|known| known.label) }),
+            json!({
+                "credential": id,
+                "state": known.and_then(|known| known.label),
+                "certificate": found.map(|known| known.root),
+            }),
         ));
     }
     let Some(leaf) = of(held, account, id) else {

@@ -144,9 +144,96 @@ async fn a_new_authority_takes_over_and_at_no_time_is_anybody_refused() {
         .into_iter()
         .map(|it| it.active)
         .collect();
-    assert_eq!(
-        active,
-        [Some(false), Some(true)],
-        "read again from the index"
-    );
+    assert_eq!(active, [Some(true)], "read again from the index");
+    for (name, is_there) in [
+        ("g1/root.key", false),
+        ("g1/ca.key", false),
+        ("g2/ca.key", true),
+    ] {
+        assert_eq!(lab.path(name).exists(), is_there, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_hangs_on_a_generation_is_told_and_whoever_trusts_it_is_tried() {
+    let lab = Lab::new();
+    let ca = lab.connector(&json!({}));
+    let leaf = issue_new(&ca, by_system(), "1").await.unwrap();
+    let account = NativeId::new(AUTHORITY);
+    let old = ca.credentials(&account).await.unwrap().value.remove(0).id;
+    let (new, both) = authority(&ca, "next").await.unwrap();
+    let mut roots = Vec::new();
+    for id in [&old, &new] {
+        let claim = Claim::CredentialActive {
+            account: account.clone(),
+            credential: id.clone(),
+        };
+        let seen = match ca.verify(&claim).await.unwrap() {
+            Verdict::Proven(seen) | Verdict::Refuted(seen) => seen,
+            other => panic!("{other:?}"),
+        };
+        roots.push(seen.certificate().unwrap().to_owned());
+    }
+    assert_eq!(roots.concat(), both);
+    for (id, bundle, accepted) in [
+        (&old, &both, true),
+        (&new, &both, true),
+        (&old, &roots[0], true),
+        (&new, &roots[0], false),
+        (&old, &roots[1], false),
+        (&new, &roots[1], true),
+    ] {
+        let path = lab.write("bundle.pem", bundle);
+        let (account, credential) = (account.clone(), id.clone());
+        let secret = SecretRef::File(text(&path));
+        let works = Claim::CredentialWorks {
+            account: account.clone(),
+            credential: credential.clone(),
+            secret: secret.clone(),
+        };
+        let refused = Claim::CredentialRefused {
+            account,
+            credential,
+            secret,
+        };
+        for (claim, holds) in [(works, accepted), (refused, !accepted)] {
+            let verdict = ca.verify(&claim).await.unwrap();
+            assert_eq!(
+                matches!(verdict, Verdict::Proven(_)),
+                holds,
+                "{claim:?} {verdict:?}"
+            );
+        }
+    }
+    // The trials left nothing behind.
+    let signed = async |id: &CredentialId| {
+        let claim = Claim::NothingSigned {
+            account: account.clone(),
+            credential: id.clone(),
+        };
+        match ca.verify(&claim).await.unwrap() {
+            Verdict::Proven(_) => None,
+            Verdict::Refuted(seen) => Some(seen.signed().unwrap()),
+            other @ Verdict::CannotObserve { .. } => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(signed(&new).await, None);
+    let hanging = signed(&old).await.unwrap();
+    assert_eq!(hanging.good, 1);
+    assert_eq!(hanging.signed[0].credential, leaf.credential.id);
+    assert_eq!(hanging.signed[0].account, "web");
+    assert_eq!(hanging.until, leaf.credential.expires_at);
+    // What is on hold can come back.
+    let hold = Operation::DeactivateCredential {
+        account: NativeId::new("web"),
+        credential: leaf.credential.id.clone(),
+    };
+    applied(&ca, hold).await.unwrap();
+    assert_eq!(signed(&old).await.unwrap().good, 1);
+    applied(&ca, destroy("web", &leaf.credential.id))
+        .await
+        .unwrap();
+    assert_eq!(signed(&old).await, None);
+    let listed = ca.credentials(&NativeId::new("web")).await.unwrap().value;
+    assert_eq!(listed, Vec::new(), "what is gone is not listed");
 }

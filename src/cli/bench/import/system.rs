@@ -178,6 +178,8 @@ impl Connector for Accounts {
             | Claim::CredentialWorks { .. }
             | Claim::CredentialRefused { .. }
             | Claim::ServesCertificate { .. }
+            | Claim::ServesTrusted { .. }
+            | Claim::NothingSigned { .. }
             | Claim::OwnsNothing { .. } => true,
             Claim::Granted {
                 account,
