@@ -733,6 +733,8 @@ mod tests {
             "retirement 9",
             "rotation_alternating 12",
             "rotation_alternating_at_once 10",
+            "rotation_four_phase 14",
+            "rotation_four_phase_at_once 10",
             "rotation_reissue 9",
             "rotation_reissue_at_once 6",
             "rotation_single_slot 6",

@@ -9,7 +9,7 @@ use crate::actions;
 use crate::policy::{Problem, Problems};
 
 /// The built-in workflows: file name and text.
-pub const BUILT_IN: [(&str, &str); 19] = [
+pub const BUILT_IN: [(&str, &str); 21] = [
     ("joiner.yaml", include_str!("../definitions/joiner.yaml")),
     ("mover.yaml", include_str!("../definitions/mover.yaml")),
     (
@@ -70,6 +70,14 @@ pub const BUILT_IN: [(&str, &str); 19] = [
     (
         "rotation_reissue_at_once.yaml",
         include_str!("../definitions/rotation_reissue_at_once.yaml"),
+    ),
+    (
+        "rotation_four_phase.yaml",
+        include_str!("../definitions/rotation_four_phase.yaml"),
+    ),
+    (
+        "rotation_four_phase_at_once.yaml",
+        include_str!("../definitions/rotation_four_phase_at_once.yaml"),
     ),
 ];
 

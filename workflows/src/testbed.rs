@@ -31,7 +31,7 @@ use engine::core::definition::Lane;
 use engine::core::id::{Actor, CaseId, ShardId, Subject};
 use engine::core::input::AttemptResult;
 use engine::runner::{
-    Actions, Attempt, Availability, Clock, Command, Definitions, Message, Node, NodeConfig,
+    Actions, Attempt, Availability, Clock, Command, Definitions, Host, Message, Node, NodeConfig,
     NodeHandle, Resource, SystemClock,
 };
 use engine::store::postgres::{PostgresOptions, PostgresStore};
@@ -464,7 +464,9 @@ impl State {
             | Claim::CredentialStored { .. }
             | Claim::CredentialWorks { .. }
             | Claim::CredentialRefused { .. }
-            | Claim::ServesCertificate { .. } => (false, None),
+            | Claim::ServesCertificate { .. }
+            | Claim::ServesTrusted { .. }
+            | Claim::NothingSigned { .. } => (false, None),
             Claim::OwnsNothing { account } => (
                 self.papers
                     .values()
@@ -720,14 +722,14 @@ macro_rules! on_both {
 }
 pub(crate) use on_both;
 
-async fn migrate(store: &dyn Store) {
+async fn migrate(store: &dyn Store, shards: u32) {
     let migrations: Vec<_> = engine::store::MIGRATIONS
         .iter()
         .chain(directory::MIGRATIONS)
         .chain(crate::notices::MIGRATIONS)
         .copied()
         .collect();
-    store.migrate(&migrations, SHARDS_DEFAULT).await.unwrap();
+    store.migrate(&migrations, shards).await.unwrap();
 }
 
 async fn run_sql(url: &str, sql: String) {
@@ -752,6 +754,10 @@ pub(crate) struct Leaving {
     pub correlation: Option<Arc<Correlation>>,
     /// More systems.
     pub systems: More,
+    /// How many shards the database has, instead of as many as by default.
+    pub shards: Option<u32>,
+    /// How many calls each system takes at once.
+    pub concurrency: Option<usize>,
 }
 
 /// Systems by name.
@@ -784,6 +790,7 @@ pub(crate) struct Company {
     postgres: Option<(String, String)>,
     twice: bool,
     clock: Arc<dyn Clock>,
+    shards: u32,
 }
 
 /// Time that jumps when told, and runs fast between two jumps.
@@ -964,7 +971,8 @@ impl Company {
         correlation: Option<Arc<Correlation>>,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, directory) = Self::open(&folder, postgres.as_ref()).await;
+        let shards = leaving.shards.unwrap_or(SHARDS_DEFAULT);
+        let (store, directory) = Self::open(&folder, postgres.as_ref(), shards).await;
         let mut names = vec!["ldap", "scim"];
         names.extend(manual.iter().map(|(name, _)| *name));
         let schema = schema(&names);
@@ -979,6 +987,7 @@ impl Company {
                 open_max_ms: 200,
                 ..BreakerLimits::default()
             },
+            concurrency: leaving.concurrency.unwrap_or(Limits::default().concurrency),
             ..Limits::default()
         };
         let by_hand = manual.iter().map(|(name, text)| {
@@ -1051,6 +1060,7 @@ impl Company {
             postgres,
             twice: false,
             clock,
+            shards,
         }
     }
 
@@ -1058,6 +1068,7 @@ impl Company {
     async fn open(
         folder: &tempfile::TempDir,
         postgres: Option<&(String, String)>,
+        shards: u32,
     ) -> (Arc<dyn Store>, Directory) {
         match postgres {
             None => {
@@ -1065,7 +1076,7 @@ impl Company {
                     .await
                     .unwrap();
                 let store = Arc::new(store);
-                migrate(&*store).await;
+                migrate(&*store, shards).await;
                 let directory = Directory::on_sqlite(Arc::clone(&store)).await.unwrap();
                 (store, directory)
             }
@@ -1075,7 +1086,7 @@ impl Company {
                     .await
                     .unwrap();
                 let store = Arc::new(store);
-                migrate(&*store).await;
+                migrate(&*store, shards).await;
                 let directory = Directory::on_postgres(Arc::clone(&store)).await.unwrap();
                 (store, directory)
             }
@@ -1122,8 +1133,37 @@ impl Company {
     /// A node as in a process of its own, with its own connections and no memory of systems, with leases of `lease_ms` and
     /// `projection` in place of the directory's own.
     pub async fn node_anew(&self, projection: Arc<dyn Projection>, lease_ms: u32) -> NodeHandle {
-        let (store, directory) = Self::open(&self.folder, self.postgres.as_ref()).await;
+        let postgres = self.postgres.as_ref();
+        let (store, directory) = Self::open(&self.folder, postgres, self.shards).await;
         self.start(store, (self.renew)(directory), projection, lease_ms)
+            .await
+    }
+
+    /// What a process has that opens the database. On PostgreSQL these are the connections that are there: a life that is short
+    /// could not tell them from its own, and spends its time on something else.
+    pub async fn opened(&self) -> (Arc<dyn Store>, Directory) {
+        if self.postgres.is_some() {
+            return (Arc::clone(&self.store), self.directory.clone());
+        }
+        Self::open(&self.folder, None, self.shards).await
+    }
+
+    /// A node as in a process of its own, with no memory of systems, on what [`Company::opened`] gave; perhaps with something
+    /// around the store and the actions.
+    pub async fn node_on(
+        &self,
+        store: Arc<dyn Store>,
+        directory: Directory,
+        host: Arc<dyn Host>,
+        around: impl FnOnce(Arc<dyn Actions>) -> Arc<dyn Actions>,
+    ) -> NodeHandle {
+        let config = NodeConfig {
+            name: "test".to_owned(),
+            host,
+            ..NodeConfig::default()
+        };
+        let actions = around((self.renew)(directory));
+        self.begin(config, store, actions, Arc::new(DirectoryProjection))
             .await
     }
 
@@ -1139,6 +1179,16 @@ impl Company {
             lease_ms,
             ..NodeConfig::default()
         };
+        self.begin(config, store, actions, projection).await
+    }
+
+    async fn begin(
+        &self,
+        config: NodeConfig,
+        store: Arc<dyn Store>,
+        actions: Arc<dyn Actions>,
+        projection: Arc<dyn Projection>,
+    ) -> NodeHandle {
         Node::start(
             config,
             store,
@@ -1273,7 +1323,7 @@ impl Company {
 
     /// Whether something waits to be made a case.
     pub async fn begins_something(&self) -> bool {
-        let shards: Vec<ShardId> = (0..SHARDS_DEFAULT)
+        let shards: Vec<ShardId> = (0..self.shards)
             .map(|shard| ShardId(i32::try_from(shard).unwrap()))
             .collect();
         !self.store.inbox(&shards, 1).await.unwrap().is_empty()

@@ -146,10 +146,22 @@ pub mod name {
     pub const ROTATION_SOAK: &str = "rotation.soak";
     pub const ROTATION_DESTROY_OLD: &str = "rotation.destroy_old";
     pub const ROTATION_CLEAN: &str = "rotation.clean";
+    pub const ROTATION_GENERATE: &str = "rotation.generate";
+    pub const ROTATION_DISCARD: &str = "rotation.discard";
+    pub const ROTATION_TRUST: &str = "rotation.trust";
+    pub const ROTATION_UNTRUST: &str = "rotation.untrust";
+    pub const ROTATION_TRUSTED: &str = "rotation.trusted";
+    pub const ROTATION_SIGN: &str = "rotation.sign";
+    pub const ROTATION_SIGN_BACK: &str = "rotation.sign_back";
+    pub const ROTATION_RENEW: &str = "rotation.renew";
+    pub const ROTATION_UNNEEDED: &str = "rotation.unneeded";
+    pub const ROTATION_DISTRUST: &str = "rotation.distrust";
+    pub const ROTATION_RETRUST: &str = "rotation.retrust";
+    pub const ROTATION_DISTRUSTED: &str = "rotation.distrusted";
 }
 
 /// Every action, with a sentence for people.
-pub const ACTIONS: [(&str, &str); 57] = [
+pub const ACTIONS: [(&str, &str); 69] = [
     (
         name::ACCESS_PLAN,
         "compares what policy wants for the person with what they hold",
@@ -358,6 +370,51 @@ pub const ACTIONS: [(&str, &str); 57] = [
     (
         name::ROTATION_CLEAN,
         "removes the old credential from its place",
+    ),
+    (
+        name::ROTATION_GENERATE,
+        "makes the next authority of `plan`, which signs nothing yet",
+    ),
+    (
+        name::ROTATION_DISCARD,
+        "destroys the authority that `rotation.generate` made",
+    ),
+    (
+        name::ROTATION_TRUST,
+        "makes the place `system`, `bundle` show the roots of both authorities",
+    ),
+    (
+        name::ROTATION_UNTRUST,
+        "takes the new root out of the bundle of a place",
+    ),
+    (
+        name::ROTATION_TRUSTED,
+        "looks whether every place shows both roots, and tries both",
+    ),
+    (name::ROTATION_SIGN, "makes the new authority the one that signs"),
+    (
+        name::ROTATION_SIGN_BACK,
+        "makes the old authority sign again, and has issued anew what the new one signed",
+    ),
+    (
+        name::ROTATION_RENEW,
+        "has everything issued anew that the old authority signed",
+    ),
+    (
+        name::ROTATION_UNNEEDED,
+        "waits until nothing needs the old authority",
+    ),
+    (
+        name::ROTATION_DISTRUST,
+        "takes the old root out of the bundle of a place",
+    ),
+    (
+        name::ROTATION_RETRUST,
+        "puts the old root back into the bundle of a place",
+    ),
+    (
+        name::ROTATION_DISTRUSTED,
+        "looks whether no place shows the old root, and nothing misses it",
     ),
     (name::NOOP, "does nothing, durably"),
 ];

@@ -14,7 +14,7 @@ use crate::rotation::Phase;
 /// What the subjects of rotations begin with.
 pub(super) const SUBJECT: &str = "credential:";
 /// The step that asks a person when a program cannot end the old one.
-pub(super) const DESTROY_OLD: &str = "destroy_old";
+const DESTROY_OLD: &str = "destroy_old";
 
 /// What a case did to its rotation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -76,7 +76,7 @@ impl Moved {
                         moved.overlap_s = output.get("overlap_s").and_then(Value::as_i64);
                         moved.dominated_by = text("dominated_by").map(str::to_owned);
                     }
-                    name::ROTATION_PROMOTE | name::ROTATION_SWITCH
+                    name::ROTATION_PROMOTE | name::ROTATION_SWITCH | name::ROTATION_SIGN
                         if *ending == StepEnding::Done =>
                     {
                         moved.turn = text("user").map(str::to_owned);
@@ -84,7 +84,7 @@ impl Moved {
                         moved.expires_at = text("expires_at").and_then(|at| at.parse().ok());
                     }
                     // Taken back: it is the old one's turn again.
-                    name::ROTATION_PROMOTE | name::ROTATION_SWITCH => {
+                    name::ROTATION_PROMOTE | name::ROTATION_SWITCH | name::ROTATION_SIGN => {
                         let old = with.pointer("/plan/old/user").and_then(Value::as_str);
                         moved.turn = old.map(str::to_owned);
                     }
@@ -173,7 +173,7 @@ fn reached(step: &str, uses: &str, ending: StepEnding, output: &Value) -> Option
     let overlaps = output.get("overlap_until").is_some();
     Some(match uses {
         name::ROTATION_PREFLIGHT => Phase::Preflight,
-        name::ROTATION_MINT => Phase::Minted,
+        name::ROTATION_MINT | name::ROTATION_GENERATE => Phase::Minted,
         name::ROTATION_STAGE | name::ROTATION_ISSUE => Phase::Staged,
         name::ROTATION_VERIFY => Phase::Verified,
         name::ROTATION_PROMOTE if overlaps => Phase::Overlap,
@@ -184,6 +184,14 @@ fn reached(step: &str, uses: &str, ending: StepEnding, output: &Value) -> Option
         name::ROTATION_SOAK if step == "quiesce" => Phase::Quiesced,
         name::ROTATION_SOAK => Phase::Soaked,
         name::ROTATION_DESTROY_OLD | name::ROTATION_CLEAN => Phase::OldDestroyed,
+        // Of an authority. What is done place by place has reached nothing before all of it is done.
+        name::ROTATION_TRUSTED if step == "verify" => Phase::Verified,
+        name::ROTATION_TRUSTED => Phase::Staged,
+        name::ROTATION_SIGN => Phase::Promoted,
+        name::ROTATION_RENEW if overlaps => Phase::Overlap,
+        name::ROTATION_UNNEEDED => Phase::Quiesced,
+        name::ROTATION_DISTRUSTED if step == "soak" => Phase::Soaked,
+        name::ROTATION_DISTRUSTED => Phase::OldDisabled,
         _ => return None,
     })
 }

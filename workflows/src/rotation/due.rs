@@ -1,9 +1,10 @@
 //! When a credential is replaced next, and why then.
 //!
 //! 1. It is **due** when it becomes as old as it may, or so long before it expires, whichever comes first. Without a horizon
-//!    one that expires is due when two thirds of its life are over.
+//!    one that expires is due when who issued it wishes (RFC 9773), or else when two thirds of its life are over. One that a
+//!    system issues and that was never issued is due at once.
 //! 2. The **jitter** takes it earlier, by an amount that follows from its name and its beginning: whoever computes it again
-//!    gets the same, and never past what is due.
+//!    gets the same, and never past what is due. What is wished is a time from and until: the draw is made over all of it.
 //! 3. A **window** takes it to the time that is open then, or to the last before it if that is still to come, or to the next.
 //!    What the next window would make later than the last moment before it expires does not wait for it, and the plan says so.
 //! 4. One that failed is not tried again before its pause is over, which doubles.
@@ -11,6 +12,7 @@
 //! A compromise asks none of it.
 
 use chrono::TimeDelta;
+use connectors::connector::RenewalWindow;
 use engine::core::Timestamp;
 use engine::core::duration::Span;
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,12 @@ pub struct Facts {
     /// Since when it is used: when it was replaced, issued, or declared.
     pub since: Timestamp,
     pub expires_at: Option<Timestamp>,
+    /// When who issued it wishes it to be replaced.
+    #[serde(default)]
+    pub renewal: Option<RenewalWindow>,
+    /// There is none yet: the first one has to be issued.
+    #[serde(default)]
+    pub first: bool,
     /// How often in a row replacing it did not get to its end, and when last.
     pub failures: u32,
     pub failed_at: Option<Timestamp>,
@@ -43,6 +51,10 @@ pub enum Because {
     Age,
     /// It is going to expire.
     Expiry,
+    /// Who issued it wishes it.
+    Wished,
+    /// There is none yet.
+    First,
     /// Somebody asked for it.
     Asked,
     /// Strangers know it.
@@ -55,6 +67,8 @@ impl Because {
         match self {
             Self::Age => "age",
             Self::Expiry => "expiry",
+            Self::Wished => "wished",
+            Self::First => "first",
             Self::Asked => "asked",
             Self::Compromised => "compromised",
         }
@@ -77,19 +91,48 @@ pub struct Planned {
     pub past_window: bool,
 }
 
+/// Between which moments one may begin that begins in a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    pub earliest: Timestamp,
+    /// Later than this it would expire before both had worked long enough.
+    pub latest: Option<Timestamp>,
+}
+
+impl Bounds {
+    #[must_use]
+    pub fn hold(&self, at: Timestamp) -> bool {
+        at >= self.earliest && self.latest.is_none_or(|latest| at <= latest)
+    }
+}
+
+/// Between which moments a rotation may begin.
+#[must_use]
+pub fn bounds(rotation: &Rotation, facts: &Facts, now: Timestamp) -> Bounds {
+    Bounds {
+        earliest: again(facts).map_or(now, |again| again.max(now)),
+        latest: facts
+            .expires_at
+            .map(|expires| expires - overlap(&rotation.overlap).length.delta()),
+    }
+}
+
 /// When a credential is replaced next; `None` when nothing says that it ever is.
 ///
 /// `named` is its name, out of which the draws follow.
 #[must_use]
 pub fn plan(rotation: &Rotation, facts: &Facts, named: &str, now: Timestamp) -> Option<Planned> {
-    let (due_at, because) = due(rotation, facts)?;
+    let Due {
+        at: due_at,
+        because,
+        drawn_from_ms,
+    } = due(rotation, facts)?;
     let since = facts.since.to_rfc3339();
-    let drawn = rotation
-        .jitter
-        .map_or(0, |jitter| part_ms(jitter.ms(), &[named, &since, "jitter"]));
+    let drawn = part_ms(drawn_from_ms, &[named, &since, "jitter"]);
     let jitter = Span::from_ms(u32::try_from(drawn).unwrap_or(u32::MAX));
     let wished = due_at - jitter.delta();
-    let earliest = again(facts).map_or(now, |again| again.max(now));
+    let bounds = bounds(rotation, facts, now);
+    let earliest = bounds.earliest;
     let mut planned = Planned {
         at: wished.max(earliest),
         due_at,
@@ -105,16 +148,13 @@ pub fn plan(rotation: &Rotation, facts: &Facts, named: &str, now: Timestamp) -> 
         .before(wished)
         .filter(|open| open.until > earliest)
         .or_else(|| window.at_or_after(planned.at));
-    let last = facts
-        .expires_at
-        .map(|expires| expires - overlap(&rotation.overlap).length.delta());
     let begins = open.map(|open| {
         let length = (open.until - open.from).num_milliseconds();
         let into = part_ms(length, &[named, &since, "window"]);
         (open.from + TimeDelta::milliseconds(into)).max(earliest)
     });
     match (begins, open) {
-        (Some(at), Some(open)) if last.is_none_or(|last| at <= last) => {
+        (Some(at), Some(open)) if bounds.hold(at) => {
             planned.at = at;
             planned.window = Some(open);
         }
@@ -124,19 +164,45 @@ pub fn plan(rotation: &Rotation, facts: &Facts, named: &str, now: Timestamp) -> 
     Some(planned)
 }
 
-fn due(rotation: &Rotation, facts: &Facts) -> Option<(Timestamp, Because)> {
+/// When something has to begin, before any draw.
+struct Due {
+    at: Timestamp,
+    because: Because,
+    /// How much earlier the draw may take it.
+    drawn_from_ms: i64,
+}
+
+fn due(rotation: &Rotation, facts: &Facts) -> Option<Due> {
+    let jitter_ms = rotation.jitter.map_or(0, Span::ms);
+    let at = |at: Timestamp, because: Because| Due {
+        at,
+        because,
+        drawn_from_ms: jitter_ms,
+    };
     let age = rotation
         .every
         .and_then(|every| facts.since.checked_add_signed(every.delta()))
-        .map(|at| (at, Because::Age));
-    let expiry = facts.expires_at.map(|expires| {
-        let life = expires - facts.since;
-        let horizon = rotation
-            .before_expiry
-            .map_or(life / 3, |horizon| horizon.delta());
-        (expires - horizon, Because::Expiry)
-    });
-    age.into_iter().chain(expiry).min_by_key(|(at, _)| *at)
+        .map(|due| at(due, Because::Age));
+    // What a person declared goes before what an authority wishes, and that before a rule of thumb.
+    let expiry = match (facts.expires_at, rotation.before_expiry, facts.renewal) {
+        (Some(expires), Some(horizon), _) => Some(at(expires - horizon.delta(), Because::Expiry)),
+        (_, None, Some(wish)) => Some(Due {
+            at: wish.end,
+            because: Because::Wished,
+            drawn_from_ms: (wish.end - wish.start).num_milliseconds(),
+        }),
+        (Some(expires), None, None) => {
+            let life = expires - facts.since;
+            Some(at(expires - life / 3, Because::Expiry))
+        }
+        (None, _, _) => None,
+    };
+    let known = age.into_iter().chain(expiry).min_by_key(|due| due.at);
+    // There is nothing that could be too old: the draw takes it later.
+    known.or_else(|| {
+        let first = facts.since + TimeDelta::milliseconds(jitter_ms);
+        facts.first.then(|| at(first, Because::First))
+    })
 }
 
 /// Before when one that failed is not tried again.
@@ -257,6 +323,8 @@ mod tests {
             let facts = Facts {
                 since: at(since),
                 expires_at: expires.map(at),
+                renewal: None,
+                first: false,
                 failures: 0,
                 failed_at: None,
             };
@@ -292,6 +360,8 @@ mod tests {
         let facts = Facts {
             since: at("2026-11-01T00:00"),
             expires_at: None,
+            renewal: None,
+            first: false,
             failures: 0,
             failed_at: None,
         };
@@ -312,6 +382,121 @@ mod tests {
         );
     }
 
+    /// What is declared, what the authority wishes, whether there is one: between when and when it begins, and why.
+    #[test]
+    fn what_the_authority_wishes_is_followed_unless_a_person_said_otherwise() {
+        let wish = Some(("2026-11-12T00:00", "2026-11-14T00:00"));
+        for (declared, wish, expires, first, from, until, because) in [
+            (
+                "",
+                wish,
+                Some("2026-12-01T00:00"),
+                false,
+                "2026-11-12T00:00",
+                "2026-11-14T00:00",
+                "wished",
+            ),
+            // It need not say when it expires.
+            (
+                "jitter: 1h\n",
+                wish,
+                None,
+                false,
+                "2026-11-12T00:00",
+                "2026-11-14T00:00",
+                "wished",
+            ),
+            (
+                "before_expiry: 14d\n",
+                wish,
+                Some("2026-12-01T00:00"),
+                false,
+                "2026-11-17T00:00",
+                "2026-11-17T00:00",
+                "expiry",
+            ),
+            (
+                "every: 7d\n",
+                wish,
+                Some("2026-12-01T00:00"),
+                false,
+                "2026-11-08T00:00",
+                "2026-11-08T00:00",
+                "age",
+            ),
+            // It wants it back at once.
+            (
+                "",
+                Some(("2026-10-01T00:00", "2026-10-02T00:00")),
+                Some("2026-12-01T00:00"),
+                false,
+                "2026-11-02T00:00",
+                "2026-11-02T00:00",
+                "wished",
+            ),
+            // There is none: now, or as late as the draw says.
+            (
+                "",
+                None,
+                None,
+                true,
+                "2026-11-02T00:00",
+                "2026-11-02T00:00",
+                "first",
+            ),
+            (
+                "jitter: 5d\n",
+                None,
+                None,
+                true,
+                "2026-11-02T00:00",
+                "2026-11-06T00:00",
+                "first",
+            ),
+            (
+                "every: 7d\n",
+                None,
+                None,
+                true,
+                "2026-11-08T00:00",
+                "2026-11-08T00:00",
+                "age",
+            ),
+        ] {
+            let rotation = rotation(declared);
+            let facts = Facts {
+                since: at("2026-11-01T00:00"),
+                expires_at: expires.map(at),
+                renewal: wish.map(|(start, end): (&str, &str)| RenewalWindow {
+                    start: at(start),
+                    end: at(end),
+                }),
+                first,
+                failures: 0,
+                failed_at: None,
+            };
+            let mut begin: Vec<Timestamp> = Vec::new();
+            for number in 0..200 {
+                let named = format!("ca/{number}");
+                let planned = plan(&rotation, &facts, &named, at("2026-11-02T00:00")).unwrap();
+                assert_eq!(planned.because.as_str(), because, "{declared} {wish:?}");
+                assert!(
+                    (at(from)..=at(until)).contains(&planned.at),
+                    "{declared} {wish:?}: {planned:?}"
+                );
+                begin.push(planned.at);
+            }
+            begin.sort_unstable();
+            begin.dedup();
+            // A time from and until is used from beginning to end.
+            assert!(
+                from == until || begin.len() > 100,
+                "{declared} {wish:?}: {}",
+                begin.len()
+            );
+        }
+    }
+
     #[test]
     fn what_failed_is_tried_again_after_longer_and_longer() {
         let rotation = rotation("every: 1d\n");
@@ -319,6 +504,8 @@ mod tests {
             let facts = Facts {
                 since: at("2026-11-01T00:00"),
                 expires_at: None,
+                renewal: None,
+                first: false,
                 failures,
                 failed_at: Some(at("2026-11-26T00:00")),
             };

@@ -5,22 +5,25 @@
 //! - [`overlap`] says for how long both work, and what decided that;
 //! - [`window`] are the times at which something may be changed, in a zone;
 //! - [`due`] says when the next one begins, and why then; [`spread`] keeps a fleet from beginning at once;
-//! - [`order`] puts what makes others before what it makes.
+//! - [`order`] puts what makes others before what it makes;
+//! - [`rollover`] says which authority takes the place of which, and [`bundle`] whom those trust who read a bundle of roots.
 //!
 //! What is done in each phase is an [action](crate::actions); the case that does it is
 //! `definitions/rotation_*.yaml`.
 //!
 //! What goes before what: a compromise before an expiry, an expiry before a window, a window before a schedule.
 
+pub mod bundle;
 pub mod due;
 pub mod order;
 pub mod overlap;
 pub mod phase;
+pub mod rollover;
 pub mod settings;
 pub mod spread;
 pub mod window;
 
-pub use due::{Because, Facts, Planned, plan};
+pub use due::{Because, Bounds, Facts, Planned, bounds, plan};
 pub use overlap::{Overlap, Term, overlap};
 pub use phase::{Mode, Phase, mode};
 pub use settings::Rotation;

@@ -26,6 +26,8 @@ pub enum Term {
     Cache,
     Derived,
     Propagation,
+    /// The longest that lives of what an old authority signed and nothing replaces.
+    Leaf,
 }
 
 impl Term {
@@ -36,6 +38,7 @@ impl Term {
             Self::Cache => "cache",
             Self::Derived => "derived",
             Self::Propagation => "propagation",
+            Self::Leaf => "leaf",
         }
     }
 }
@@ -78,6 +81,29 @@ pub fn overlap(terms: &Terms) -> Overlap {
     largest
 }
 
+/// How long two authorities are trusted beside each other: as [`overlap`] says, or for as long as the longest lives of what the
+/// old one signed and nothing replaces.
+#[must_use]
+pub fn both_trusted(terms: &Terms, leaf: Span) -> Overlap {
+    let known = overlap(terms);
+    if leaf > known.length {
+        return Overlap {
+            length: leaf,
+            dominated_by: Some(Term::Leaf),
+        };
+    }
+    known
+}
+
+/// Until everybody who reads a bundle of roots has read it: before that nothing is signed by a root that is new in it.
+#[must_use]
+pub fn distribution(terms: &Terms) -> Overlap {
+    overlap(&Terms {
+        derived: None,
+        ..*terms
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -112,5 +138,25 @@ mod tests {
                 "{terms:?}"
             );
         }
+    }
+
+    #[test]
+    fn two_authorities_are_trusted_until_the_last_leaf_ends() {
+        let terms: Terms =
+            serde_json::from_str(r#"{"reload":"5m","cache":"10m","derived":"1h"}"#).unwrap();
+        for (leaf, length, dominated_by) in [
+            ("0s", "1h", Some("derived")),
+            ("1h", "1h", Some("derived")),
+            ("2d", "2d", Some("leaf")),
+        ] {
+            let found = both_trusted(&terms, Span::parse(leaf).unwrap());
+            assert_eq!(found.length, Span::parse(length).unwrap());
+            assert_eq!(found.dominated_by.map(Term::as_str), dominated_by, "{leaf}");
+        }
+        // Trust is not derived from anything.
+        let spread = distribution(&terms);
+        assert_eq!(spread.dominated_by, Some(Term::Cache));
+        let nothing = both_trusted(&Terms::default(), Span::from_s(0));
+        assert_eq!(nothing, Overlap::NONE);
     }
 }

@@ -16,7 +16,7 @@
 //! | `two_slot` | 2 | |
 //! | `single_slot` | 1 | staged, overlap, quiesced, old_disabled, soaked: the new one takes the place of the old one |
 //! | `reissue` | 2 | old_disabled, soaked: what was issued is revoked or runs out |
-//! | `four_phase` | 2 | |
+//! | `four_phase` | 2 | none: an authority is *staged* when everybody trusts both, *promoted* when the new one signs, *quiesced* when nothing that the old one signed is good any more, and *disabled* when nobody trusts the old one |
 //!
 //! The modes are data ([`mode`]); what a phase does in a mode is a step of its definition.
 
@@ -211,7 +211,10 @@ pub const MODES: [Mode; 5] = [
         mode: ReplaceMode::FourPhase,
         phases: &WHOLE,
         live_max: 2,
-        workflows: None,
+        workflows: Some(Workflows {
+            in_time: "rotation_four_phase",
+            at_once: "rotation_four_phase_at_once",
+        }),
     },
 ];
 

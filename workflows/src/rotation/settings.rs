@@ -42,12 +42,18 @@ pub const PART_ID: &str = "id";
 /// What it gets of a certificate.
 pub const PART_CERTIFICATE: &str = "certificate";
 pub const PART_KEY: &str = "key";
+/// What a place has of an authority: the roots that are trusted by whoever reads it.
+pub const PART_BUNDLE: &str = "bundle";
+/// The most places beside the first in which an authority is trusted.
+const TRUSTED_IN_MAX: usize = 1_000;
 
 /// Where those who use a credential read it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(deny_unknown_fields)]
 pub struct Place {
-    /// A system that keeps credentials, of kind `file`.
+    /// A system that keeps credentials, of kind `file`, `kubernetes` or `aws_secrets`.
     pub system: String,
     /// The name of what is read there, as that system's file has it.
     pub bundle: String,
@@ -59,6 +65,9 @@ pub struct Place {
 pub struct Rotation {
     /// Where those who use it read it.
     pub place: Place,
+    /// Where an authority is trusted, beside `place`: `four_phase` alone has it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_in: Vec<Place>,
     /// The login name it belongs to; for `alternating` the two that take turns, the one in use first.
     pub users: Vec<String>,
     /// What is written beside `user` and `password`, by name: text with `{user}` and `{password}`.
@@ -139,7 +148,13 @@ impl Rotation {
             return found;
         };
         let serves = self.serves.as_ref().map(|serves| &serves.system);
-        for system in [&self.place.system].into_iter().chain(serves) {
+        let trusted_in: BTreeSet<&String> =
+            self.trusted_in.iter().map(|place| &place.system).collect();
+        for system in [&self.place.system]
+            .into_iter()
+            .chain(serves)
+            .chain(trusted_in)
+        {
             if !systems.contains(system.as_str()) {
                 found.push((
                     format!("`{named}` names `{system}`, which is no configured system"),
@@ -161,18 +176,13 @@ impl Rotation {
                 "leave them out: a password says nothing, and `every` says how old it becomes",
             ));
         }
-        if kind == CredentialKind::Certificate && !self.parts.is_empty() {
+        if kind.is_certificate() && !self.parts.is_empty() {
             found.push((
                 format!("`{named}` is a certificate with `parts`"),
                 "leave them out: its place gets `certificate`, `key` and `id`",
             ));
         }
-        if super::mode(mode).workflows.is_none() {
-            found.push((
-                format!("`{named}` is replaced by a mode that nothing carries out yet"),
-                "use `alternating` or `single_slot`, or leave `rotation` out and replace it by hand",
-            ));
-        }
+        found.extend(self.authority_mistakes(named, kind, mode));
         for (name, length) in [
             ("soak", self.soak.unwrap_or(Span::from_ms(0))),
             ("overlap", super::overlap(&self.overlap).length),
@@ -208,6 +218,7 @@ impl Rotation {
             .users
             .iter()
             .chain([&self.place.bundle])
+            .chain(self.trusted_in.iter().map(|place| &place.bundle))
             .any(|name| !is_name(name))
         {
             found.push((
@@ -268,6 +279,66 @@ impl Rotation {
     }
 }
 
+impl Rotation {
+    /// Everywhere an authority is trusted.
+    #[must_use]
+    pub fn places(&self) -> Vec<Place> {
+        let all = [&self.place].into_iter().chain(&self.trusted_in);
+        all.cloned().collect()
+    }
+
+    /// What is wrong with an authority, and with what only an authority may say.
+    fn authority_mistakes(
+        &self,
+        named: &str,
+        kind: CredentialKind,
+        mode: ReplaceMode,
+    ) -> Vec<(String, &'static str)> {
+        let mut found: Vec<(String, &'static str)> = Vec::new();
+        if mode != ReplaceMode::FourPhase {
+            if !self.trusted_in.is_empty() {
+                found.push((
+                    format!("`{named}` is no authority and says where it is `trusted_in`"),
+                    "leave it out: only what is replaced by `four_phase` is trusted anywhere",
+                ));
+            }
+            return found;
+        }
+        if kind != CredentialKind::Certificate {
+            found.push((
+                format!("`{named}` is a {} and no authority", kind.as_str()),
+                "`four_phase` replaces authorities, which are of kind `certificate`",
+            ));
+        }
+        if !self.attributes.is_empty() || self.lifetime.is_some() || self.serves.is_some() {
+            found.push((
+                format!("`{named}` is an authority with `attributes`, a `lifetime` or `serves`"),
+                "leave them out: its system says how it lives, and what it signed says where that is served",
+            ));
+        }
+        if self.trusted_in.len() > TRUSTED_IN_MAX {
+            found.push((
+                format!(
+                    "`{named}` is trusted in {} places, more than {TRUSTED_IN_MAX}",
+                    self.trusted_in.len()
+                ),
+                "name one place that several read",
+            ));
+        }
+        let different: BTreeSet<&Place> = [&self.place]
+            .into_iter()
+            .chain(&self.trusted_in)
+            .collect();
+        if different.len() != self.trusted_in.len() + 1 {
+            found.push((
+                format!("`{named}` names a place twice"),
+                "name each place once, in `place` or in `trusted_in`",
+            ));
+        }
+        found
+    }
+}
+
 fn filled(text: &str, user: &str, password: &str) -> String {
     let parts: Vec<String> = text
         .split(PASSWORD)
@@ -308,6 +379,14 @@ jitter: 12h
 overlap: { reload: 5m, cache: 1m, derived: 1h, propagation: 10s }
 soak: 7d
 approval: true
+";
+
+    const AUTHORITY: &str = "
+place: { system: secrets, bundle: ca }
+trusted_in: [{ system: secrets, bundle: partners }]
+users: [authority]
+before_expiry: 180d
+soak: 7d
 ";
 
     #[test]
@@ -406,9 +485,39 @@ approval: true
             &systems,
         );
         assert!(
-            format!("{mistakes:?}").contains("nothing carries out yet"),
+            format!("{mistakes:?}").contains("cannot be replaced so"),
             "{mistakes:?}"
         );
+        for (text, mode, told) in [
+            (AUTHORITY, ReplaceMode::FourPhase, "[]"),
+            (AUTHORITY, ReplaceMode::Reissue, "is no authority and says"),
+            (
+                "place: { system: secrets, bundle: ca }\nusers: [authority]\nlifetime: 30d\n",
+                ReplaceMode::FourPhase,
+                "is an authority with",
+            ),
+            (
+                "place: { system: secrets, bundle: ca }\nusers: [authority]\n\
+                 trusted_in: [{ system: secrets, bundle: ca }]\n",
+                ReplaceMode::FourPhase,
+                "names a place twice",
+            ),
+            (
+                "place: { system: secrets, bundle: ca }\nusers: [authority]\n\
+                 trusted_in: [{ system: elsewhere, bundle: ca }]\n",
+                ReplaceMode::FourPhase,
+                "no configured system",
+            ),
+        ] {
+            let kind = CredentialKind::Certificate;
+            let mistakes = rotation(text).mistakes("x", kind, Some(mode), &systems);
+            let all = format!("{mistakes:?}");
+            assert!(all.contains(told), "{told}: {all}");
+        }
+        let key = CredentialKind::ApiKey;
+        let mode = Some(ReplaceMode::FourPhase);
+        let mistakes = rotation(AUTHORITY).mistakes("x", key, mode, &systems);
+        assert!(format!("{mistakes:?}").contains("no authority"), "{mistakes:?}");
         let mistakes = rotation(GOOD).mistakes("x", CredentialKind::Password, None, &systems);
         assert!(
             format!("{mistakes:?}").contains("no `replaced_by`"),

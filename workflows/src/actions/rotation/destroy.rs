@@ -7,13 +7,16 @@
 use connectors::connector::{Claim, CredentialId, NativeId, Operation, OperationName};
 use engine::core::case::{Failure, FailureClass, Mode};
 use engine::core::input::AttemptResult;
+use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
-use super::super::apply::{Task, apply_verified};
+use super::super::apply::{Call, Task, apply_verified};
 use super::super::context::{Context, not_needed};
 use super::promote::until;
-use super::{Plan, blocked, destroyed, new_works, output, plan};
+use super::{Plan, blocked, destroyed, kept, new_works, output, patient, plan, trust};
 use crate::directory::IRREVOCABLE_DUE;
+use crate::nhi::declare::ReplaceMode;
+use crate::rotation::settings::PART_ID;
 
 pub(super) async fn disable(context: &Context<'_>) -> Result<AttemptResult, Failure> {
     let plan = plan(context)?;
@@ -119,6 +122,11 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
     {
         return Ok(waits);
     }
+    if plan.mode == ReplaceMode::Reissue
+        && let Some(result) = leftovers(context, &plan, &call).await?
+    {
+        return Ok(result);
+    }
     let output = output(&plan.old.user);
     let result = if plan.is_issued() {
         destroyed(&call, account, credential, output).await
@@ -145,6 +153,37 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
     })
 }
 
+/// Ends what was issued into the place by rotations that did not get to their end, and that nobody reads. Gives what keeps it
+/// from that.
+async fn leftovers(
+    context: &Context<'_>,
+    plan: &Plan,
+    call: &Call<'_>,
+) -> Result<Option<AttemptResult>, Failure> {
+    let place = context.call_to(&plan.place.system)?;
+    for version in &plan.stale {
+        let version = CredentialId::new(version);
+        let at = match kept(&place, &plan.place, &version, PART_ID).await {
+            Ok(at) => at,
+            // It does not say what it is, so nothing says that it was issued.
+            Err(failure) if failure.class == FailureClass::Permanent => None,
+            Err(failure) => return Err(failure),
+        };
+        let id = at.and_then(|at| at.resolve().ok());
+        let Some(id) = id.map(|id| CredentialId::new(id.expose_secret())) else {
+            continue;
+        };
+        if [plan.old.credential(), plan.new.credential()].contains(&id) {
+            continue;
+        }
+        let result = destroyed(call, plan.old.account(), id, output(&plan.old.user)).await;
+        if !matches!(result, AttemptResult::Succeeded { .. }) {
+            return Ok(Some(or_waits(context, result)));
+        }
+    }
+    Ok(None)
+}
+
 /// What no program can end, somebody has to.
 fn by_hand(plan: &Plan, failure: &Failure) -> AttemptResult {
     AttemptResult::NeedsHuman {
@@ -164,6 +203,9 @@ fn by_hand(plan: &Plan, failure: &Failure) -> AttemptResult {
 /// Removes what the place keeps of the old one, and what earlier rotations left there. From here on there is no way back.
 pub(super) async fn clean(context: &Context<'_>) -> Result<AttemptResult, Failure> {
     let plan = plan(context)?;
+    if plan.mode == ReplaceMode::FourPhase {
+        return patient(context, trust::clean(context, &plan).await);
+    }
     let call = context.call_to(&plan.place.system)?;
     let account = NativeId::new(&plan.place.bundle);
     let versions = plan.stale.iter().chain(&plan.old.version);

@@ -18,6 +18,19 @@
 //! | `rotation.destroy_old` | ends the old one for good | |
 //! | `rotation.clean` | removes the old one from the place | |
 //!
+//! Of an authority, which others trust and which signs:
+//!
+//! | action | does | taken back by |
+//! |---|---|---|
+//! | `rotation.generate` | makes the next one, which signs nothing yet | `rotation.discard` |
+//! | `rotation.trust` | makes a place show a bundle with both | `rotation.untrust` |
+//! | `rotation.trusted` | looks whether all places show both, and tries both with what they show | |
+//! | `rotation.sign` | the new one signs from now on | `rotation.sign_back` |
+//! | `rotation.renew` | has everything issued anew that the old one signed | |
+//! | `rotation.unneeded` | waits until nothing needs the old one, as seen where certificates are served | |
+//! | `rotation.distrust` | takes the old one out of the bundle of a place | `rotation.retrust` |
+//! | `rotation.distrusted` | looks whether no place shows it any more, and nothing misses it | |
+//!
 //! **Intent before effect.** We make the secret, and the place keeps it before the system hears of it. So a crash at any
 //! moment goes on with the secret that is kept; none is ever made twice, and none is ever in the system that nobody knows.
 //! It passes through memory and never through the store, the history, evidence, the log or an error: what steps give each
@@ -26,15 +39,20 @@
 //! **Before the old one loses anything** the new one is tried again, with a login. Once the place shows the new one, what
 //! cannot be done waits and says why; it fails only by the word of a person.
 
+mod authority;
 mod destroy;
+mod generate;
 mod issue;
 mod mint;
 mod preflight;
 mod promote;
 mod quiesce;
+mod renew;
 mod serve;
+mod sign;
 mod stage;
 mod switch;
+mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -78,6 +96,9 @@ struct Plan {
     /// The system that the credential opens.
     system: String,
     place: Place,
+    /// Where an authority is trusted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    places: Vec<Place>,
     /// What is written beside the secret, by name, without it.
     parts: BTreeMap<String, String>,
     /// What is issued says, and how long it lives.
@@ -95,6 +116,11 @@ struct Plan {
     overlap_s: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     dominated_by: Option<String>,
+    /// Of an authority: until everybody who reads a bundle trusts both, and until what the old one signed is used by nobody.
+    #[serde(default)]
+    spread_s: i64,
+    #[serde(default)]
+    linger_s: i64,
     soak_s: i64,
     /// Who has to agree before anything is changed, and why.
     ask: Vec<String>,
@@ -121,9 +147,10 @@ struct Login {
 impl Plan {
     /// Which part of what the place keeps is the secret.
     fn secret(&self) -> &'static str {
-        match self.kind {
-            CredentialKind::Certificate => PART_KEY,
-            _ => PART_PASSWORD,
+        if self.kind.is_certificate() {
+            PART_KEY
+        } else {
+            PART_PASSWORD
         }
     }
 
@@ -175,6 +202,18 @@ pub(super) async fn run(context: &Context<'_>) -> Option<Result<AttemptResult, F
         name::ROTATION_SOAK => destroy::soak(context).await,
         name::ROTATION_DESTROY_OLD => destroy::run(context).await,
         name::ROTATION_CLEAN => destroy::clean(context).await,
+        name::ROTATION_GENERATE => generate::run(context).await,
+        name::ROTATION_DISCARD => generate::discard(context).await,
+        name::ROTATION_TRUST => trust::trust(context).await,
+        name::ROTATION_UNTRUST => trust::untrust(context).await,
+        name::ROTATION_TRUSTED => trust::trusted(context).await,
+        name::ROTATION_SIGN => sign::run(context).await,
+        name::ROTATION_SIGN_BACK => sign::back(context).await,
+        name::ROTATION_RENEW => patient(context, renew::run(context).await),
+        name::ROTATION_UNNEEDED => patient(context, renew::unneeded(context).await),
+        name::ROTATION_DISTRUST => patient(context, trust::distrust(context).await),
+        name::ROTATION_RETRUST => trust::retrust(context).await,
+        name::ROTATION_DISTRUSTED => patient(context, trust::distrusted(context).await),
         _ => return None,
     })
 }
@@ -227,7 +266,7 @@ async fn kept(
             permanent(
                 "place",
                 format!(
-                    "`{}` keeps `{version}` and does not say where; a place has to be of kind `file`",
+                    "`{}` keeps `{version}` and does not say where; a place has to be of kind `file`, or have a `scratch` folder",
                     place.system
                 ),
             )
@@ -372,9 +411,27 @@ fn blocked(context: &Context<'_>, why: impl Into<String>) -> AttemptResult {
     waits("blocked", why.into(), until)
 }
 
+/// The new one is in use already: what fails for good waits for a person instead of taking all back.
+fn patient(
+    context: &Context<'_>,
+    result: Result<AttemptResult, Failure>,
+) -> Result<AttemptResult, Failure> {
+    match result {
+        Ok(AttemptResult::Failed { failure, .. }) | Err(failure)
+            if failure.class == FailureClass::Permanent =>
+        {
+            Ok(blocked(context, failure.message))
+        }
+        other => other,
+    }
+}
+
 /// Nothing is taken from the old one while the new one does not work: waits until it does.
 async fn new_works(context: &Context<'_>, plan: &Plan) -> Result<Option<AttemptResult>, Failure> {
-    let why = if plan.serves.is_some() {
+    // Strangers have the key of the old one: it goes, whoever still shows it.
+    let why = if plan.mode == ReplaceMode::FourPhase {
+        trust::old_is_needed(context, plan).await?
+    } else if plan.serves.is_some() && !plan.compromised {
         serve::why_not(context, plan).await?
     } else if can_try(context, plan) {
         works(context, plan, &plan.new).await?.why_not()

@@ -19,6 +19,7 @@ use connectors::connector::{
     Account, ClaimName, Connector as _, CredentialId, CredentialKind, EntitlementName,
     MaterialName, NativeId, Object, ObjectRef, OperationName,
 };
+use connectors::file::PARTS;
 use engine::core::case::Failure;
 use engine::core::input::AttemptResult;
 use secrecy::ExposeSecret as _;
@@ -28,11 +29,11 @@ use super::super::apply::{Call, failure};
 use super::super::context::{Context, database, not_needed, permanent};
 use super::{Login, PASSWORD, Plan, blocked, kept};
 use crate::directory::{NhiRow, RotationRow};
-use crate::nhi::check::{Intent, Question, Rules, check};
+use crate::nhi::check::{Finding, Intent, Question, Rules, check};
 use crate::nhi::declare::ReplaceMode;
 use crate::nhi::graph::Node;
 use crate::rotation::overlap;
-use crate::rotation::settings::PART_ID;
+use crate::rotation::settings::{PART_CERTIFICATE, PART_ID, PART_KEY};
 
 pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure> {
     let input = &context.attempt.input;
@@ -80,11 +81,11 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
 }
 
 /// What is looked at.
-struct Look<'a> {
-    context: &'a Context<'a>,
-    row: &'a RotationRow,
-    nhi: &'a NhiRow,
-    compromised: bool,
+pub(super) struct Look<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) row: &'a RotationRow,
+    pub(super) nhi: &'a NhiRow,
+    pub(super) compromised: bool,
 }
 
 impl Look<'_> {
@@ -103,8 +104,14 @@ impl Look<'_> {
         if let Some(why) = self.missing(system, kind) {
             return Ok(Err(why));
         }
+        if self.row.mode == ReplaceMode::FourPhase {
+            return self.rollover(credential).await;
+        }
         let call = self.context.call_to(system)?;
         let place = self.context.call_to(&rotation.place.system)?;
+        if let Some(why) = self.misfit(&place, kind).await? {
+            return Ok(Err(why));
+        }
         let versions = self.kept(&place).await?;
         let shown = versions.iter().find(|version| version.shown);
         let (old_user, new_user) = match self.users(shown.map(|version| version.id.as_str())) {
@@ -162,6 +169,7 @@ impl Look<'_> {
             owner: declared.owner.clone(),
             system: system.to_owned(),
             place: rotation.place.clone(),
+            places: Vec::new(),
             // The secret is filled in where it is made.
             parts: rotation.written(&new_user, crate::rotation::settings::PASSWORD),
             attributes: rotation.attributes.clone(),
@@ -184,6 +192,8 @@ impl Look<'_> {
             stale,
             overlap_s: lasts.length.delta().num_seconds(),
             dominated_by: lasts.dominated_by.map(|term| term.as_str().to_owned()),
+            spread_s: 0,
+            linger_s: 0,
             soak_s: soak,
             ask: if asks {
                 vec![
@@ -225,12 +235,25 @@ impl Look<'_> {
                 ],
                 &[ClaimName::CredentialIssued, ClaimName::CredentialWorks],
             ),
-            ReplaceMode::Reissue | ReplaceMode::FourPhase => (
+            ReplaceMode::Reissue => (
                 &[
                     OperationName::IssueCredential,
                     OperationName::DestroyCredential,
                 ],
                 &[ClaimName::CredentialIssued],
+            ),
+            ReplaceMode::FourPhase => (
+                &[
+                    OperationName::IssueCredential,
+                    OperationName::ActivateCredential,
+                    OperationName::DestroyCredential,
+                ],
+                &[
+                    ClaimName::CredentialIssued,
+                    ClaimName::CredentialActive,
+                    ClaimName::CredentialWorks,
+                    ClaimName::NothingSigned,
+                ],
             ),
         };
         let kept: (&[OperationName], &[ClaimName]) = (
@@ -245,6 +268,9 @@ impl Look<'_> {
             (system, operations, claims),
             (rotation.place.system.as_str(), kept.0, kept.1),
         ];
+        for place in &rotation.trusted_in {
+            wanted.push((place.system.as_str(), kept.0, kept.1));
+        }
         if let Some(serves) = &rotation.serves {
             wanted.push((serves.system.as_str(), &[], &[ClaimName::ServesCertificate]));
         }
@@ -273,6 +299,50 @@ impl Look<'_> {
         let issues = systems.get(system)?.capabilities().issues.get(&kind);
         let can = issues.is_some_and(|issues| issues.material.contains(&material));
         (!can).then(|| format!("`{system}` does not issue a {} this way", kind.as_str()))
+    }
+
+    /// What the place is going to be given, and is not set up for. Found out before anything is made.
+    async fn misfit(
+        &self,
+        place: &Call<'_>,
+        kind: CredentialKind,
+    ) -> Result<Option<String>, Failure> {
+        let (rotation, by) = (&self.row.declared, place.system.name());
+        let bundle = &rotation.place.bundle;
+        let named = ObjectRef::AccountNamed(bundle.clone());
+        let found = place.connector.get(&named).await;
+        let found = found.map_err(|error| failure(by, &error))?;
+        let Some(found) = found.and_then(Object::into_account) else {
+            // Other places than files make what they do not have yet.
+            let is_file = place.system.kind() == "file";
+            return Ok(is_file.then(|| {
+                format!("there is no bundle `{bundle}` in `{by}`; name it in the settings there")
+            }));
+        };
+        let Some(Value::Array(has)) = found.attributes.get(PARTS) else {
+            return Ok(None);
+        };
+        let has: BTreeSet<&str> = has.iter().filter_map(Value::as_str).collect();
+        let written = rotation.written("", "");
+        let mut given: BTreeSet<&str> = if kind.is_certificate() {
+            [PART_CERTIFICATE, PART_KEY].into()
+        } else {
+            written.keys().map(String::as_str).collect()
+        };
+        if kind != CredentialKind::Password {
+            given.insert(PART_ID);
+        }
+        let list = |names: &BTreeSet<&str>| {
+            let names: Vec<&str> = names.iter().copied().collect();
+            names.join("`, `")
+        };
+        Ok((has != given).then(|| {
+            format!(
+                "the bundle `{bundle}` of `{by}` keeps `{}`, and what is made consists of `{}`; give it these `parts`",
+                list(&has),
+                list(&given)
+            )
+        }))
     }
 
     /// How the system calls what the place shows, where it issued that.
@@ -368,7 +438,7 @@ impl Look<'_> {
     }
 
     /// What the check of dependencies rests on, and why a person has to decide, if one has to.
-    async fn depends(&self) -> Result<(String, Option<String>), Failure> {
+    pub(super) async fn depends(&self) -> Result<(String, Option<String>), Failure> {
         let node = Node::credential(&self.row.name);
         let question = Question {
             subject: node.clone(),
@@ -389,11 +459,16 @@ impl Look<'_> {
             }
         };
         if let Some(facts) = snapshot.credentials.get_mut(&node) {
-            // Of two that take turns the old one can always be put back.
-            facts.reversible |= self.row.mode == ReplaceMode::Alternating;
+            // Of two that take turns the old one can always be put back, and an authority be trusted again.
+            facts.reversible |= matches!(
+                self.row.mode,
+                ReplaceMode::Alternating | ReplaceMode::FourPhase
+            );
         }
         let answer = check(&snapshot);
-        let why = answer.stopping().next().map(|finding| {
+        // What an authority signed is issued anew on the way.
+        let stops = |found: &&Finding| self.row.mode != ReplaceMode::FourPhase || found.node == node;
+        let why = answer.stopping().find(stops).map(|finding| {
             format!(
                 "the check of what hangs on `{}` says `{}`; see `tenure nhi check {node} --to rotate`",
                 finding.node,
@@ -446,7 +521,7 @@ fn differ(old: &Account, new: &Account) -> Option<String> {
 }
 
 /// A login name as a place takes it in the name of a version.
-fn safe(user: &str) -> String {
+pub(super) fn safe(user: &str) -> String {
     let safe = |c: char| {
         if c.is_ascii_alphanumeric() || "-_".contains(c) {
             c

@@ -12,8 +12,17 @@
 )]
 
 mod dying;
+mod fleet;
+mod keys;
 mod leaving;
 mod live;
+mod pebble;
+mod reissue;
+mod one_slot;
+mod real;
+mod rollover;
+mod ssh;
+mod served;
 mod world;
 
 use std::collections::BTreeSet;
