@@ -309,6 +309,12 @@ impl Authority {
                 {
                     account.new_order(&plain).await
                 }
+                // It took the order and does not say which one that replaces: it does not look at that.
+                Err(instant_acme::Error::Other(error))
+                    if error.downcast_ref::<reqwest::Error>().is_none() =>
+                {
+                    account.new_order(&plain).await
+                }
                 answer => answer,
             },
         };
