@@ -1,7 +1,8 @@
 //! `rotation.issue`: a system issues the new credential, and both halves go into the place before it answers.
 //!
 //! Takes `{plan}`. Gives `{user, version, credential, expires_at}`. One effect has one key, so a system issues once. What was issued
-//! under it and is not kept in the place has a secret that nobody has: it is destroyed, and another is issued under the next key.
+//! under it and is not kept in the place has a secret that nobody has: it is destroyed, also by a look that comes after a crash,
+//! because nobody may come afterwards who tries again. Another is issued under the next key.
 //! `rotation.withdraw` destroys what was issued and removes it from the place.
 
 use std::collections::BTreeMap;
@@ -41,38 +42,37 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
         ..Proof::default()
     };
     let is_kept = kept(&place, &plan.place, &version, PART_ID).await?;
+    let mut unused = None;
     for number in 0..LOST_MAX {
-        let key = key(&call, number);
-        let found = issued(&call, &plan, &key).await?;
-        match (found, &is_kept) {
+        match (issued(&call, &plan, &key(&call, number)).await?, &is_kept) {
             (Some(credential), Some(id)) if is_of(id, &credential) => {
                 return Ok(done(&call, &plan, &credential, proof));
             }
-            (Some(credential), _) => {
-                // Its secret is nowhere.
-                if context.attempt.mode != Mode::Do {
-                    return Ok(AttemptResult::NotApplied);
-                }
-                destroy(&call, &plan, &credential.id, number).await?;
-            }
-            (None, _) if context.attempt.mode != Mode::Do => return Ok(AttemptResult::NotApplied),
-            (None, _) => {
-                if is_kept.is_some() {
-                    // What the place keeps is of one that is gone.
-                    dropped(context, &plan).await?;
-                }
-                proof.sent_at = Some(call.clock.now());
-                return issue(&call, &place, &plan, key, proof).await;
-            }
+            // Its secret is nowhere.
+            (Some(credential), _) => destroy(&call, &plan, &credential.id, number).await?,
+            // Some systems forget what was destroyed: then the next key may have been used already.
+            (None, _) if unused.is_none() => unused = Some(number),
+            (None, _) => break,
         }
     }
-    Err(permanent(
-        "lost",
-        format!(
-            "`{}` issued {LOST_MAX} credentials whose secret did not arrive in `{}`; look at both",
-            plan.system, plan.place.system
-        ),
-    ))
+    let Some(number) = unused else {
+        return Err(permanent(
+            "lost",
+            format!(
+                "`{}` issued {LOST_MAX} credentials whose secret did not arrive in `{}`; look at both",
+                plan.system, plan.place.system
+            ),
+        ));
+    };
+    if context.attempt.mode != Mode::Do {
+        return Ok(AttemptResult::NotApplied);
+    }
+    if is_kept.is_some() {
+        // What the place keeps is of one that is gone.
+        dropped(context, &plan).await?;
+    }
+    proof.sent_at = Some(call.clock.now());
+    issue(&call, &place, &plan, key(&call, number), proof).await
 }
 
 async fn issue(
@@ -190,10 +190,12 @@ async fn destroy(
     }
 }
 
-/// Whether what the place keeps is this credential: its name is a part of it.
+/// Whether what the place keeps is this credential, and it is good: its name is a part of it.
 fn is_of(kept: &connectors::secret::SecretRef, credential: &Credential) -> bool {
-    kept.resolve()
-        .is_ok_and(|id| id.expose_secret() == credential.id.as_str())
+    let is_kept = kept
+        .resolve()
+        .is_ok_and(|id| id.expose_secret() == credential.id.as_str());
+    is_kept && credential.active != Some(false)
 }
 
 fn done(call: &Call<'_>, plan: &Plan, credential: &Credential, mut proof: Proof) -> AttemptResult {
@@ -251,7 +253,7 @@ impl Takes for Keeper {
         let mut parts: BTreeMap<String, SecretString> = BTreeMap::new();
         let id = minted.credential.id.as_str().to_owned();
         parts.insert(PART_ID.to_owned(), SecretString::from(id));
-        if self.kind == CredentialKind::Certificate {
+        if self.kind.is_certificate() {
             let public = minted.public.ok_or_else(|| {
                 Error::new(
                     ErrorKind::Bug,

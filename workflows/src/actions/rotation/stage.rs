@@ -127,6 +127,10 @@ pub(super) async fn verify(context: &Context<'_>) -> Result<AttemptResult, Failu
         return Ok(not_needed(Value::Null));
     }
     if !can_try(context, &plan) {
+        if plan.serves.is_some() {
+            // A handshake shows it as soon as it is in use, before the old one loses anything.
+            return Ok(not_needed(Value::Object(output(&plan.new.user))));
+        }
         let why = format!(
             "`{}` cannot show whether a credential works; that it is in use shows it later",
             plan.system

@@ -18,11 +18,11 @@ use crate::testbed::on_both;
 /// The shortest lease: the next node waits for it to end.
 const LEASE_MS: u32 = 1_000;
 /// More deaths than any rotation has moments.
-const DEATHS_MAX: u32 = 200;
+pub(super) const DEATHS_MAX: u32 = 200;
 
 /// Where the node dies.
 #[derive(Clone, Copy)]
-enum Death {
+pub(super) enum Death {
     /// At a call of a connector, before its effect or after it.
     Call { has_effect: bool },
     /// While a batch is written: it is not.
@@ -56,7 +56,7 @@ impl Projection for Dying {
 }
 
 /// One rotation whose node dies at the moment of a number; gives whether it came to that moment.
-async fn rotated(shop: &Shop, death: Death, moment: u32) -> bool {
+pub(super) async fn rotated(shop: &Shop, death: Death, moment: u32) -> bool {
     let last = match death {
         Death::Call { has_effect } => {
             shop.world.die_at(shop.world.calls() + moment, has_effect);
@@ -76,6 +76,7 @@ async fn rotated(shop: &Shop, death: Death, moment: u32) -> bool {
         _ = shop.until(&node, Phase::Closed) => false,
     };
     drop(node);
+    shop.world.gone.notify_waiters();
     if died {
         let projection = Arc::new(DirectoryProjection);
         let node = shop.company.node_anew(projection, LEASE_MS).await;
@@ -114,7 +115,7 @@ async fn every(on_postgres: bool, mode: &str, death: Death, step: usize) {
 }
 
 /// On PostgreSQL a few moments; the transactions are the same.
-fn step(on_postgres: bool) -> usize {
+pub(super) fn step(on_postgres: bool) -> usize {
     if on_postgres { 7 } else { 1 }
 }
 
