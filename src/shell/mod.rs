@@ -1,5 +1,6 @@
 //! From a configuration folder to a running node.
 
+mod authorities;
 pub mod bulk;
 pub mod case_view;
 pub mod database;
@@ -13,7 +14,9 @@ pub mod parked;
 pub mod pulls;
 pub mod queries;
 pub mod reading;
+mod renewals;
 pub mod rollouts;
+pub mod rotations;
 pub mod schedules;
 pub mod search;
 pub mod source_view;

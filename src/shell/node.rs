@@ -3,7 +3,7 @@
 //! Beside the engine's own loop small ones run: one starts what waited for its time, one replaces credentials that are due,
 //! one for each system tells the directory whether it takes calls and looks after it while it does not, one for each source
 //! that is a database asks it, some tell people what they have to know ([`super::notices`]), one brings people under a policy
-//! that came into force ([`super::rollouts`]), one takes back what nodes said about systems that ended since, one forgets what
+//! that came into force ([`super::rollouts`]), one for each authority asks what it wishes ([`super::renewals`]), one takes back what nodes said about systems that ended since, one forgets what
 //! is over. At the start older versions of workflows are looked for that open cases still run.
 //!
 //! All of it is the same on every node of a database. What waited for its time is started in a transaction that locks
@@ -317,6 +317,13 @@ impl Running {
             self.side.spawn(async move {
                 let _ = stop.run_until_cancelled(looking).await;
             });
+            let renewing = super::renewals::keep_asking(
+                Arc::clone(&self.configuration.systems),
+                Arc::clone(system),
+                self.database.clone(),
+                self.node.owner().to_owned(),
+            );
+            self.spawn_side(renewing);
         }
         for source in self.configuration.sources.values() {
             if source.pull().is_some() {
@@ -391,6 +398,7 @@ impl Running {
         }
         self.spawn_side(notices::keep_routing(shared.clone(), routed));
         self.spawn_side(notices::keep_watching_sponsors(shared.clone()));
+        self.spawn_side(notices::keep_watching_expiries(shared.clone()));
         self.spawn_side(notices::keep_forgetting(shared));
         Ok(())
     }

@@ -15,6 +15,7 @@
 //! - [`scim`] (pure) is the protocol by which identity providers push people;
 //! - [`nhi`] (pure) is what hangs on non-human identities, and what has to happen before one ends;
 //! - [`rotation`] (pure) is when and through which phases credentials are replaced;
+//! - [`renewals`] ask authorities when they wish what they issued to be replaced;
 //! - [`notices`] tell people and programs what they have to know;
 //! - [`rollouts`] bring everybody under a policy that came into force;
 //! - [`takeover`] looks at systems whose accounts were made by others;
@@ -30,6 +31,7 @@ pub mod nhi;
 pub mod notices;
 pub mod policies;
 pub mod policy;
+pub mod renewals;
 pub mod rollouts;
 pub mod rotation;
 pub mod schedules;

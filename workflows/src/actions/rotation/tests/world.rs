@@ -82,6 +82,8 @@ pub(super) struct World {
     state: Arc<Mutex<State>>,
     folder: Arc<tempfile::TempDir>,
     pub dies: Arc<Notify>,
+    /// Told once the node that died is gone.
+    pub gone: Arc<Notify>,
 }
 
 impl World {
@@ -110,6 +112,7 @@ impl World {
             state: Arc::default(),
             folder: Arc::new(tempfile::tempdir().unwrap()),
             dies: Arc::new(Notify::new()),
+            gone: Arc::new(Notify::new()),
         };
         world.with(|state| {
             state.live_max = live_max;
@@ -214,16 +217,40 @@ impl World {
 
     /// Counts a call, and dies with it if that was told. Gives whether it is to have its effect first.
     async fn called(&self) -> bool {
-        let dies = self.with(|state| {
+        match self.counted() {
+            None => false,
+            Some(true) => true,
+            Some(false) => self.die().await,
+        }
+    }
+
+    /// Counts a call; gives whether the node dies with it, and then whether it has its effect first.
+    pub fn counted(&self) -> Option<bool> {
+        self.with(|state| {
             state.calls += 1;
             let now = state.calls;
-            state.dies_at.filter(|(call, _)| *call == now)
-        });
-        match dies {
-            None => false,
-            Some((_, true)) => true,
-            Some((_, false)) => self.die().await,
-        }
+            let dies = state.dies_at.filter(|(call, _)| *call == now);
+            dies.map(|(_, has_effect)| has_effect)
+        })
+    }
+
+    /// Dies, and comes back when the node is gone: what a process holds is given back then.
+    pub async fn dies_until_gone(&self) {
+        let gone = self.gone.notified();
+        tokio::pin!(gone);
+        gone.as_mut().enable();
+        self.dies.notify_one();
+        gone.await;
+    }
+
+    /// Notes that something did not hold that always has to.
+    pub fn broke(&self, what: String) {
+        self.with(|state| state.broken.push(what));
+    }
+
+    /// What did not hold.
+    pub fn broken(&self) -> Vec<String> {
+        self.with(|state| state.broken.clone())
     }
 
     async fn die<T>(&self) -> T {
