@@ -7,8 +7,20 @@ use serde_json::Value;
 use crate::connector::{Connector, Error, ErrorKind};
 
 /// Every `kind` a system's configuration may name.
-pub const KINDS: [&str; 11] = [
-    "acme", "aws", "exec", "file", "ldap", "manual", "postgres", "scim", "ssh", "tls", "x509",
+pub const KINDS: [&str; 13] = [
+    "acme",
+    "aws",
+    "aws_secrets",
+    "exec",
+    "file",
+    "kubernetes",
+    "ldap",
+    "manual",
+    "postgres",
+    "scim",
+    "ssh",
+    "tls",
+    "x509",
 ];
 
 /// Builds the connector of `kind` from its `settings`; `system` is its name in messages.
@@ -22,10 +34,16 @@ pub fn build(system: &str, kind: &str, settings: Value) -> Result<Arc<dyn Connec
             system, settings,
         )?)),
         "aws" => Ok(Arc::new(crate::aws::Aws::from_settings(system, settings)?)),
+        "aws_secrets" => Ok(Arc::new(crate::aws::secrets::Secrets::from_settings(
+            system, settings,
+        )?)),
         "exec" => Ok(Arc::new(crate::exec::Exec::from_settings(
             system, settings,
         )?)),
         "file" => Ok(Arc::new(crate::file::Files::from_settings(
+            system, settings,
+        )?)),
+        "kubernetes" => Ok(Arc::new(crate::kubernetes::Kubernetes::from_settings(
             system, settings,
         )?)),
         "ldap" => Ok(Arc::new(crate::ldap::Ldap::from_settings(

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# AWS as moto (PyPI) plays it: IAM and STS, over HTTP on the loopback. Signatures and policies are checked, except for the
-# three calls with which this script makes an administrator. An access key that is switched off still lets in there, so
-# nothing about that can be shown on it. Everything is in memory.
+# AWS as moto (PyPI) plays it: IAM, STS and Secrets Manager, over HTTP on the loopback. Signatures and policies are checked,
+# except for the three calls with which this script makes an administrator. An access key that is switched off still lets in
+# there, so nothing about that can be shown on it. Everything is in memory.
 #
 #   TENURE_LAB_MOTO_URL     its address
 #   TENURE_LAB_MOTO_ID, TENURE_LAB_MOTO_SECRET   files with the two halves of the administrator's access key
+#   TENURE_LAB_MOTO_PYTHON  a Python that has boto3, AWS's own client, for tests to prepare and to look
 
 # shellcheck source=tests/lab/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -46,7 +47,8 @@ PYTHON
     lab_env \
         TENURE_LAB_MOTO_URL "http://127.0.0.1:$port/" \
         TENURE_LAB_MOTO_ID "$LAB_DIR/id" \
-        TENURE_LAB_MOTO_SECRET "$LAB_DIR/secret"
+        TENURE_LAB_MOTO_SECRET "$LAB_DIR/secret" \
+        TENURE_LAB_MOTO_PYTHON "$MOTO_VENV/bin/python"
 }
 
 lab_halt() {

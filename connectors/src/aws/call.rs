@@ -1,8 +1,9 @@
-//! One call of the query protocol: form in, XML out, and what a refusal means.
+//! One call, of the query protocol (form in, XML out) or of the JSON protocol, and what a refusal means.
 
 use chrono::{DateTime, Utc};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, Url, redirect};
+use serde_json::Value;
 
 use super::settings::Settings;
 use super::sign::{self, Key, Signing};
@@ -16,6 +17,7 @@ const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How much of a foreign message is told.
 const MESSAGE_CHARS_MAX: usize = 300;
 const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
+const JSON: &str = "application/x-amz-json-1.1";
 const IAM_VERSION: &str = "2010-05-08";
 const STS_VERSION: &str = "2011-06-15";
 
@@ -24,6 +26,14 @@ pub(super) struct Caller {
     client: Client,
     pub settings: Settings,
     pub clock: Clock,
+}
+
+/// What is called, and how.
+struct Asked<'a> {
+    service: &'a str,
+    region: &'a str,
+    content_type: &'a str,
+    target: Option<&'a str>,
 }
 
 /// Why a call had no success.
@@ -66,24 +76,38 @@ fn kind_of(code: &str, status: u16) -> ErrorKind {
         | "ExpiredToken"
         | "RequestExpired"
         | "UnrecognizedClientException"
+        | "InvalidSignatureException"
+        | "ExpiredTokenException"
         | "MissingAuthenticationToken"
         | "InvalidAccessKeyId"
         | "AuthFailure" => ErrorKind::AuthExpired,
-        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => ErrorKind::Denied,
-        "NoSuchEntity" => ErrorKind::NotFound,
-        "LimitExceeded" => ErrorKind::Full,
+        "AccessDenied"
+        | "AccessDeniedException"
+        | "UnauthorizedOperation"
+        // The key that a secret is encrypted with is not for us.
+        | "DecryptionFailure"
+        | "EncryptionFailure" => ErrorKind::Denied,
+        "NoSuchEntity" | "ResourceNotFoundException" => ErrorKind::NotFound,
+        "LimitExceeded" | "LimitExceededException" => ErrorKind::Full,
         "EntityAlreadyExists"
+        | "ResourceExistsException"
+        | "PreconditionNotMetException"
         | "ConcurrentModification"
         | "EntityTemporarilyUnmodifiable"
         | "DeleteConflict" => ErrorKind::Conflict,
-        "ValidationError" | "InvalidInput" | "InvalidParameterValue" | "MissingParameter" => {
-            ErrorKind::Invalid
-        }
+        "ValidationError"
+        | "ValidationException"
+        | "InvalidInput"
+        | "InvalidParameterValue"
+        | "InvalidParameterException"
+        | "InvalidRequestException"
+        | "MissingParameter" => ErrorKind::Invalid,
         "Throttling"
         | "ThrottlingException"
         | "RequestLimitExceeded"
         | "ServiceUnavailable"
         | "ServiceFailure"
+        | "InternalServiceError"
         | "InternalFailure" => ErrorKind::Transient,
         "OptInRequired" | "InvalidAction" => ErrorKind::Unsupported,
         _ if status >= 500 => ErrorKind::Transient,
@@ -102,7 +126,7 @@ impl Caller {
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .timeout(settings.limit);
-        if settings.iam.scheme() == "http" {
+        if settings.is_local {
             builder = builder.no_proxy();
         }
         if let Some(path) = &settings.ca_file {
@@ -165,6 +189,61 @@ impl Caller {
             .append_pair("Version", version)
             .extend_pairs(fields);
         let body = form.query().unwrap_or_default().to_owned();
+        let asked = Asked {
+            service,
+            region,
+            content_type: FORM,
+            target: None,
+        };
+        let (status, headers, body) = self.send(url, &asked, key, action, body).await?;
+        self.read(action, status, &headers, &body)
+    }
+
+    /// A call to Secrets Manager under our own key. What it says about a call that carries a secret is not repeated.
+    pub async fn secrets(
+        &self,
+        url: &Url,
+        action: &str,
+        fields: &Value,
+        has_secret: bool,
+    ) -> Result<Value, Failure> {
+        let target = format!("secretsmanager.{action}");
+        let asked = Asked {
+            service: "secretsmanager",
+            region: &self.settings.region,
+            content_type: JSON,
+            target: Some(&target),
+        };
+        let key = &self.settings.key;
+        let (status, headers, body) = self
+            .send(url, &asked, key, action, fields.to_string())
+            .await?;
+        let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if (200..300).contains(&status) && answer.is_object() {
+            return Ok(answer);
+        }
+        let code = answer.get("__type").and_then(Value::as_str);
+        let Some(code) = code.filter(|_| status >= 400) else {
+            return Err(Failure::Lost(self.strange(action, status, &headers)));
+        };
+        // With the name of the service before it, as some answers have it.
+        let code = code.rsplit('#').next().unwrap_or(code);
+        let message = ["message", "Message"]
+            .into_iter()
+            .find_map(|name| answer.get(name)?.as_str());
+        let message = message.filter(|_| !has_secret).unwrap_or("no more is told");
+        Err(self.refused(action, status, code, message))
+    }
+
+    /// Sends a signed request and reads the whole answer.
+    async fn send(
+        &self,
+        url: &Url,
+        asked: &Asked<'_>,
+        key: &Key,
+        action: &str,
+        body: String,
+    ) -> Result<(u16, HeaderMap, Vec<u8>), Failure> {
         let host = match (url.host_str(), url.port()) {
             (Some(host), Some(port)) => format!("{host}:{port}"),
             (host, _) => host.unwrap_or_default().to_owned(),
@@ -172,9 +251,10 @@ impl Caller {
         let signing = Signing {
             method: "POST",
             host: &host,
-            region,
-            service,
-            content_type: FORM,
+            region: asked.region,
+            service: asked.service,
+            content_type: asked.content_type,
+            target: asked.target,
             body: &body,
             now: self.now(),
         };
@@ -197,7 +277,49 @@ impl Caller {
             }
             body.extend_from_slice(&chunk);
         }
-        self.read(action, status.as_u16(), &headers, &body)
+        Ok((status.as_u16(), headers, body))
+    }
+
+    /// AWS said no. If it broke on their side, it may be done all the same.
+    fn refused(&self, action: &str, status: u16, code: &str, message: &str) -> Failure {
+        let plain = |text: &str| -> String {
+            let text = text.chars().filter(|c| !c.is_control());
+            text.take(MESSAGE_CHARS_MAX).collect()
+        };
+        let error = self.error(
+            kind_of(code, status),
+            format!(
+                "`{action}` was refused: {} ({})",
+                plain(message),
+                plain(code)
+            ),
+        );
+        if status >= 500 {
+            Failure::Lost(error)
+        } else {
+            Failure::Refused {
+                code: code.to_owned(),
+                error,
+            }
+        }
+    }
+
+    fn strange(&self, action: &str, status: u16, headers: &HeaderMap) -> Error {
+        let kind = headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("?");
+        self.error(
+            if status >= 500 {
+                ErrorKind::Transient
+            } else {
+                ErrorKind::Bug
+            },
+            format!(
+                "`{action}` was answered {status} with something that AWS does not say (`{}`); are the addresses right?",
+                kind.escape_debug()
+            ),
+        )
     }
 
     fn read(
@@ -214,39 +336,10 @@ impl Caller {
         match parsed {
             Ok(answer) if success => Ok(answer),
             Ok(answer) if answer.text_of("Code").is_some() => {
-                let code = answer.text_of("Code").unwrap_or_default().to_owned();
-                let message: String = answer
-                    .text_of("Message")
-                    .unwrap_or_default()
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(MESSAGE_CHARS_MAX)
-                    .collect();
-                let error = self.error(
-                    kind_of(&code, status),
-                    format!("`{action}` was refused: {message} ({code})"),
-                );
-                // It broke on their side: it may be done all the same.
-                if status >= 500 {
-                    Err(Failure::Lost(error))
-                } else {
-                    Err(Failure::Refused { code, error })
-                }
+                let text = |name: &str| answer.text_of(name).unwrap_or_default();
+                Err(self.refused(action, status, text("Code"), text("Message")))
             }
-            Ok(_) | Err(_) => {
-                let kind = headers
-                    .get(CONTENT_TYPE)
-                    .and_then(|value| value.to_str().ok())
-                    .unwrap_or("?");
-                let error = self.error(
-                    if status >= 500 { ErrorKind::Transient } else { ErrorKind::Bug },
-                    format!(
-                        "`{action}` was answered {status} with something that AWS does not say (`{}`); are the addresses right?",
-                        kind.escape_debug()
-                    ),
-                );
-                Err(Failure::Lost(error))
-            }
+            Ok(_) | Err(_) => Err(Failure::Lost(self.strange(action, status, headers))),
         }
     }
 

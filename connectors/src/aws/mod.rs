@@ -54,6 +54,7 @@ use crate::secret::SecretRef;
 
 mod call;
 mod notes;
+pub mod secrets;
 mod settings;
 mod sign;
 mod xml;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::sign::Key;
+use crate::answer::is_loopback;
 use crate::connector::{Error, ErrorKind};
 use crate::secret::SecretRef;
 
@@ -54,6 +55,8 @@ pub(super) struct Settings {
     pub path: String,
     pub ca_file: Option<PathBuf>,
     pub limit: Duration,
+    /// Whether some of it is on this machine, where no proxy is asked.
+    pub is_local: bool,
 }
 
 impl Settings {
@@ -106,26 +109,15 @@ impl Settings {
                 written.timeout_ms
             )));
         }
-        let url = |name: &str, given: Option<String>, usual: String| {
-            let text = given.unwrap_or(usual);
-            let url = Url::parse(&text).ok().filter(is_private);
-            url.ok_or_else(|| {
-                wrong(format!(
-                    "`{name}` must be an https address, or one of this machine"
-                ))
-            })
-        };
+        let iam = written.iam_url;
+        let iam = address("iam_url", iam, "https://iam.amazonaws.com/".to_owned());
+        let sts = format!("https://sts.{}.amazonaws.com/", written.region);
+        let sts = address("sts_url", written.sts_url, sts).map_err(wrong)?;
+        let iam = iam.map_err(wrong)?;
         Ok(Self {
-            iam: url(
-                "iam_url",
-                written.iam_url,
-                "https://iam.amazonaws.com/".to_owned(),
-            )?,
-            sts: url(
-                "sts_url",
-                written.sts_url,
-                format!("https://sts.{}.amazonaws.com/", written.region),
-            )?,
+            is_local: iam.scheme() == "http" || sts.scheme() == "http",
+            iam,
+            sts,
             key,
             region: written.region,
             path: written.path,
@@ -135,16 +127,19 @@ impl Settings {
     }
 }
 
+/// An address that was given, or the usual one.
+///
+/// # Errors
+/// In words, what is wrong with it.
+pub(super) fn address(name: &str, given: Option<String>, usual: String) -> Result<Url, String> {
+    let url = Url::parse(&given.unwrap_or(usual)).ok();
+    url.filter(is_private)
+        .ok_or_else(|| format!("`{name}` must be an https address, or one of this machine"))
+}
+
 /// Whether new keys can come back over it unseen.
 fn is_private(url: &Url) -> bool {
-    let is_local = url.host_str().is_some_and(|host| {
-        host == "localhost"
-            || host
-                .trim_matches(['[', ']'])
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
-    });
-    url.path() == "/" && (url.scheme() == "https" || (url.scheme() == "http" && is_local))
+    url.path() == "/" && (url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url)))
 }
 
 /// `AKIA...`: what stands in a log and in a request.

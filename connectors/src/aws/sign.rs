@@ -23,6 +23,8 @@ pub(super) struct Signing<'a> {
     pub region: &'a str,
     pub service: &'a str,
     pub content_type: &'a str,
+    /// What is called, where the body does not say it.
+    pub target: Option<&'a str>,
     pub body: &'a str,
     pub now: DateTime<Utc>,
 }
@@ -38,6 +40,9 @@ pub(super) fn headers(key: &Key, signing: &Signing<'_>) -> Vec<(&'static str, St
     ];
     if let Some(session) = &key.session {
         signed.push(("x-amz-security-token", session.expose_secret().to_owned()));
+    }
+    if let Some(target) = signing.target {
+        signed.push(("x-amz-target", target.to_owned()));
     }
     let names = signed
         .iter()
@@ -132,6 +137,7 @@ mod tests {
             region: "us-east-1",
             service: "iam",
             content_type: "application/x-www-form-urlencoded; charset=utf-8",
+            target: Some("secretsmanager.DescribeSecret"),
             body: "Action=ListUsers&Version=2010-05-08",
             now: "2015-08-30T12:36:00Z".parse().unwrap(),
         };
@@ -139,7 +145,7 @@ mod tests {
         let (_, authorization) = headers.last().unwrap();
         assert!(authorization.starts_with(
             "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/iam/aws4_request, \
-             SignedHeaders=content-type;host;x-amz-date;x-amz-security-token, Signature="
+             SignedHeaders=content-type;host;x-amz-date;x-amz-security-token;x-amz-target, Signature="
         ));
         assert!(!format!("{headers:?}").contains("wJalrXUtnFEMI"));
     }

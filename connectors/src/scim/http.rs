@@ -12,8 +12,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::failure::{Failure, Refusal, retry_at};
-use super::settings::{Settings, is_loopback};
-use crate::answer::roots;
+use super::settings::Settings;
+use crate::answer::{is_loopback, roots};
 use crate::connector::{Error, ErrorKind};
 use crate::layer::Clock;
 

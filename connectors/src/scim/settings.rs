@@ -1,12 +1,12 @@
 //! What a SCIM system's configuration says.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use reqwest::Url;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::answer::is_loopback;
 use crate::connector::{Error, ErrorKind};
 use crate::secret::SecretRef;
 
@@ -126,17 +126,6 @@ impl Settings {
         }
         Ok(url)
     }
-}
-
-/// Whether what is sent there cannot leave this machine.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    url.host_str().is_some_and(|host| {
-        host.eq_ignore_ascii_case("localhost")
-            || host
-                .trim_matches(['[', ']'])
-                .parse::<IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
-    })
 }
 
 #[cfg(test)]
