@@ -7,6 +7,7 @@ mod import;
 mod inventory;
 mod limit;
 mod pinned;
+mod rotations;
 mod scratch;
 mod storm;
 
@@ -32,6 +33,7 @@ enum What {
     Growth(Growth),
     Import(Import),
     Inventory(Inventory),
+    Rotations(Rotations),
     Storm(Storm),
     Pinned(Pinned),
 }
@@ -105,6 +107,29 @@ pub struct Inventory {
     /// How many credentials
     #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(10..=10_000_000))]
     credentials: u32,
+}
+
+/// Rotations of a large inventory: planned, listed, and begun in one window without a burst
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = "\
+Examples:
+  tenure bench rotations --store sqlite
+  tenure bench rotations --store postgres --url postgres://localhost/postgres --json
+
+Most credentials have a greatest age, a jitter and an end within two years. Those of --together became due at the same moment and
+may be replaced in the same four hours. All of them are planned by what `tenure rotation plan` and a node plan with, beside
+bare reads and writes of the same rows. Then the clock of the window is gone through minute by minute, and what would begin
+is begun; no case runs.")]
+pub struct Rotations {
+    /// A PostgreSQL server where a scratch database can be made
+    #[arg(long, value_name = "URL", env = "TENURE_BENCH_URL")]
+    url: Option<String>,
+    /// How many credentials
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(10..=10_000_000))]
+    credentials: u32,
+    /// How many of them are due in the same window
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+    together: u32,
 }
 
 /// Leavers in the middle of a storm of joiners, with one of ten systems away
@@ -242,6 +267,7 @@ pub async fn run(context: &Context, bench: Bench) -> anyhow::Result<Exit> {
         What::Growth(options) => growth::run(context, &options).await,
         What::Import(options) => import::run(context, &options).await,
         What::Inventory(options) => inventory::run(context, &options).await,
+        What::Rotations(options) => rotations::run(context, &options).await,
         What::Storm(options) => storm::run(context, &options).await,
         What::Pinned(options) => pinned::run(context, &options).await,
     }

@@ -21,6 +21,7 @@ mod merges;
 mod nhi_owners;
 mod nhi_statements;
 mod nhis;
+mod observations;
 mod planned;
 mod policies;
 mod projection;
@@ -29,6 +30,8 @@ pub mod resources;
 mod reviews;
 mod rollouts;
 mod rotation_moves;
+mod rotation_plans;
+mod rotation_renewals;
 mod rotation_statements;
 mod rotations;
 mod rows;
@@ -38,6 +41,8 @@ mod systems;
 
 #[cfg(test)]
 mod nhi_tests;
+#[cfg(test)]
+mod rotation_tests;
 #[cfg(test)]
 mod tests;
 
@@ -85,12 +90,14 @@ pub use nhi_owners::{HandOver, Quiet};
 pub use nhis::{
     DeclareReport, NODES_MAX, NhiChange, NhiCredentialRow, NhiFilter, NhiRow, NhiStatus,
 };
+pub use observations::ObserveReport;
 pub use planned::{PlannedRow, PlannedStatus};
 pub use policies::{PolicyRow, PolicyStatus};
 pub use projection::{DirectoryProjection, LagKind};
 pub use pulls::{HintRow, PullMarkRow};
 pub use reviews::{ReviewFilter, ReviewRow, ReviewStatus};
 pub use rollouts::{LoadedRow, RolloutChange, RolloutRow, RolloutStatus};
+pub use rotation_renewals::Wish;
 pub(crate) use rotations::IRREVOCABLE_DUE;
 pub use rotations::{Begun, NotBegun, RotationFilter, RotationRow, subject as rotation_subject};
 pub use rows::{
@@ -179,6 +186,24 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "policy_rollout",
         postgres: include_str!("../../../migrations/postgres/0026_policy_rollout.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0026_policy_rollout.sql"),
+    },
+    Migration {
+        version: 27,
+        name: "rotation_renewal",
+        postgres: include_str!("../../../migrations/postgres/0027_rotation_renewal.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0027_rotation_renewal.sql"),
+    },
+    Migration {
+        version: 28,
+        name: "rotation_look",
+        postgres: include_str!("../../../migrations/postgres/0028_rotation_look.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0028_rotation_look.sql"),
+    },
+    Migration {
+        version: 29,
+        name: "case_asked",
+        postgres: include_str!("../../../migrations/postgres/0029_case_asked.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0029_case_asked.sql"),
     },
 ];
 

@@ -13,7 +13,8 @@ macro_rules! sqlite_row {
             'overlap_s', r.overlap_s, 'dominated_by', r.dominated_by, 'failures', r.failures,
             'failed_at', r.failed_at, 'planned', json(iif(r.planned, 'true', 'false')), 'because', r.because,
             'due_at', r.due_at, 'jitter_s', r.jitter_s, 'past_window', json(iif(r.past_window, 'true', 'false')),
-            'starts_at', r.starts_at, 'changed_at', r.changed_at)"
+            'starts_at', r.starts_at, 'renewal_from', r.renewal_from, 'renewal_until', r.renewal_until,
+            'changed_at', r.changed_at)"
     };
 }
 
@@ -27,7 +28,9 @@ pub(super) const DECLARE: Sql = Sql {
             planned, past_window, changed_at
         FROM jsonb_populate_recordset(NULL::rotation, $1::jsonb)
         ON CONFLICT (shard_id, name) DO UPDATE SET nhi_key = excluded.nhi_key, mode = excluded.mode,
-            declared = excluded.declared, wanted = excluded.wanted, expires_at = excluded.expires_at,
+            declared = excluded.declared, wanted = excluded.wanted,
+            -- What was seen when it was issued says more than what somebody wrote down.
+            expires_at = CASE WHEN rotation.last_rotated_at IS NULL THEN excluded.expires_at ELSE rotation.expires_at END,
             planned = false, changed_at = excluded.changed_at",
     sqlite: "
         INSERT INTO rotation (shard_id, name, nhi_key, mode, declared, wanted, phase, compromised, since, expires_at,
@@ -37,7 +40,9 @@ pub(super) const DECLARE: Sql = Sql {
             value ->> 'failures', value ->> 'planned', value ->> 'past_window', value ->> 'changed_at'
         FROM json_each(?1) WHERE true
         ON CONFLICT (shard_id, name) DO UPDATE SET nhi_key = excluded.nhi_key, mode = excluded.mode,
-            declared = excluded.declared, wanted = excluded.wanted, expires_at = excluded.expires_at,
+            declared = excluded.declared, wanted = excluded.wanted,
+            -- What was seen when it was issued says more than what somebody wrote down.
+            expires_at = CASE WHEN rotation.last_rotated_at IS NULL THEN excluded.expires_at ELSE rotation.expires_at END,
             planned = false, changed_at = excluded.changed_at",
 };
 
@@ -83,10 +88,11 @@ pub(super) const LIST: Sql = Sql {
     table: "rotation",
     postgres: "
         SELECT to_jsonb(r)::text
-        FROM jsonb_to_record($1::jsonb) AS w(nhi text, open_only boolean, starts_by timestamptz)
+        FROM jsonb_to_record($1::jsonb) AS w(nhi text, open_only boolean, phase text, starts_by timestamptz)
         JOIN rotation AS r ON true
         WHERE (w.nhi IS NULL OR r.nhi_key = w.nhi)
           AND (NOT w.open_only OR r.open_case IS NOT NULL)
+          AND (w.phase IS NULL OR r.phase = w.phase)
           AND (w.starts_by IS NULL OR (r.wanted AND r.starts_at <= w.starts_by))
           AND r.name COLLATE \"C\" > $1::jsonb->>'after'
         ORDER BY r.name COLLATE \"C\" LIMIT ($1::jsonb->>'limit')::bigint",
@@ -96,9 +102,34 @@ pub(super) const LIST: Sql = Sql {
         " FROM rotation AS r
         WHERE (?1 ->> 'nhi' IS NULL OR r.nhi_key = ?1 ->> 'nhi')
           AND (NOT ?1 ->> 'open_only' OR r.open_case IS NOT NULL)
+          AND (?1 ->> 'phase' IS NULL OR r.phase = ?1 ->> 'phase')
           AND (?1 ->> 'starts_by' IS NULL OR (r.wanted AND r.starts_at <= ?1 ->> 'starts_by'))
           AND r.name > ?1 ->> 'after'
         ORDER BY r.name LIMIT ?1 ->> 'limit'"
+    ),
+};
+
+/// What begins next, in the order of the time.
+pub(super) const UPCOMING: Sql = Sql {
+    table: "rotation",
+    postgres: "
+        SELECT to_jsonb(r)::text FROM rotation AS r
+        WHERE r.open_case IS NULL AND r.wanted AND r.planned
+          AND r.starts_at <= ($1::jsonb->>'until')::timestamptz
+          -- Alone this one is what the index can begin at.
+          AND r.starts_at >= COALESCE(($1::jsonb->>'at')::timestamptz, '-infinity')
+          AND (r.starts_at, r.name COLLATE \"C\")
+              > (COALESCE(($1::jsonb->>'at')::timestamptz, '-infinity'), $1::jsonb->>'after')
+        ORDER BY r.starts_at, r.name COLLATE \"C\" LIMIT ($1::jsonb->>'limit')::bigint",
+    sqlite: concat!(
+        "SELECT ",
+        sqlite_row!(),
+        " FROM rotation AS r
+        WHERE r.open_case IS NULL AND r.wanted AND r.planned
+          AND r.starts_at <= ?1 ->> 'until'
+          AND r.starts_at >= COALESCE(?1 ->> 'at', '')
+          AND (r.starts_at, r.name) > (COALESCE(?1 ->> 'at', ''), ?1 ->> 'after')
+        ORDER BY r.starts_at, r.name LIMIT ?1 ->> 'limit'"
     ),
 };
 
@@ -149,6 +180,23 @@ pub(super) const NEXT: Sql = Sql {
         WHERE ?1 IS NOT NULL",
 };
 
+/// How many begin in windows, each of which is named by its place in the question.
+pub(super) const PLANNED_IN: Sql = Sql {
+    table: "rotation",
+    postgres: "
+        SELECT jsonb_build_object('place', w.place, 'planned', (
+            SELECT count(*) FROM rotation AS r
+            WHERE r.open_case IS NULL AND r.wanted AND r.planned
+              AND r.starts_at >= w.opens AND r.starts_at < w.closes))::text
+        FROM jsonb_to_recordset($1::jsonb) AS w(place int, opens timestamptz, closes timestamptz)",
+    sqlite: "
+        SELECT json_object('place', w.value ->> 'place', 'planned', (
+            SELECT count(*) FROM rotation AS r
+            WHERE r.open_case IS NULL AND r.wanted AND r.planned
+              AND r.starts_at >= w.value ->> 'opens' AND r.starts_at < w.value ->> 'closes'))
+        FROM json_each(?1) AS w",
+};
+
 pub(super) const PLAN: Sql = Sql {
     table: "rotation",
     postgres: "
@@ -193,6 +241,9 @@ pub(super) const MOVE: Sql = Sql {
                 ELSE r.last_rotated_at END,
             expires_at = CASE WHEN w.phase <> 'closed' THEN r.expires_at WHEN w.since IS NOT NULL THEN w.expires_at
                 WHEN r.promoted_at IS NOT NULL THEN r.promoted_expires_at ELSE r.expires_at END,
+            renewal_from = CASE WHEN w.phase = 'closed' THEN NULL ELSE r.renewal_from END,
+            renewal_until = CASE WHEN w.phase = 'closed' THEN NULL ELSE r.renewal_until END,
+            renewal_asked_at = CASE WHEN w.phase = 'closed' THEN NULL ELSE r.renewal_asked_at END,
             promoted_at = CASE WHEN w.closed THEN NULL ELSE COALESCE(w.since, r.promoted_at) END,
             promoted_expires_at = CASE WHEN w.closed THEN NULL WHEN w.since IS NULL THEN r.promoted_expires_at
                 ELSE w.expires_at END,
@@ -218,6 +269,9 @@ pub(super) const MOVE: Sql = Sql {
             expires_at = CASE WHEN w.value ->> 'phase' <> 'closed' THEN r.expires_at
                 WHEN w.value ->> 'since' IS NOT NULL THEN w.value ->> 'expires_at'
                 WHEN r.promoted_at IS NOT NULL THEN r.promoted_expires_at ELSE r.expires_at END,
+            renewal_from = CASE WHEN w.value ->> 'phase' = 'closed' THEN NULL ELSE r.renewal_from END,
+            renewal_until = CASE WHEN w.value ->> 'phase' = 'closed' THEN NULL ELSE r.renewal_until END,
+            renewal_asked_at = CASE WHEN w.value ->> 'phase' = 'closed' THEN NULL ELSE r.renewal_asked_at END,
             promoted_at = CASE WHEN w.value ->> 'closed' THEN NULL ELSE COALESCE(w.value ->> 'since', r.promoted_at) END,
             promoted_expires_at = CASE WHEN w.value ->> 'closed' THEN NULL
                 WHEN w.value ->> 'since' IS NULL THEN r.promoted_expires_at ELSE w.value ->> 'expires_at' END,
@@ -235,6 +289,22 @@ pub(super) const MOVE: Sql = Sql {
           AND r.open_case = w.value ->> 'case_id'",
 };
 
+/// What is known of how long a credential lasts is known of the one in use.
+pub(super) const REPLACED: Sql = Sql {
+    table: "nhi_credential",
+    postgres: "
+        UPDATE nhi_credential AS c SET issued_at = w.issued_at, expires_at = w.expires_at, changed_at = w.changed_at
+        FROM jsonb_to_recordset($1::jsonb) AS w(shard_id int, nhi_key text, name text, issued_at timestamptz,
+            expires_at timestamptz, changed_at timestamptz)
+        WHERE c.shard_id = w.shard_id AND c.nhi_key = w.nhi_key AND c.name = w.name AND c.status <> 'ended'",
+    sqlite: "
+        UPDATE nhi_credential AS c SET issued_at = w.value ->> 'issued_at', expires_at = w.value ->> 'expires_at',
+            changed_at = w.value ->> 'changed_at'
+        FROM json_each(?1) AS w
+        WHERE c.shard_id = w.value ->> 'shard_id' AND c.nhi_key = w.value ->> 'nhi_key'
+          AND c.name = w.value ->> 'name' AND c.status <> 'ended'",
+};
+
 /// Who has seen a secret that is replaced knows nothing any more.
 pub(super) const FORGET_KNOWN: Sql = Sql {
     table: "graph_edge",
@@ -249,4 +319,47 @@ pub(super) const FORGET_KNOWN: Sql = Sql {
             SELECT 1 FROM json_each(?1) AS w
             WHERE graph_edge.shard_id = w.value ->> 'shard_id' AND graph_edge.to_node = w.value ->> 'to_node'
               AND graph_edge.last_seen_at < w.value ->> 'before')",
+};
+
+/// What a system issued and who issued it may have an opinion about, that was not asked after since a moment.
+pub(super) const RENEWABLE: Sql = Sql {
+    table: "rotation",
+    postgres: "
+        SELECT to_jsonb(r)::text FROM rotation AS r
+        WHERE r.open_case IS NULL AND r.wanted AND r.mode = 'reissue' AND r.last_rotated_at IS NOT NULL
+          AND starts_with(r.name, $1::jsonb->>'of')
+          AND (r.renewal_asked_at IS NULL OR r.renewal_asked_at <= ($1::jsonb->>'before')::timestamptz)
+        ORDER BY r.name COLLATE \"C\" LIMIT ($1::jsonb->>'limit')::bigint",
+    sqlite: concat!(
+        "SELECT ",
+        sqlite_row!(),
+        " FROM rotation AS r
+        WHERE r.open_case IS NULL AND r.wanted AND r.mode = 'reissue' AND r.last_rotated_at IS NOT NULL
+          AND substr(r.name, 1, length(?1 ->> 'of')) = ?1 ->> 'of'
+          AND (r.renewal_asked_at IS NULL OR r.renewal_asked_at <= ?1 ->> 'before')
+        ORDER BY r.name LIMIT ?1 ->> 'limit'"
+    ),
+};
+
+/// What it said. Another wish is another plan; none leaves what it said before.
+pub(super) const WISH: Sql = Sql {
+    table: "rotation",
+    postgres: "
+        UPDATE rotation AS r SET renewal_asked_at = w.asked_at,
+            renewal_from = COALESCE(w.renewal_from, r.renewal_from),
+            renewal_until = COALESCE(w.renewal_until, r.renewal_until),
+            planned = r.planned AND (w.renewal_from IS NULL OR (w.renewal_from = r.renewal_from
+                AND w.renewal_until = r.renewal_until) IS TRUE)
+        FROM jsonb_to_recordset($1::jsonb) AS w(shard_id int, name text, asked_at timestamptz,
+            renewal_from timestamptz, renewal_until timestamptz, since timestamptz)
+        WHERE r.shard_id = w.shard_id AND r.name = w.name AND r.open_case IS NULL AND r.since = w.since",
+    sqlite: "
+        UPDATE rotation AS r SET renewal_asked_at = w.value ->> 'asked_at',
+            renewal_from = COALESCE(w.value ->> 'renewal_from', r.renewal_from),
+            renewal_until = COALESCE(w.value ->> 'renewal_until', r.renewal_until),
+            planned = r.planned AND (w.value ->> 'renewal_from' IS NULL OR (w.value ->> 'renewal_from' IS r.renewal_from
+                AND w.value ->> 'renewal_until' IS r.renewal_until))
+        FROM json_each(?1) AS w
+        WHERE r.shard_id = w.value ->> 'shard_id' AND r.name = w.value ->> 'name' AND r.open_case IS NULL
+          AND r.since = w.value ->> 'since'",
 };

@@ -5,10 +5,11 @@
 //! plan and start everything once. The case is named after the credential and the moment it was planned for. What it does is
 //! written by the projection of its steps ([`super::rotation_moves`]), in the transaction that records them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use chrono::TimeDelta;
+use connectors::connector::RenewalWindow;
 use engine::core::Timestamp;
 use engine::core::definition::Lane;
 use engine::core::id::{Actor, CaseId, Subject};
@@ -21,20 +22,18 @@ use uuid::Uuid;
 use super::Directory;
 use super::database::{execute_all, rows_in, rows_of, stored_time, stored_time_option, time_text};
 use super::rotation_statements::{
-    BEGIN, DECLARE, DUE, END, FORGET_KNOWN, LIST, NAMED, NAMED_FOR_UPDATE, NEXT, PLAN, UNPLANNED,
+    BEGIN, DECLARE, DUE, END, LIST, NAMED, NAMED_FOR_UPDATE, NEXT, UPCOMING,
 };
 use crate::nhi::declare::{Declared, ReplaceMode};
 use crate::nhi::graph::Node;
-use crate::rotation::spread::spread;
-use crate::rotation::window::Open;
-use crate::rotation::{self, Because, Facts, Phase, Planned, Rotation};
+use crate::rotation::{self, Because, Facts, Phase, Rotation};
 
 /// Makes identifiers of the cases: the same credential at the same moment is one case.
 const NAMESPACE: Uuid = Uuid::from_u128(0x71d5_8e0c_2a9b_4c46_8d10_6be3_55f0_9a47);
 /// The most that are planned or started in one transaction.
-const AT_ONCE_MAX: usize = 500;
+pub(super) const AT_ONCE_MAX: usize = 500;
 /// The most transactions of one look; the rest is left to the next.
-const ROUNDS_MAX: usize = 100;
+pub(super) const ROUNDS_MAX: usize = 100;
 /// How long whoever answers for a credential has to end it by hand.
 pub(crate) const IRREVOCABLE_DUE: TimeDelta = TimeDelta::days(7);
 
@@ -90,15 +89,27 @@ pub struct RotationRow {
     pub past_window: bool,
     #[serde(with = "stored_time_option", default)]
     pub starts_at: Option<Timestamp>,
+    /// From and until when who issued what is used wishes it to be replaced.
+    #[serde(with = "stored_time_option", default)]
+    pub renewal_from: Option<Timestamp>,
+    #[serde(with = "stored_time_option", default)]
+    pub renewal_until: Option<Timestamp>,
     #[serde(with = "stored_time")]
     pub changed_at: Timestamp,
 }
 
 impl RotationRow {
-    fn facts(&self) -> Facts {
+    pub(super) fn facts(&self) -> Facts {
         Facts {
             since: self.since,
             expires_at: self.expires_at,
+            renewal: self
+                .renewal_from
+                .zip(self.renewal_until)
+                .map(|(start, end)| RenewalWindow { start, end }),
+            first: self.mode == ReplaceMode::Reissue
+                && self.last_rotated_at.is_none()
+                && self.expires_at.is_none(),
             failures: self.failures,
             failed_at: self.failed_at,
         }
@@ -124,6 +135,8 @@ pub struct RotationFilter {
     pub nhi: Option<String>,
     /// Only those under way.
     pub open_only: bool,
+    /// Only those that have reached it last.
+    pub phase: Option<Phase>,
     /// Only those that begin by then.
     #[serde(with = "stored_time_option")]
     pub starts_by: Option<Timestamp>,
@@ -142,7 +155,7 @@ pub enum NotBegun {
     #[error("`{0}` is not declared with a `rotation`; see docs/rotation.md")]
     NotDeclared(String),
     #[error(
-        "`{name}` is being replaced by case {case}, which is {phase}; wait for it, roll it back, or say `--compromised`"
+        "`{name}` is being replaced by case {case}, which is {phase}; wait for it, roll it back, or say that it is compromised"
     )]
     UnderWay {
         name: String,
@@ -191,7 +204,20 @@ impl Directory {
     ) -> Result<(), StoreError> {
         let changed_at = time_text(now);
         let (mut new, mut ended) = (Vec::new(), Vec::new());
+        let said_before = declared.iter().flat_map(|(declared, before)| {
+            let before = *before;
+            let credentials = declared.credentials.iter();
+            credentials.filter(move |one| before.is_some_and(|before| one.lasts_as_in(before)))
+        });
+        let same: Vec<(i32, String)> = said_before
+            .filter(|one| one.rotation.is_some())
+            .map(|one| (self.shard(&subject(&one.name()).0), one.name()))
+            .collect();
+        let known: Vec<RotationRow> = rows_of(transaction, &NAMED, &same).await?;
+        let known: BTreeMap<&str, &RotationRow> =
+            known.iter().map(|row| (row.name.as_str(), row)).collect();
         for (declared, before) in declared {
+            let first = new.len();
             for credential in &declared.credentials {
                 let (Some(mode), Some(rotation)) = (credential.replaced_by, &credential.rotation)
                 else {
@@ -207,19 +233,24 @@ impl Directory {
                     phase: Phase::Scheduled,
                     compromised: false,
                     since: time_text(credential.issued.unwrap_or(now)),
-                    expires_at: credential.expires.map(time_text),
+                    // What is said again says nothing about what has been replaced since.
+                    expires_at: match known.get(credential.name().as_str()) {
+                        Some(row) => row.expires_at.map(time_text),
+                        None => credential.expires.map(time_text),
+                    },
                     failures: 0,
                     planned: false,
                     past_window: false,
                     changed_at: changed_at.clone(),
                 });
             }
-            let still: Vec<&str> = new.iter().map(|row| row.name.as_str()).collect();
+            let still = new.iter().skip(first);
+            let still: BTreeSet<&str> = still.map(|row| row.name.as_str()).collect();
             let had = before.iter().flat_map(|before| &before.credentials);
             let gone = had
                 .filter(|one| one.rotation.is_some())
                 .map(|one| one.name())
-                .filter(|name| !still.contains(&name.as_str()));
+                .filter(|name| !still.contains(name.as_str()));
             ended.extend(gone.map(|name| EndedRow {
                 shard_id: self.shard(&subject(&name).0),
                 name,
@@ -232,6 +263,26 @@ impl Directory {
         Ok(())
     }
 
+    /// Replaces nothing of an identity any more; what is under way goes on to its end.
+    pub(super) async fn end_rotations(
+        &self,
+        transaction: &mut Transaction<'_>,
+        declared: &Declared,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let credentials = declared.credentials.iter();
+        let ended: Vec<EndedRow<'_>> = credentials
+            .filter(|one| one.rotation.is_some())
+            .map(|one| EndedRow {
+                shard_id: self.shard(&subject(&one.name()).0),
+                name: one.name(),
+                nhi_key: &declared.key,
+                changed_at: time_text(now),
+            })
+            .collect();
+        execute_all(transaction, &END, &ended).await.map(drop)
+    }
+
     /// One rotation, by the name of its credential.
     ///
     /// # Errors
@@ -240,6 +291,24 @@ impl Directory {
         let key = (self.shard(&subject(name).0), name.to_owned());
         let found = self.reader().rows_of(&NAMED, &[key]).await?;
         Ok(found.into_iter().next())
+    }
+
+    /// Those of these credentials, by name.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds what this program cannot read.
+    pub async fn rotations_of<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<BTreeMap<String, RotationRow>, StoreError> {
+        let keys = names.into_iter();
+        let keys = keys.map(|name| (self.shard(&subject(name).0), name.to_owned()));
+        let keys: Vec<(i32, String)> = keys.collect();
+        let found: Vec<RotationRow> = self.reader().rows_of(&NAMED, &keys).await?;
+        Ok(found
+            .into_iter()
+            .map(|row| (row.name.clone(), row))
+            .collect())
     }
 
     /// Those a filter wants, after `after`, by name.
@@ -259,99 +328,25 @@ impl Directory {
         }
         self.reader().rows(&LIST, &parameter).await
     }
-}
 
-// --- planned -----------------------------------------------------------------------------------------------
-
-#[derive(Serialize)]
-struct PlanRow {
-    shard_id: i32,
-    name: String,
-    because: Option<Because>,
-    #[serde(with = "stored_time_option")]
-    due_at: Option<Timestamp>,
-    jitter_s: Option<i64>,
-    past_window: bool,
-    #[serde(with = "stored_time_option")]
-    starts_at: Option<Timestamp>,
-    #[serde(with = "stored_time")]
-    changed_at: Timestamp,
-}
-
-/// A secret that is replaced: what was known of it before is worth nothing.
-#[derive(Serialize)]
-struct Forgotten {
-    shard_id: i32,
-    to_node: Node,
-    #[serde(with = "stored_time")]
-    before: Timestamp,
-}
-
-struct Planning<'a> {
-    directory: &'a Directory,
-    now: Timestamp,
-    planned: Mutex<usize>,
-}
-
-#[async_trait::async_trait]
-impl Work for Planning<'_> {
-    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
-        let limit = json!({ "limit": AT_ONCE_MAX });
-        let rows: Vec<RotationRow> = rows_in(transaction, &UNPLANNED, &limit).await?;
-        let plans = plans(&rows, self.now);
-        execute_all(transaction, &PLAN, &plans).await?;
-        let replaced = rows.iter().filter(|row| row.phase == Phase::Closed);
-        let forgotten: Vec<Forgotten> = replaced
-            .filter_map(|row| {
-                Some(Forgotten {
-                    shard_id: self.directory.shard(&row.name),
-                    to_node: Node::credential(&row.name),
-                    before: row.last_rotated_at?,
-                })
-            })
-            .collect();
-        execute_all(transaction, &FORGET_KNOWN, &forgotten).await?;
-        *self.planned.lock().unwrap_or_else(PoisonError::into_inner) = plans.len();
-        Ok(Vec::new())
+    /// What is planned to begin by `until`, in the order of the time; after the one that begins at `after` and is named so.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds what this program cannot read.
+    pub async fn rotations_upcoming(
+        &self,
+        until: Timestamp,
+        after: Option<(Timestamp, &str)>,
+        limit: u32,
+    ) -> Result<Vec<RotationRow>, StoreError> {
+        let parameter = json!({
+            "until": time_text(until),
+            "at": after.map(|(at, _)| time_text(at)),
+            "after": after.map_or("", |(_, name)| name),
+            "limit": limit,
+        });
+        self.reader().rows(&UPCOMING, &parameter).await
     }
-}
-
-/// When each begins. Those that are planned together for one window are spread over it.
-fn plans(rows: &[RotationRow], now: Timestamp) -> Vec<PlanRow> {
-    let plan = |row: &RotationRow| rotation::plan(&row.declared, &row.facts(), &row.name, now);
-    let planned: Vec<(&RotationRow, Option<Planned>)> =
-        rows.iter().map(|row| (row, plan(row))).collect();
-    let mut together: BTreeMap<Open, Vec<&str>> = BTreeMap::new();
-    for (row, planned) in &planned {
-        // A window that is open already has a part of itself behind it.
-        if let Some(open) = planned.and_then(|planned| planned.window) {
-            let rest = Open {
-                from: open.from.max(now),
-                until: open.until,
-            };
-            together.entry(rest).or_default().push(&row.name);
-        }
-    }
-    let mut spread_at: BTreeMap<&str, Timestamp> = BTreeMap::new();
-    for (open, names) in together {
-        if names.len() > 1 {
-            spread_at.extend(spread(names, open).into_iter().map(|(at, name)| (name, at)));
-        }
-    }
-    let row = |(row, planned): (&RotationRow, Option<Planned>)| PlanRow {
-        shard_id: row.shard_id,
-        name: row.name.clone(),
-        because: planned.map(|planned| planned.because),
-        due_at: planned.map(|planned| planned.due_at),
-        jitter_s: planned.map(|planned| planned.jitter.delta().num_seconds()),
-        past_window: planned.is_some_and(|planned| planned.past_window),
-        starts_at: planned.map(|planned| {
-            let drawn = spread_at.get(row.name.as_str()).copied();
-            drawn.unwrap_or(planned.at)
-        }),
-        changed_at: now,
-    };
-    planned.into_iter().map(row).collect()
 }
 
 // --- begun -------------------------------------------------------------------------------------------------
@@ -431,7 +426,9 @@ impl Start<'_> {
         let subject = self.row.subject();
         let lane = match self.because {
             Because::Compromised => Lane::Revocation,
-            Because::Age | Because::Expiry | Because::Asked => Lane::Normal,
+            Because::Age | Because::Expiry | Because::Wished | Because::First | Because::Asked => {
+                Lane::Normal
+            }
         };
         let start = StartCase {
             case,
@@ -548,31 +545,6 @@ struct NextRow {
 }
 
 impl Directory {
-    /// Plans what is not planned; gives how many.
-    ///
-    /// # Errors
-    /// When the database does not answer, or holds what this program cannot read.
-    pub async fn plan_rotations(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let mut planned = 0;
-        for _ in 0..ROUNDS_MAX {
-            let work = Planning {
-                directory: self,
-                now,
-                planned: Mutex::default(),
-            };
-            self.write(&work).await?;
-            let round = work
-                .planned
-                .into_inner()
-                .unwrap_or_else(PoisonError::into_inner);
-            planned += round;
-            if round < AT_ONCE_MAX {
-                break;
-            }
-        }
-        Ok(planned)
-    }
-
     /// Plans what is not planned, begins what is due, and says when the next one is.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ pub struct Shortfall {
     pub rule: String,
     #[serde(flatten)]
     pub fault: Fault,
-    /// Who is told: the owner, then the backup, then the team as a role; more of them as an end comes nearer.
+    /// Who is told: the owner; more the nearer an end comes.
     pub tell: Vec<String>,
 }
 
@@ -55,33 +55,46 @@ pub fn state(
     }
 }
 
-/// Every shortfall of what is declared, by credential and rule.
-#[must_use]
-pub fn shortfalls(
-    declared: &[Declared],
-    edges: &[Edge],
-    rules: &[CredentialRule],
-    now: DateTime<Utc>,
-) -> Vec<Shortfall> {
-    let graph = Graph::new(edges);
-    // What is named by its own fingerprint is the same secret wherever it stands.
-    let mut stands: BTreeMap<&str, Vec<(&str, String)>> = BTreeMap::new();
-    for one in declared {
-        for credential in one
+/// Where secrets stand that are named by their own fingerprint: what has the same name is the same secret.
+#[derive(Debug, Default)]
+pub struct Stands(BTreeMap<String, Vec<(String, String)>>);
+
+impl Stands {
+    /// Notes the credentials of a declared identity.
+    pub fn note(&mut self, declared: &Declared) {
+        for credential in declared
             .credentials
             .iter()
             .filter(|it| it.id.contains(":SHA256:") || it.id.contains(":sha256:"))
         {
-            let place = (one.environment.as_str(), credential.name());
-            stands.entry(&credential.id).or_default().push(place);
+            let place = (declared.environment.clone(), credential.name());
+            self.0.entry(credential.id.clone()).or_default().push(place);
         }
     }
+
+    /// Names of the same secret in other environments than this.
+    fn elsewhere(&self, id: &str, environment: &str) -> BTreeSet<String> {
+        let stands = self.0.get(id).into_iter().flatten();
+        let elsewhere = stands.filter(|(other, _)| *other != environment);
+        elsewhere.map(|(_, name)| name.clone()).collect()
+    }
+}
+
+/// Every shortfall of what is declared, by credential and rule. `edges` are those at what is declared; `stands` is of all that
+/// is declared anywhere.
+#[must_use]
+pub fn shortfalls(
+    declared: &[Declared],
+    edges: &[Edge],
+    stands: &Stands,
+    rules: &[CredentialRule],
+    now: DateTime<Utc>,
+) -> Vec<Shortfall> {
+    let graph = Graph::new(edges);
     let mut found = Vec::new();
     for one in declared {
         for credential in &one.credentials {
-            let elsewhere = stands.get(credential.id.as_str()).into_iter().flatten();
-            let elsewhere = elsewhere.filter(|(environment, _)| *environment != one.environment);
-            let elsewhere = elsewhere.map(|(_, name)| name.clone()).collect();
+            let elsewhere = stands.elsewhere(&credential.id, &one.environment);
             let state = state(one, credential, &graph, elsewhere);
             for rule in rules {
                 for fault in rule.faults(&state, now) {
@@ -101,21 +114,47 @@ pub fn shortfalls(
     found
 }
 
-/// Who is told of a fault: at first whoever answers for it, and more the nearer an end comes.
+/// Who is told of a fault: whoever answers for it, and more the nearer an end comes.
 fn tell(declared: &Declared, fault: &Fault) -> Vec<String> {
-    let all = [
-        format!("person:{}", declared.owner),
-        format!("person:{}", declared.backup),
-        format!("role:{}", declared.team),
-    ];
-    let most = match fault {
-        Fault::Expired { .. } => all.len(),
-        // The last moment but one tells the backup, too, the last one the team.
-        Fault::Expires { told, of, .. } => all.len().saturating_sub(of - told).max(1),
-        _ => 1,
+    let answering = Answering {
+        owner: &declared.owner,
+        backup: &declared.backup,
+        team: &declared.team,
+        sponsor: declared.sponsor.as_deref(),
     };
-    let named = all.into_iter().filter(|who| !who.ends_with(':'));
-    named.take(most).collect()
+    match fault {
+        Fault::Expired { .. } => tell_end(&answering, 1, 0),
+        Fault::Expires { told, of, .. } => tell_end(&answering, *told, *of),
+        _ => tell_end(&answering, 1, 1),
+    }
+}
+
+/// Who answers for a non-human identity. What is empty is nobody.
+#[derive(Debug, Clone, Copy)]
+pub struct Answering<'a> {
+    pub owner: &'a str,
+    pub backup: &'a str,
+    pub team: &'a str,
+    pub sponsor: Option<&'a str>,
+}
+
+/// Who is told at the `told`-th of `of` moments before an end: at the first whoever answers for it, then the backup and the team
+/// as a role, too, and from the last one on the sponsor and `role:security`. A moment after the last is the end itself.
+#[must_use]
+pub fn tell_end(answering: &Answering<'_>, told: usize, of: usize) -> Vec<String> {
+    let person = |key: &str| (!key.is_empty()).then(|| format!("person:{key}"));
+    let role = |name: &str| (!name.is_empty()).then(|| format!("role:{name}"));
+    let mut tell: Vec<String> = person(answering.owner).into_iter().collect();
+    let over = told > of;
+    if told > 1 || over {
+        tell.extend(person(answering.backup));
+        tell.extend(role(answering.team));
+    }
+    if over || (told > 1 && told == of) {
+        tell.extend(answering.sponsor.and_then(person));
+        tell.extend(role("security"));
+    }
+    tell
 }
 
 #[cfg(test)]
@@ -178,7 +217,11 @@ nhis:
             last_seen_at: now - TimeDelta::days(100),
             confidence: Confidence::Observed,
         });
-        let found = shortfalls(&declared, &edges, &rules(rule), now);
+        let mut stands = Stands::default();
+        for one in &declared {
+            stands.note(one);
+        }
+        let found = shortfalls(&declared, &edges, &stands, &rules(rule), now);
         let told = found
             .iter()
             .map(|it| format!("{}: {} -> {}", it.credential, it.fault, it.tell.join(" ")));
@@ -225,9 +268,15 @@ nhis:
         let rows = [
             ("2026-11-01", ""),
             ("2026-12-02", "person:ann"),
-            ("2026-12-25", "person:ann person:bob"),
-            ("2026-12-30", "person:ann person:bob role:edge"),
-            ("2027-01-01", "person:ann person:bob role:edge"),
+            ("2026-12-25", "person:ann person:bob role:edge"),
+            (
+                "2026-12-30",
+                "person:ann person:bob role:edge role:security",
+            ),
+            (
+                "2027-01-01",
+                "person:ann person:bob role:edge role:security",
+            ),
         ];
         for (now, expected) in rows {
             let told = told(rule, now);

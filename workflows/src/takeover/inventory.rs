@@ -10,12 +10,14 @@ use connectors::connector::{Connector, Error, ErrorKind, NativeId, ObjectRef};
 use serde::Serialize;
 
 use super::{TakeoverError, accounts_of};
-use crate::directory::{AccountStatus, Directory, NhiFilter, NhiRow, NhiStatus, PAGE_ROWS_MAX};
+use crate::directory::{
+    AccountStatus, Directory, NhiCredentialRow, NhiFilter, NhiRow, NhiStatus, PAGE_ROWS_MAX,
+};
 use crate::nhi::check::Coverage;
 use crate::nhi::declare::Declared;
 use crate::nhi::found::{Found, FoundStatus, There, compare};
 use crate::nhi::graph::{Confidence, Edge, Node, NodeKind, Relation};
-use crate::nhi::hygiene::{self, Shortfall};
+use crate::nhi::hygiene::{self, Shortfall, Stands};
 use crate::policy::CredentialRule;
 use crate::systems::System;
 
@@ -144,32 +146,81 @@ pub async fn shortfalls(
     rules: &[CredentialRule],
     now: DateTime<Utc>,
 ) -> Result<Vec<Shortfall>, TakeoverError> {
-    let rows = declared(directory).await?;
-    let nodes = rows.iter().flat_map(|row| {
-        let credentials = row.declared.credentials.iter();
-        std::iter::once(Node::nhi(&row.nhi_key))
-            .chain(credentials.map(|credential| Node::credential(credential.name())))
-    });
-    let nodes: Vec<Node> = nodes.collect();
-    let edges = directory.edges_at(&nodes).await?;
-    let declared: Vec<Declared> = rows.into_iter().map(|row| row.declared).collect();
-    Ok(hygiene::shortfalls(&declared, &edges, rules, now))
+    // Twice over all of them: a secret may stand a second time in the last. Their edges are many times as much as they are,
+    // so they are never in memory all at once.
+    let mut stands = Stands::default();
+    let mut pages = Pages::of(directory);
+    while let Some(rows) = pages.next().await? {
+        for row in &rows {
+            stands.note(&row.declared);
+        }
+    }
+    let mut found = Vec::new();
+    let mut pages = Pages::of(directory);
+    while let Some(rows) = pages.next().await? {
+        let nodes = rows.iter().flat_map(|row| {
+            let credentials = row.declared.credentials.iter();
+            std::iter::once(Node::nhi(&row.nhi_key))
+                .chain(credentials.map(|credential| Node::credential(credential.name())))
+        });
+        let nodes: Vec<Node> = nodes.collect();
+        let edges = directory.edges_at(&nodes).await?;
+        let held = directory
+            .nhi_credentials_of(rows.iter().map(|row| row.nhi_key.as_str()))
+            .await?;
+        let held: BTreeMap<&str, &NhiCredentialRow> =
+            held.iter().map(|row| (row.name.as_str(), row)).collect();
+        let mut declared: Vec<Declared> = rows.into_iter().map(|row| row.declared).collect();
+        // One that has been replaced lasts otherwise than was declared.
+        for credential in declared.iter_mut().flat_map(|one| &mut one.credentials) {
+            if let Some(row) = held.get(credential.name().as_str()) {
+                credential.issued = row.issued_at;
+                credential.expires = row.expires_at;
+            }
+        }
+        found.extend(hygiene::shortfalls(&declared, &edges, &stands, rules, now));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Every declared identity that is not retired, a page at a time.
+struct Pages<'a> {
+    directory: &'a Directory,
+    after: Option<String>,
+}
+
+impl<'a> Pages<'a> {
+    fn of(directory: &'a Directory) -> Self {
+        Self {
+            directory,
+            after: None,
+        }
+    }
+
+    /// `None` after the last. A page may be empty.
+    async fn next(&mut self) -> Result<Option<Vec<NhiRow>>, TakeoverError> {
+        let after = self.after.as_deref();
+        let mut rows = self
+            .directory
+            .nhis(&NhiFilter::default(), after, PAGE_ROWS_MAX)
+            .await?;
+        let Some(last) = rows.last() else {
+            return Ok(None);
+        };
+        self.after = Some(last.nhi_key.clone());
+        rows.retain(|row| row.status != NhiStatus::Retired);
+        Ok(Some(rows))
+    }
 }
 
 /// Every declared identity that is not retired.
 async fn declared(directory: &Directory) -> Result<Vec<NhiRow>, TakeoverError> {
     let mut rows: Vec<NhiRow> = Vec::new();
-    loop {
-        let after = rows.last().map(|row| row.nhi_key.clone());
-        let page = directory
-            .nhis(&NhiFilter::default(), after.as_deref(), PAGE_ROWS_MAX)
-            .await?;
-        if page.is_empty() {
-            break;
-        }
+    let mut pages = Pages::of(directory);
+    while let Some(page) = pages.next().await? {
         rows.extend(page);
     }
-    rows.retain(|row| row.status != NhiStatus::Retired);
     Ok(rows)
 }
 

@@ -367,7 +367,7 @@ async fn compare(
 }
 
 /// From here on the most memory is counted anew.
-fn forget_peak() {
+pub(super) fn forget_peak() {
     // Where this is not allowed, the peak of before counts too.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
