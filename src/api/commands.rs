@@ -84,7 +84,7 @@ pub struct CancelBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReasonBody {
-    reason: String,
+    pub(super) reason: String,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]

@@ -30,12 +30,14 @@ pub mod mutual;
 mod nhis;
 mod nodes;
 mod notices;
+mod observations;
 mod parked;
 mod policies;
 pub mod problem;
 mod reassign;
 mod reviews;
 mod rollouts;
+mod rotations;
 mod schedules;
 mod schemas;
 pub mod scim;
@@ -226,6 +228,12 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(nhis::get))
         .routes(routes!(nhis::dependencies))
         .routes(routes!(nhis::expiring))
+        .routes(routes!(observations::post))
+        .routes(routes!(rotations::list))
+        .routes(routes!(rotations::plan))
+        .routes(routes!(rotations::get))
+        .routes(routes!(rotations::run))
+        .routes(routes!(rotations::rollback))
         .routes(routes!(explain::get))
         .routes(routes!(workflow_list::list))
         .routes(routes!(workflow_list::get))

@@ -2,17 +2,17 @@
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use engine::core::case::{Case, InstanceState};
 use engine::core::duration::Span;
 use engine::runner::Command;
 use serde::Serialize;
-use workflows::directory::{PAGE_ROWS_MAX, RotationFilter, RotationRow};
+use workflows::directory::{RotationFilter, RotationRow};
 use workflows::nhi::graph::Node;
-use workflows::rotation::{Phase, mode, order};
+use workflows::rotation::{Phase, order};
 
 use super::format::{Listing, Tone, paint, plain, shortened, time};
 use super::{Context, Exit, actor};
 use crate::shell::case_view::short;
+use crate::shell::rotations::{self, RotationView};
 use crate::shell::{Database, now};
 
 /// The longest text of a cell, in characters.
@@ -134,21 +134,6 @@ pub async fn run(context: &Context, command: RotationCommand) -> anyhow::Result<
     }
 }
 
-async fn all(database: &Database, filter: &RotationFilter) -> anyhow::Result<Vec<RotationRow>> {
-    let mut found: Vec<RotationRow> = Vec::new();
-    loop {
-        let after = found.last().map(|row| row.name.clone());
-        let page = database
-            .directory
-            .rotations(filter, after.as_deref(), PAGE_ROWS_MAX)
-            .await?;
-        if page.is_empty() {
-            return Ok(found);
-        }
-        found.extend(page);
-    }
-}
-
 async fn named(database: &Database, name: &str) -> anyhow::Result<RotationRow> {
     let found = database.directory.rotation(name).await?;
     found.with_context(|| {
@@ -165,14 +150,8 @@ async fn named(database: &Database, name: &str) -> anyhow::Result<RotationRow> {
 async fn plan(context: &Context, plan: &Plan) -> anyhow::Result<Exit> {
     let database = context.database().await?;
     // What was declared a moment ago is planned here, as the node would.
-    database.directory.plan_rotations(now()).await?;
-    let filter = RotationFilter {
-        starts_by: Some(now() + plan.within.delta()),
-        ..RotationFilter::default()
-    };
-    let mut found = all(&database, &filter).await?;
-    found.retain(|row| row.open_case.is_none());
-    found.sort_by(|a, b| (a.starts_at, &a.name).cmp(&(b.starts_at, &b.name)));
+    while database.directory.plan_rotations(now()).await? > 0 {}
+    let mut found = rotations::upcoming(&database.directory, now() + plan.within.delta()).await?;
     let nodes = found.iter().map(|row| Node::credential(&row.name));
     let nodes: std::collections::BTreeSet<Node> = nodes.collect();
     let edges = database.directory.edges_at(&nodes).await?;
@@ -317,30 +296,8 @@ async fn rollback(context: &Context, rollback: Rollback) -> anyhow::Result<Exit>
     }
     let database = context.database().await?;
     let row = named(&database, &rollback.name).await?;
-    let Some(case) = row.open_case.clone() else {
-        bail!(
-            "`{}` is not being replaced (it is {}); what is closed is not taken back: replace it again",
-            plain(&row.name),
-            row.phase.as_str()
-        );
-    };
-    let case = database.case(database.find_case(&case).await?).await?;
-    if row.compromised {
-        bail!(
-            "`{}` is replaced because strangers know it; nobody goes back to the old one",
-            plain(&row.name)
-        );
-    }
-    let reached = row.phase;
-    if !mode(row.mode).can_roll_back(reached)
-        && matches!(reached, Phase::OldDestroyed | Phase::Irrevocable)
-    {
-        bail!(
-            "`{}` has reached `{}`: the old one is gone, and there is no way back; replace it again",
-            plain(&row.name),
-            reached.as_str()
-        );
-    }
+    let case = rotations::case_to_undo(&row)?;
+    let case = database.case(database.find_case(case).await?).await?;
     let command = Command::Undo {
         by: actor(),
         reason: rollback.reason,
@@ -357,26 +314,11 @@ async fn rollback(context: &Context, rollback: Rollback) -> anyhow::Result<Exit>
 
 // --- status ------------------------------------------------------------------------------------------------
 
-#[derive(Serialize)]
-struct Shown {
-    #[serde(flatten)]
-    row: RotationRow,
-    /// What comes next.
-    next_phase: Option<Phase>,
-    can_roll_back: bool,
-    /// Whether something is in its way.
-    blocked: bool,
-    /// What keeps it, in words.
-    waits: Option<String>,
-}
-
-impl Shown {
-    fn phase(&self) -> (&'static str, Tone) {
-        if self.blocked {
-            (Phase::Blocked.as_str(), Tone::Bad)
-        } else {
-            (self.row.phase.as_str(), tone(self.row.phase))
-        }
+fn phase(shown: &RotationView) -> (&'static str, Tone) {
+    if shown.blocked {
+        (Phase::Blocked.as_str(), Tone::Bad)
+    } else {
+        (shown.row.phase.as_str(), tone(shown.row.phase))
     }
 }
 
@@ -388,29 +330,16 @@ async fn status(context: &Context, status: Status) -> anyhow::Result<Exit> {
         let filter = RotationFilter {
             nhi: status.nhi,
             open_only: !status.all,
-            starts_by: None,
+            ..RotationFilter::default()
         };
-        all(&database, &filter).await?
+        rotations::all(&database.directory, &filter).await?
     };
     let mut shown = Vec::with_capacity(rows.len());
     for row in rows {
-        let waits = match &row.open_case {
-            Some(case) => waits(&database, case).await,
-            None => None,
-        };
-        let (blocked, waits) = match waits {
-            Some((blocked, why)) => (blocked, Some(why)),
-            None => (row.phase == Phase::Blocked, row.reason.clone()),
-        };
-        let mode = mode(row.mode);
-        shown.push(Shown {
-            next_phase: mode.after(row.phase, row.compromised),
-            can_roll_back: row.open_case.is_some()
-                && !row.compromised
-                && mode.can_roll_back(row.phase),
-            blocked,
-            waits,
-            row,
+        shown.push(if status.name.is_some() {
+            rotations::whole(&database, row).await
+        } else {
+            rotations::view(&database, row).await
         });
     }
     let one = status.name.is_some();
@@ -424,22 +353,7 @@ async fn status(context: &Context, status: Status) -> anyhow::Result<Exit> {
     Ok(Exit::Good)
 }
 
-/// What keeps a case, where something does, and whether that is in its way: what its unfinished work says.
-async fn waits(database: &Database, case: &str) -> Option<(bool, String)> {
-    let id = database.find_case(case).await.ok()?;
-    let case: Case = database.case(id).await.ok()?;
-    let instances = case.steps.iter().flat_map(|run| &run.instances);
-    let mut unfinished = instances.filter(|instance| !instance.state.is_finished());
-    unfinished.find_map(|instance| match &instance.state {
-        InstanceState::Asking { .. } => Some((false, "somebody is asked".to_owned())),
-        _ => {
-            let failure = instance.failure.as_ref()?;
-            Some((failure.kind == "blocked", failure.message.clone()))
-        }
-    })
-}
-
-fn table(shown: &[Shown]) -> String {
+fn table(shown: &[RotationView]) -> String {
     if shown.is_empty() {
         return "nothing is being replaced; `--all` shows what is planned".to_owned();
     }
@@ -454,7 +368,7 @@ fn table(shown: &[Shown]) -> String {
         };
         listing.row([
             (shortened(&one.row.name, CELL_CHARS_MAX), Tone::Strong),
-            (one.phase().0.to_owned(), one.phase().1),
+            (phase(one).0.to_owned(), phase(one).1),
             (time::relative(one.row.changed_at, at), Tone::Dim),
             (next, Tone::Plain),
             (
@@ -466,7 +380,7 @@ fn table(shown: &[Shown]) -> String {
     listing.to_string()
 }
 
-fn detail(one: &Shown) -> String {
+fn detail(one: &RotationView) -> String {
     let (row, at) = (&one.row, now());
     let mut listing = Listing::new(&["", ""]).narrow(&[0]);
     let mut line = |what: &str, text: String| {
@@ -480,7 +394,7 @@ fn detail(one: &Shown) -> String {
     line("credential", plain(&row.name));
     line("of", plain(&row.nhi_key));
     line("mode", word(&row.mode));
-    line("phase", one.phase().0.to_owned());
+    line("phase", phase(one).0.to_owned());
     if one.blocked {
         line("reached", row.phase.as_str().to_owned());
     }
@@ -531,6 +445,16 @@ fn detail(one: &Shown) -> String {
         "can be taken back",
         if one.can_roll_back { "yes" } else { "no" }.to_owned(),
     );
+    for done in &one.timeline {
+        let state = match &done.failure {
+            Some(failure) => format!("{}: {failure}", done.state),
+            None => done.state.to_owned(),
+        };
+        line(
+            &done.step,
+            plain(&format!("{state} {}", moment(Some(done.changed_at)))),
+        );
+    }
     listing.to_string()
 }
 

@@ -20,6 +20,7 @@ mod nhis;
 mod notices;
 mod operations;
 mod rights;
+mod rotations;
 mod schedules;
 mod scim;
 mod signed;

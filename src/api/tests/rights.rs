@@ -24,6 +24,7 @@ fn operations() -> Vec<(Method, String, Option<Role>)> {
             "/v1/correlation/collisions" => "/v1/correlation/collisions?system=a".to_owned(),
             "/v1/dependencies" => "/v1/dependencies?node=person:a&to=leave".to_owned(),
             "/v1/credentials" => "/v1/credentials?expires_before=2026-01-01T00:00:00Z".to_owned(),
+            "/v1/rotations/plan" => "/v1/rotations/plan?until=2026-01-01T00:00:00Z".to_owned(),
             _ => path,
         };
         for (method, operation) in item.as_object().unwrap() {
@@ -32,6 +33,10 @@ fn operations() -> Vec<(Method, String, Option<Role>)> {
             };
             let path = match (&method, path.as_str()) {
                 (&Method::POST, "/v1/nhis") => "/v1/nhis?reason=a".to_owned(),
+                (&Method::POST, "/v1/observations") => {
+                    let times = "from=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z";
+                    format!("/v1/observations?system=nothing&{times}&reason=a")
+                }
                 _ => path.clone(),
             };
             let role = operation["security"][0]["token"][0]
@@ -57,7 +62,9 @@ fn body(path: &str) -> (&'static str, String) {
             json,
             json!({"operation": "retry", "reason": "b", "filter": {}}).to_string(),
         ),
-        "run" | "remove" | "split" | "separate" => (json, json!({"reason": "b"}).to_string()),
+        "run" | "rollback" | "remove" | "split" | "separate" => {
+            (json, json!({"reason": "b"}).to_string())
+        }
         "backfill" => (
             json,
             json!({"from": "2024-01-01T00:00:00Z", "to": "2024-01-02T00:00:00Z", "reason": "b"})
