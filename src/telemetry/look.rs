@@ -19,7 +19,7 @@ use workflows::config::Configuration;
 use workflows::notices::NoticeState;
 use workflows::systems::Systems;
 
-use super::{Scrape, SourceScrape};
+use super::{CredentialScrape, Scrape, SourceScrape};
 use crate::shell::Database;
 use crate::shell::database::Readers;
 
@@ -98,6 +98,7 @@ struct Stored {
     waiting: BTreeMap<String, u64>,
     /// Sources that are not believed.
     doubted: BTreeSet<String>,
+    credentials: CredentialScrape,
 }
 
 impl Look {
@@ -170,6 +171,7 @@ impl Look {
             parked_steps: stored.parked_steps,
             parked_age_s: age_s(stored.parked_oldest),
             guard_waiting: stored.waiting,
+            credentials: stored.credentials,
         })
     }
 
@@ -181,7 +183,9 @@ impl Look {
         {
             return Ok(stored.clone());
         }
-        let stored = read(&self.inner.database).await?;
+        let (database, now) = (&self.inner.database, self.inner.clock.now());
+        let mut stored = read(database).await?;
+        stored.credentials = CredentialScrape::read(database, now).await?;
         *kept = Some((Instant::now(), stored.clone()));
         Ok(stored)
     }
@@ -256,5 +260,6 @@ async fn read(database: &Database) -> Result<Stored, sqlx::Error> {
             .map(|(source, number)| (source, count(number)))
             .collect(),
         doubted: doubted.into_iter().map(|(source, _)| source).collect(),
+        credentials: CredentialScrape::default(),
     })
 }

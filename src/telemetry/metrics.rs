@@ -24,6 +24,8 @@ use opentelemetry_sdk::metrics::{
 use workflows::directory::LagKind;
 use workflows::policy::guard::POLICY;
 
+use super::CredentialScrape;
+
 /// Upper bounds of access lag, in seconds: from one second to a month.
 const LAG_BOUNDS_S: [f64; 14] = [
     1.0,
@@ -75,6 +77,7 @@ pub struct Scrape {
     pub notices: Vec<(&'static str, u64, f64)>,
     /// How many differences of each source wait for a person; `policy` stands for the policy itself.
     pub guard_waiting: BTreeMap<String, u64>,
+    pub credentials: CredentialScrape,
 }
 
 /// How a configured source is heard.
@@ -158,6 +161,12 @@ struct Inner {
     notices_held: Gauge<u64>,
     source_doubted: Gauge<u64>,
     guard_waiting: Gauge<u64>,
+    rotations_closed: Counter<u64>,
+    rotations_open: Gauge<u64>,
+    rotation_overdue_age_seconds: Gauge<f64>,
+    credentials_expired: Gauge<u64>,
+    credentials_expired_seen: Gauge<u64>,
+    credentials_expiring: Gauge<u64>,
     leases_lost: Counter<u64>,
     retention_removed: Counter<u64>,
     telemetry_dropped: Counter<u64>,
@@ -321,6 +330,30 @@ impl Metrics {
                 "tenure_guard_waiting",
                 "Differences that the guard stopped and that wait for a person",
             ),
+            rotations_closed: counter("tenure_rotations_closed", "Rotations that ended, by how"),
+            rotations_open: gauge(
+                "tenure_rotations_open",
+                "Rotations under way, by the phase that was reached last",
+            ),
+            rotation_overdue_age_seconds: meter
+                .f64_gauge("tenure_rotation_overdue_age")
+                .with_description(
+                    "For how long the credential is overdue that should have been replaced first",
+                )
+                .with_unit("s")
+                .build(),
+            credentials_expired: gauge(
+                "tenure_credentials_expired",
+                "Declared credentials that have expired",
+            ),
+            credentials_expired_seen: gauge(
+                "tenure_credentials_expired_seen",
+                "Declared credentials that were seen in use after they had expired",
+            ),
+            credentials_expiring: gauge(
+                "tenure_credentials_expiring",
+                "Declared credentials that expire within a time",
+            ),
             leases_lost: counter(
                 "tenure_leases_lost",
                 "Times this process was told that another owns its shard",
@@ -354,6 +387,18 @@ impl Metrics {
             1,
             &[label("workflow", workflow), label("state", state.as_str())],
         );
+    }
+
+    /// The case of a rotation has ended.
+    pub fn rotation_closed(&self, state: CaseState) {
+        let ending = match state {
+            CaseState::Succeeded => "done",
+            CaseState::Unverified => "unverified",
+            CaseState::Incomplete => "incomplete",
+            CaseState::Undone => "rolled_back",
+            _ => "abandoned",
+        };
+        self.inner.rotations_closed.add(1, &[label("end", ending)]);
     }
 
     /// `system` is `-` for what touches no system.
@@ -518,6 +563,24 @@ impl Metrics {
             inner.notices.record(*count, &labels);
             inner.notices_age_seconds.record(*age_s, &labels);
         }
+        let credentials = &scrape.credentials;
+        for (phase, count) in &credentials.under_way {
+            inner
+                .rotations_open
+                .record(*count, &[label("phase", phase.as_str())]);
+        }
+        for (within, count) in &credentials.expiring {
+            inner
+                .credentials_expiring
+                .record(*count, &[label("within", within)]);
+        }
+        inner
+            .rotation_overdue_age_seconds
+            .record(credentials.overdue_age_s, &[]);
+        inner.credentials_expired.record(credentials.expired, &[]);
+        inner
+            .credentials_expired_seen
+            .record(credentials.expired_in_use, &[]);
         let waiting = scrape.guard_waiting.get(POLICY).copied().unwrap_or(0);
         inner
             .guard_waiting

@@ -1,6 +1,7 @@
 //! What the program tells about itself: a log for people and machines, and metrics.
 
 mod actions;
+mod credentials;
 mod look;
 mod metrics;
 mod otlp;
@@ -11,6 +12,7 @@ mod store;
 mod tests;
 
 pub use actions::ObservedActions;
+pub use credentials::CredentialScrape;
 pub use look::Look;
 pub use metrics::{Metrics, Scrape, SourceScrape};
 pub use otlp::Spans;

@@ -27,6 +27,9 @@ use workflows::directory::LagKind;
 use super::actions::system_of;
 use super::{Metrics, Spans};
 
+/// What the names of the workflows begin with that replace credentials.
+const ROTATIONS: &str = "rotation_";
+
 /// A store whose commits are counted. Give it to the node; everything else may use the store itself.
 pub struct ObservedStore {
     inner: Arc<dyn Store>,
@@ -64,6 +67,9 @@ impl ObservedStore {
             match &outcome.kind {
                 OutcomeKind::Closed { state } => {
                     self.metrics.case_closed(&outcome.workflow, *state);
+                    if outcome.workflow.starts_with(ROTATIONS) {
+                        self.metrics.rotation_closed(*state);
+                    }
                     if let Some(spans) = &self.spans {
                         spans.closed(outcome);
                     }

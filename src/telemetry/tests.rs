@@ -21,7 +21,8 @@ use engine::core::schedule::{Cause, Outcome, Run, RunKey};
 use engine::runner::{NodeStatus, QueueStatus, WaitStatus};
 use workflows::directory::LagKind;
 
-use super::{Metrics, Scrape, SourceScrape};
+use super::credentials::{HORIZONS, OPEN};
+use super::{CredentialScrape, Metrics, Scrape, SourceScrape};
 
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
 const ALERTS: &str = include_str!("../../docs/alerts.yaml");
@@ -38,6 +39,7 @@ pub(super) fn used() -> (Metrics, Scrape) {
         Duration::from_millis(7),
     );
     metrics.step("account.disable", "done");
+    metrics.rotation_closed(CaseState::Undone);
     metrics.timer_fired(0.2);
     let at = Timestamp::from_timestamp_micros(1_800_000_000_000_000).unwrap();
     metrics.schedule_run(&Run {
@@ -106,6 +108,13 @@ pub(super) fn used() -> (Metrics, Scrape) {
             },
         ],
         guard_waiting: BTreeMap::from([("hr".to_owned(), 1)]),
+        credentials: CredentialScrape {
+            under_way: OPEN.map(|phase| (phase, 1)).into(),
+            overdue_age_s: 60.0,
+            expired: 2,
+            expired_in_use: 1,
+            expiring: HORIZONS.map(|(within, _)| (within, 3)).into(),
+        },
     };
     (metrics, scrape)
 }
@@ -200,6 +209,7 @@ fn every_label_has_few_values() {
         ("notice", &["case.parked"]),
     ]);
     let states = CaseState::ALL.map(CaseState::as_str);
+    let phases = OPEN.map(|phase| phase.as_str());
     let fixed: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("state", states.as_slice()),
         ("cause", &["clock", "by_hand", "backfill"]),
@@ -227,6 +237,18 @@ fn every_label_has_few_values() {
         ),
         ("signal", &["spans", "metrics"]),
         ("reason", &["queue_full", "not_sent"]),
+        ("phase", phases.as_slice()),
+        ("within", &["1d", "7d", "30d", "90d"]),
+        (
+            "end",
+            &[
+                "done",
+                "unverified",
+                "incomplete",
+                "rolled_back",
+                "abandoned",
+            ],
+        ),
     ]);
     let text = text();
     let found = labels(&text);

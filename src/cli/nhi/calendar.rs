@@ -1,7 +1,7 @@
-//! What comes when: credentials that run out, reviews, questions that have to be answered. As a table, as a calendar that other
+//! What comes when: credentials that run out and that are replaced, the windows for it, reviews, questions that have to be answered. As a table, as a calendar that other
 //! programs read (RFC 5545), and as a picture.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Datelike as _, Days, NaiveDate, Utc};
@@ -15,6 +15,7 @@ use super::super::format::{Listing, Tone, plain, shortened, time};
 use super::super::{Context, Exit};
 use super::CELL_CHARS_MAX;
 use crate::shell::now;
+use crate::shell::rotations::upcoming;
 
 /// The most of one kind that are read.
 const LISTED_MAX: u32 = 100_000;
@@ -22,11 +23,14 @@ const LISTED_MAX: u32 = 100_000;
 const LINE_BYTES_MAX: usize = 75;
 /// How many things a day's tooltip names.
 const NAMED_MAX: usize = 12;
+/// The most times of one window: what may be changed all the time needs no entry for each.
+const WINDOWS_MAX: usize = 400;
 
-/// Show what comes when: ends of credentials, reviews, questions to be answered
+/// Show what comes when: ends and replacements of credentials, reviews, questions to be answered
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-What is late already comes first.
+What is late already comes first. Replacements are where they are planned; windows are listed as they are declared, with how
+many begin in each.
 
 Examples:
   tenure nhi calendar
@@ -56,6 +60,12 @@ struct Entry {
     at: DateTime<Utc>,
     what: What,
     name: String,
+    /// When it is over, of what lasts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<DateTime<Utc>>,
+    /// How many rotations begin in it, of a window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    begin: Option<usize>,
     /// The identity it is of.
     nhi: Option<String>,
     /// Who answers for it.
@@ -68,16 +78,26 @@ enum What {
     Expires,
     Review,
     Answer,
+    Replace,
+    Window,
 }
 
 impl What {
-    const ALL: [Self; 3] = [Self::Expires, Self::Review, Self::Answer];
+    const ALL: [Self; 5] = [
+        Self::Expires,
+        Self::Review,
+        Self::Answer,
+        Self::Replace,
+        Self::Window,
+    ];
 
     fn told(self) -> &'static str {
         match self {
             Self::Expires => "expires",
             Self::Review => "review",
             Self::Answer => "answer for it",
+            Self::Replace => "replaced",
+            Self::Window => "window",
         }
     }
 
@@ -86,6 +106,39 @@ impl What {
             Self::Expires => "#b3261e",
             Self::Review => "#1f5fa8",
             Self::Answer => "#8a6100",
+            Self::Replace => "#1b6e3c",
+            Self::Window => "#6b6870",
+        }
+    }
+}
+
+impl Entry {
+    /// What happens at one moment.
+    fn moment(at: DateTime<Utc>, what: What, name: String) -> Self {
+        Self {
+            at,
+            what,
+            name,
+            until: None,
+            begin: None,
+            nhi: None,
+            owner: None,
+        }
+    }
+
+    fn of(self, row: &NhiRow) -> Self {
+        Self {
+            nhi: Some(row.nhi_key.clone()),
+            owner: Some(row.owner.clone()),
+            ..self
+        }
+    }
+
+    /// What it is called in a line.
+    fn shown(&self) -> String {
+        match self.begin {
+            Some(begin) => format!("{} ({begin} begin)", self.name),
+            None => self.name.clone(),
         }
     }
 }
@@ -116,13 +169,7 @@ pub async fn run(context: &Context, calendar: &Calendar) -> anyhow::Result<Exit>
     for row in rows.values() {
         let day = row.review_on.and_time(chrono::NaiveTime::MIN).and_utc();
         if day < before {
-            entries.push(Entry {
-                at: day,
-                what: What::Review,
-                name: row.nhi_key.clone(),
-                nhi: Some(row.nhi_key.clone()),
-                owner: Some(row.owner.clone()),
-            });
+            entries.push(Entry::moment(day, What::Review, row.nhi_key.clone()).of(row));
         }
     }
     for credential in directory
@@ -132,26 +179,29 @@ pub async fn run(context: &Context, calendar: &Calendar) -> anyhow::Result<Exit>
         let (Some(row), Some(end)) = (rows.get(&credential.nhi_key), credential.expires_at) else {
             continue;
         };
-        entries.push(Entry {
-            at: end,
-            what: What::Expires,
-            name: credential.name,
-            nhi: Some(credential.nhi_key),
-            owner: Some(row.owner.clone()),
-        });
+        entries.push(Entry::moment(end, What::Expires, credential.name).of(row));
     }
+    let mut begin: Vec<DateTime<Utc>> = Vec::new();
+    for rotation in upcoming(directory, before).await? {
+        let (Some(row), Some(start)) = (rows.get(&rotation.nhi_key), rotation.starts_at) else {
+            continue;
+        };
+        if rotation.declared.window.is_some() && !rotation.past_window {
+            begin.push(start);
+        }
+        entries.push(Entry::moment(start, What::Replace, rotation.name).of(row));
+    }
+    entries.extend(windows(&rows, &begin, at, before));
     if calendar.team.is_none() && calendar.person.is_none() {
         let filter = FoundFilter {
             due_before: Some(before),
             ..FoundFilter::default()
         };
         for found in directory.found(&filter, LISTED_MAX).await? {
+            let name = format!("{}/{}", found.system, found.thing);
             entries.push(Entry {
-                at: found.due_at,
-                what: What::Answer,
-                name: format!("{}/{}", found.system, found.thing),
                 nhi: found.nhi_key,
-                owner: None,
+                ..Entry::moment(found.due_at, What::Answer, name)
             });
         }
     }
@@ -171,13 +221,47 @@ pub async fn run(context: &Context, calendar: &Calendar) -> anyhow::Result<Exit>
     Ok(Exit::Good)
 }
 
+/// Every time of every window that is declared, and how many of those that begin in a window begin in it.
+fn windows(
+    rows: &BTreeMap<String, NhiRow>,
+    begin: &[DateTime<Utc>],
+    at: DateTime<Utc>,
+    before: DateTime<Utc>,
+) -> Vec<Entry> {
+    let credentials = rows.values().flat_map(|row| &row.declared.credentials);
+    let declared =
+        credentials.filter_map(|credential| credential.rotation.as_ref()?.window.as_ref());
+    let mut seen = BTreeSet::new();
+    let mut entries = Vec::new();
+    for window in declared {
+        let name = format!("{} {} {}", window.cron, window.zone, window.length);
+        if !seen.insert(name.clone()) {
+            continue;
+        }
+        let mut next = window.at_or_after(at);
+        for _ in 0..WINDOWS_MAX {
+            let Some(open) = next.filter(|open| open.from < before) else {
+                break;
+            };
+            let within = |start: &&DateTime<Utc>| **start >= open.from && **start < open.until;
+            entries.push(Entry {
+                until: Some(open.until),
+                begin: Some(begin.iter().filter(within).count()),
+                ..Entry::moment(open.from, What::Window, name.clone())
+            });
+            next = window.at_or_after(open.until);
+        }
+    }
+    entries
+}
+
 fn table(entries: &[Entry], at: DateTime<Utc>) -> String {
     if entries.is_empty() {
         return "nothing comes within that time".to_owned();
     }
     let mut listing = Listing::new(&["DAY", "IN", "WHAT", "NAME", "OWNER"]).narrow(&[0, 1, 2]);
     for entry in entries {
-        let late = if entry.at <= at {
+        let late = if entry.until.unwrap_or(entry.at) <= at {
             Tone::Bad
         } else {
             Tone::Plain
@@ -186,7 +270,7 @@ fn table(entries: &[Entry], at: DateTime<Utc>) -> String {
             (entry.at.date_naive().to_string(), late),
             (time::relative(entry.at, at), late),
             (entry.what.told().to_owned(), Tone::Dim),
-            (shortened(&entry.name, CELL_CHARS_MAX), Tone::Strong),
+            (shortened(&entry.shown(), CELL_CHARS_MAX), Tone::Strong),
             (
                 plain(entry.owner.as_deref().unwrap_or_default()),
                 Tone::Plain,
@@ -207,9 +291,13 @@ fn ics(entries: &[Entry], at: DateTime<Utc>) -> String {
     let stamp = at.format("%Y%m%dT%H%M%SZ");
     for entry in entries {
         lines.push("BEGIN:VEVENT".to_owned());
-        // The same thing keeps its name, so that a calendar which is read again moves it.
+        // The same thing keeps its name, so that a calendar which is read again moves it; a window comes again and again.
+        let which = match entry.what {
+            What::Window => format!(":{}", entry.at.timestamp()),
+            _ => String::new(),
+        };
         lines.push(format!(
-            "UID:{}:{}@tenure",
+            "UID:{}:{}{which}@tenure",
             entry.what.told().replace(' ', "-"),
             text(&entry.name)
         ));
@@ -218,10 +306,13 @@ fn ics(entries: &[Entry], at: DateTime<Utc>) -> String {
             What::Review => lines.push(format!("DTSTART;VALUE=DATE:{}", entry.at.format("%Y%m%d"))),
             _ => lines.push(format!("DTSTART:{}", entry.at.format("%Y%m%dT%H%M%SZ"))),
         }
+        if let Some(until) = entry.until {
+            lines.push(format!("DTEND:{}", until.format("%Y%m%dT%H%M%SZ")));
+        }
         lines.push(format!(
             "SUMMARY:{}: {}",
             entry.what.told(),
-            text(&entry.name)
+            text(&entry.shown())
         ));
         if let Some(owner) = &entry.owner {
             lines.push(format!(
@@ -335,7 +426,7 @@ fn svg(entries: &[Entry], from: NaiveDate, until: NaiveDate) -> String {
     let y = height - 16;
     for (place, what) in (0..).zip(What::ALL) {
         let count = entries.iter().filter(|entry| entry.what == what).count();
-        let x = LEFT + place * 170;
+        let x = LEFT + place * 136;
         let _ = writeln!(
             out,
             "<rect x=\"{x}\" y=\"{}\" width=\"12\" height=\"12\" rx=\"2\" fill=\"{}\"/><text x=\"{}\" y=\"{y}\" fill=\"#1c1b1f\">{}: {count}</text>",
@@ -372,7 +463,7 @@ fn cell(
     let mut named: Vec<String> = entries
         .iter()
         .take(NAMED_MAX)
-        .map(|entry| format!("{}: {}", entry.what.told(), escaped(&entry.name)))
+        .map(|entry| format!("{}: {}", entry.what.told(), escaped(&entry.shown())))
         .collect();
     if entries.len() > NAMED_MAX {
         named.push(format!("and {} more", entries.len() - NAMED_MAX));
@@ -401,13 +492,62 @@ mod tests {
     use super::*;
 
     fn entry(day: &str, what: What, name: &str) -> Entry {
+        let at = format!("{day}T12:00:00Z").parse().unwrap();
         Entry {
-            at: format!("{day}T12:00:00Z").parse().unwrap(),
-            what,
-            name: name.to_owned(),
-            nhi: None,
             owner: Some("ann, of \"data\"".to_owned()),
+            ..Entry::moment(at, what, name.to_owned())
         }
+    }
+
+    #[test]
+    fn windows_are_listed_with_how_many_begin_in_each() {
+        let text = "
+nhis:
+  - {key: sync, kind: bot, environment: production, purpose: syncs, team: data, owner: ann, backup: bob, review: 2027-01-31,
+     credentials: [
+       {system: db, id: 'password:a', kind: password, replaced_by: single_slot, rotation: {place: {system: db, bundle: a},
+        users: [a], window: {cron: '0 2 * * SAT', length: 4h, zone: Europe/Zurich}}},
+       {system: db, id: 'password:b', kind: password, replaced_by: single_slot, rotation: {place: {system: db, bundle: b},
+        users: [b], window: {cron: '0 2 * * SAT', length: 4h, zone: Europe/Zurich}}}]}";
+        let systems = BTreeSet::from(["db"]);
+        let declared = workflows::nhi::declare::parse("n.yaml", text, &systems).unwrap();
+        let at: DateTime<Utc> = "2026-11-26T12:00:00Z".parse().unwrap();
+        let row = |declared: &workflows::nhi::declare::Declared| {
+            let row: NhiRow = serde_json::from_value(serde_json::json!({
+                "shard_id": 1, "nhi_key": declared.key, "kind": "bot", "status": "active",
+                "environment": "production", "team": "data", "owner": "ann", "backup": "bob",
+                "review_on": "2027-01-31", "declared": declared, "declared_at": at, "changed_at": at,
+            }))
+            .unwrap();
+            (declared.key.clone(), row)
+        };
+        let rows = declared.iter().map(row).collect();
+        let begin: Vec<DateTime<Utc>> = [
+            "2026-11-28T01:00:00Z",
+            "2026-11-28T04:59:59Z",
+            "2026-12-05T05:00:00Z",
+        ]
+        .map(|at| at.parse().unwrap())
+        .into();
+        let entries = windows(&rows, &begin, at, at + chrono::TimeDelta::days(14));
+        let told: Vec<String> = entries
+            .iter()
+            .map(|entry| format!("{} {}", entry.at.to_rfc3339(), entry.shown()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "2026-11-28T01:00:00+00:00 0 2 * * SAT Europe/Zurich 4h (2 begin)",
+                "2026-12-05T01:00:00+00:00 0 2 * * SAT Europe/Zurich 4h (0 begin)",
+            ]
+        );
+        let file = ics(&entries, at).replace("\r\n ", "");
+        assert!(file.contains("DTEND:20261128T050000Z"), "{file}");
+        let names: BTreeSet<&str> = file
+            .lines()
+            .filter(|line| line.starts_with("UID:"))
+            .collect();
+        assert_eq!(names.len(), 2, "{file}");
     }
 
     #[test]
@@ -462,7 +602,7 @@ mod tests {
             "what is late stands on the first day"
         );
         // Every day of January to March.
-        assert_eq!(picture.matches("<rect x=").count(), 90 + 3);
+        assert_eq!(picture.matches("<rect x=").count(), 90 + What::ALL.len());
         let nothing = svg(
             &[],
             "2026-01-31".parse().unwrap(),
