@@ -19,7 +19,9 @@ use secrecy::ExposeSecret as _;
 use tokio::sync::Notify;
 use workflows::config::Configuration;
 use workflows::intake::PolicyCell;
-use workflows::notices::{Carrier, Courier, Links, NotificationSettings, Outbox, Router, Sponsors};
+use workflows::notices::{
+    Carrier, Courier, Expiries, Links, NotificationSettings, Outbox, Router, Sponsors,
+};
 use workflows::sources::signature::SigningKey;
 
 use super::{Database, now};
@@ -38,6 +40,8 @@ const WRITTEN_AGAIN: Duration = Duration::from_millis(500);
 const FAILED_PAUSE: Duration = Duration::from_secs(2);
 /// How often it is looked for contractors whom nobody answers for.
 const SPONSORS_PAUSE: Duration = Duration::from_secs(900);
+/// How often it is looked for credentials that end.
+const EXPIRIES_PAUSE: Duration = Duration::from_secs(600);
 /// How often it is looked for what is over.
 const FORGET_PAUSE: Duration = Duration::from_secs(600);
 
@@ -224,6 +228,31 @@ pub async fn keep_watching_sponsors(shared: Shared) {
             Err(error) => tracing::warn!(%error, "cannot look for contractors without a sponsor"),
         }
         tokio::time::sleep(SPONSORS_PAUSE).await;
+    }
+}
+
+/// Looks for credentials that end before long, for ever.
+pub async fn keep_watching_expiries(shared: Shared) {
+    loop {
+        // Not at once: a node that has just started owns nothing yet.
+        tokio::time::sleep(LOOK_PAUSE).await;
+        let looked = async {
+            let in_force = shared.policy.get();
+            let Some(policy) = in_force.as_ref() else {
+                return Ok(0);
+            };
+            let notices = Arc::clone(&shared.configuration.notices);
+            let rules = policy.credentials().to_vec();
+            let expiries = Expiries::new(shared.outbox(), notices, rules);
+            let shards = shared.shards().await?;
+            expiries.look(&shards, now()).await
+        };
+        match looked.await {
+            Ok(0) => {}
+            Ok(_) => shared.written.notify_one(),
+            Err(error) => tracing::warn!(%error, "cannot look for credentials that end"),
+        }
+        tokio::time::sleep(EXPIRIES_PAUSE).await;
     }
 }
 

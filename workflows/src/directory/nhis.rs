@@ -106,7 +106,7 @@ pub(super) struct EdgeRow {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct CoverageRow {
+pub(super) struct CoverageRow {
     shard_id: i32,
     node: Node,
     source: String,
@@ -213,37 +213,6 @@ impl Declaring<'_> {
         Ok(report)
     }
 
-    /// Notes that one is no more. Nothing is ended by that; false when it was so already.
-    pub async fn retire(
-        &self,
-        transaction: &mut Transaction<'_>,
-        known: &NhiRow,
-    ) -> Result<bool, StoreError> {
-        if known.status == NhiStatus::Retired {
-            return Ok(false);
-        }
-        let digest = digest(&known.declared)?;
-        let change = ChangeRow {
-            shard_id: known.shard_id,
-            nhi_key: known.nhi_key.clone(),
-            at: time_text(self.now),
-            change_id: format!("{}:{digest}", self.change),
-            change: self.change,
-            by_actor: self.by.0.clone(),
-            reason: self.reason.to_owned(),
-            before_digest: Some(digest.clone()),
-            after_digest: digest,
-        };
-        let retired = NhiRow {
-            status: NhiStatus::Retired,
-            changed_at: self.now,
-            ..known.clone()
-        };
-        execute_all(transaction, &PUT_NHIS, &[retired]).await?;
-        execute_all(transaction, &PUT_CHANGES, &[change]).await?;
-        Ok(true)
-    }
-
     async fn refusals(
         &self,
         transaction: &mut Transaction<'_>,
@@ -312,6 +281,14 @@ impl Declaring<'_> {
         let (mut rows, mut credentials, mut changes) = (Vec::new(), Vec::new(), Vec::new());
         let (mut told, mut gone) = (Vec::new(), Vec::new());
         let mut rotated = Vec::new();
+        let again: Vec<(i32, String)> = keys
+            .iter()
+            .filter(|(_, key)| known.contains_key(key.as_str()))
+            .cloned()
+            .collect();
+        let held: Vec<NhiCredentialRow> = rows_of(transaction, &OF_NHIS, &again).await?;
+        let held: BTreeMap<&str, &NhiCredentialRow> =
+            held.iter().map(|row| (row.name.as_str(), row)).collect();
         for declared in declared {
             let before = known.get(declared.key.as_str()).copied();
             if before
@@ -344,8 +321,17 @@ impl Declaring<'_> {
                     .extend(dropped.map(|one| self.credential(&row.nhi_key, one, "undeclared")));
             }
             told.extend(stands.iter().map(|edge| self.edge_row(edge)));
-            let holds = declared.credentials.iter();
-            credentials.extend(holds.map(|one| self.credential(&declared.key, one, "active")));
+            for one in &declared.credentials {
+                let mut row = self.credential(&declared.key, one, "active");
+                // What is said again says nothing about what has been replaced since.
+                if let Some(held) = held.get(row.name.as_str())
+                    && before.is_some_and(|before| one.lasts_as_in(&before.declared))
+                {
+                    row.issued_at = held.issued_at;
+                    row.expires_at = held.expires_at;
+                }
+                credentials.push(row);
+            }
             changes.push(ChangeRow {
                 shard_id,
                 nhi_key: declared.key.clone(),
@@ -515,6 +501,18 @@ impl Directory {
         self.reader().rows(&EXPIRING, &parameter).await
     }
 
+    /// The credentials of these identities that are not ended, with when they were issued and end by what is known now.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds what this program cannot read.
+    pub async fn nhi_credentials_of<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Vec<NhiCredentialRow>, StoreError> {
+        let keys = self.with_shards(keys);
+        self.reader().rows_of(&OF_NHIS, &keys).await
+    }
+
     /// What was declared of one, newest first.
     ///
     /// # Errors
@@ -568,7 +566,7 @@ impl Directory {
         }
     }
 
-    fn coverage_row(&self, looks: &Coverage) -> CoverageRow {
+    pub(super) fn coverage_row(&self, looks: &Coverage) -> CoverageRow {
         CoverageRow {
             shard_id: self.shard(&looks.node.name),
             node: looks.node.clone(),
@@ -590,7 +588,10 @@ impl Directory {
     }
 
     /// A node lies in the shard of its name.
-    fn node_keys<'a>(&self, nodes: impl IntoIterator<Item = &'a Node>) -> Vec<(i32, String)> {
+    pub(super) fn node_keys<'a>(
+        &self,
+        nodes: impl IntoIterator<Item = &'a Node>,
+    ) -> Vec<(i32, String)> {
         let key = |node: &Node| (self.shard(&node.name), node.to_string());
         nodes.into_iter().map(key).collect()
     }

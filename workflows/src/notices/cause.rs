@@ -291,6 +291,29 @@ pub(crate) fn about_contract(
     about.told(name, to, vars, notices)
 }
 
+/// A credential that ends. `root` tells its cause from every other.
+pub(super) fn about_credential(
+    shard_id: i32,
+    root: &str,
+    to: Vec<Recipient>,
+    vars: &Value,
+    notices: &Notices,
+    now: DateTime<Utc>,
+) -> Vec<NoticeRow> {
+    let about = About {
+        shard_id,
+        root: root.to_owned(),
+        subject: None,
+        case: None,
+        workflow: None,
+        step: None,
+        place: None,
+        revocation: false,
+        at: now,
+    };
+    about.told(kind::CREDENTIAL_EXPIRING, to, vars, notices)
+}
+
 /// What a notice is about, and when it happened.
 #[derive(Debug, Clone)]
 struct About<'a> {

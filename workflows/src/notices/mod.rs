@@ -26,6 +26,7 @@
 //! | `void` | what it was about is over: a reminder of a question that is answered |
 
 mod cause;
+mod expiries;
 mod links;
 mod outbox;
 mod post;
@@ -39,6 +40,8 @@ mod sponsors;
 mod statements;
 mod template;
 
+#[cfg(test)]
+mod expiry_tests;
 #[cfg(test)]
 mod tests;
 
@@ -54,6 +57,7 @@ use crate::policy::{Problem, Problems, Schema};
 
 pub(crate) use cause::about_contract;
 pub use cause::{NotifyStep, VARS_BYTES_MAX};
+pub use expiries::Expiries;
 pub(crate) use links::use_link;
 pub use links::{LinkRow, Links, PAGE as LINK_PAGE};
 pub(crate) use outbox::put_in;

@@ -1,5 +1,7 @@
 //! Notices in the database: read by people and by whoever delivers them.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use engine::core::id::Actor;
 use engine::store::{InboxRow, StoreError, Transaction, Work};
@@ -171,6 +173,22 @@ impl Outbox {
     /// When the database does not answer.
     pub async fn counts(&self) -> Result<Vec<NoticeCount>, StoreError> {
         self.directory.reader().rows(&sql::COUNTS, &json!({})).await
+    }
+
+    /// The identifiers of those of `notices` that are there.
+    pub(super) async fn known(
+        &self,
+        notices: &[NoticeRow],
+    ) -> Result<BTreeSet<String>, StoreError> {
+        if notices.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let wanted: Vec<Value> = notices
+            .iter()
+            .map(|row| json!({ "shard_id": row.shard_id, "notice_id": row.notice_id }))
+            .collect();
+        let rows: Vec<NoticeRow> = self.directory.reader().rows(&sql::NOTICES, &wanted).await?;
+        Ok(rows.into_iter().map(|row| row.notice_id).collect())
     }
 
     /// Puts notices there that no transition is the reason for. Those that are there stay as they are.

@@ -19,6 +19,7 @@ use super::outbox::{Outbox, Routed};
 use super::recipient::{Address, Recipient};
 use super::rows::{DeliveryRow, DeliveryState, NoticeRow, NoticeState, Way};
 use super::settings::NotificationSettings;
+use super::template::kind;
 use crate::directory::{IdentityRow, IdentityStatus};
 use crate::sources::record::attribute;
 use crate::timeline::{Precedence, runs_until};
@@ -204,6 +205,9 @@ impl Router {
             let is_late = next.is_some_and(|next| next <= now);
             return Ok(!is_late && runs_until(&spells, now) == Some(end));
         }
+        if notice.name == kind::CREDENTIAL_EXPIRING {
+            return self.ends_so(notice).await;
+        }
         let Some(until) = notice.open_until else {
             return Ok(true);
         };
@@ -227,6 +231,20 @@ impl Router {
         Ok(body.is_some_and(
             |body| matches!(body.state, InstanceState::Asking { due, .. } if due == Some(until)),
         ))
+    }
+
+    /// Whether a credential still ends when its notice says: it may have been replaced since, or be no more.
+    async fn ends_so(&self, notice: &NoticeRow) -> Result<bool, StoreError> {
+        let text = |name: &str| notice.vars.get(name).and_then(Value::as_str);
+        let end = text("end").and_then(|end| end.parse::<DateTime<Utc>>().ok());
+        let (Some(name), Some(nhi), Some(end)) = (text("credential"), text("nhi"), end) else {
+            return Ok(false);
+        };
+        let directory = self.outbox.directory();
+        let held = directory.nhi_credentials_of([nhi]).await?;
+        Ok(held
+            .iter()
+            .any(|row| row.name == name && row.status == "active" && row.expires_at == Some(end)))
     }
 
     /// Who reads it; and, when that is not as it is written, why.

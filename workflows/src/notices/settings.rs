@@ -179,7 +179,7 @@ pub struct WebhookSettings {
     /// Which notices are sent, by name; all when left out.
     #[serde(default)]
     pub notices: Option<Vec<String>>,
-    /// Certificates, in PEM, of the authorities that may vouch for the receiver, beside those of this machine.
+    /// Certificates, in PEM, of the authorities that may vouch for the receiver, instead of those of this machine.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     #[serde(default = "webhook_timeout")]

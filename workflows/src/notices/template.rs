@@ -30,7 +30,7 @@ macro_rules! built_in {
 }
 
 /// The built-in templates: file name and text.
-pub const BUILT_IN: [(&str, &str); 14] = [
+pub const BUILT_IN: [(&str, &str); 15] = [
     built_in!("approval.asked.yaml"),
     built_in!("approval.due.yaml"),
     built_in!("task.asked.yaml"),
@@ -42,6 +42,7 @@ pub const BUILT_IN: [(&str, &str); 14] = [
     built_in!("contract.incomplete.yaml"),
     built_in!("contract.ending.yaml"),
     built_in!("contract.sponsor_gone.yaml"),
+    built_in!("credential.expiring.yaml"),
     built_in!("digest.yaml"),
     built_in!("message.yaml"),
     built_in!("test.yaml"),
@@ -60,13 +61,14 @@ pub mod kind {
     pub const CONTRACT_INCOMPLETE: &str = "contract.incomplete";
     pub const CONTRACT_ENDING: &str = "contract.ending";
     pub const CONTRACT_SPONSOR_GONE: &str = "contract.sponsor_gone";
+    pub const CREDENTIAL_EXPIRING: &str = "credential.expiring";
     pub const DIGEST: &str = "digest";
     pub const MESSAGE: &str = "message";
     pub const TEST: &str = "test";
 }
 
 /// What `vars` has in the notices whose cause is built in; those of `uses: notify` have what the step gives.
-const VARS: [(&str, &[&str]); 14] = [
+const VARS: [(&str, &[&str]); 15] = [
     (kind::APPROVAL_ASKED, &["question", "quorum", "due"]),
     (kind::APPROVAL_DUE, &["question", "quorum", "due"]),
     (kind::TASK_ASKED, &["title", "instructions", "proof", "due"]),
@@ -80,6 +82,20 @@ const VARS: [(&str, &[&str]); 14] = [
     (
         kind::CONTRACT_SPONSOR_GONE,
         &["sponsor", "late", "deadline"],
+    ),
+    (
+        kind::CREDENTIAL_EXPIRING,
+        &[
+            "credential",
+            "kind",
+            "nhi",
+            "environment",
+            "team",
+            "owner",
+            "end",
+            "before",
+            "expired",
+        ],
     ),
     (kind::DIGEST, &[]),
     (kind::MESSAGE, &["subject", "text"]),

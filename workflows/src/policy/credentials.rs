@@ -387,15 +387,21 @@ impl CredentialRule {
         })
     }
 
-    fn is_about(&self, state: &CredentialState) -> bool {
-        (self.kinds.is_empty() || self.kinds.contains(&state.kind))
-            && (self.environments.is_empty() || self.environments.contains(&state.environment))
+    fn is_about(&self, kind: CredentialKind, environment: &str) -> bool {
+        (self.kinds.is_empty() || self.kinds.contains(&kind))
+            && (self.environments.is_empty() || self.environments.contains(environment))
+    }
+
+    /// The longest time before an end at which somebody is told.
+    #[must_use]
+    pub fn horizon(&self) -> Option<Span> {
+        self.expiry.first().copied()
     }
 
     /// How a credential falls short of this rule.
     #[must_use]
     pub fn faults(&self, state: &CredentialState, now: DateTime<Utc>) -> Vec<Fault> {
-        if !self.is_about(state) {
+        if !self.is_about(state.kind, &state.environment) {
             return Vec::new();
         }
         let mut faults = Vec::new();
@@ -492,6 +498,14 @@ impl CredentialRule {
             of: self.expiry.len(),
         })
     }
+}
+
+/// How long before the end of such a credential people are told, by any of `rules`: the longest first.
+#[must_use]
+pub fn horizons(rules: &[CredentialRule], kind: CredentialKind, environment: &str) -> Vec<Span> {
+    let rules = rules.iter().filter(|rule| rule.is_about(kind, environment));
+    let spans: BTreeSet<Span> = rules.flat_map(|rule| rule.expiry.iter().copied()).collect();
+    spans.into_iter().rev().collect()
 }
 
 /// Days, one that has begun counted whole.

@@ -28,7 +28,7 @@ pub mod yaml;
 pub use canonical::{canonical, digest, hex};
 pub(crate) use compile::{Origin, compile};
 pub use contracts::{ContractRules, ExtensionRefused};
-pub use credentials::{CredentialRule, CredentialState, Fault, Key};
+pub use credentials::{CredentialRule, CredentialState, Fault, Key, horizons};
 pub use document::{AccountTemplate, AttributeDocument, MoveOrder, OnLeave, PolicyFile};
 pub use evaluate::{
     EvaluationError, IdentityFacts, Reason, Wanted, WantedAccount, WantedGrant, evaluate,
