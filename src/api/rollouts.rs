@@ -2,17 +2,14 @@
 
 use axum::Json;
 use axum::extract::State;
-use engine::core::Timestamp;
-use engine::core::id::Actor;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use workflows::directory::RolloutRow;
 use workflows::rollouts::{RolloutError, Rollouts};
 
-use super::Shares;
 use super::auth::{Caller, Role};
 use super::input::{self, Page, Path};
 use super::problem::{ApiError, Problem};
+use super::{Api, Shares};
 use crate::shell::rollouts::{RolloutView, view, views};
 
 /// Why it is decided so.
@@ -79,20 +76,12 @@ pub(super) async fn list(
     responses((status = 200, body = Rollout), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem))
 )]
 pub(super) async fn approve(
-    state: Shares,
+    State(api): Shares,
     caller: Caller,
-    id: Path<String>,
+    Path(id): Path<String>,
     input::Json(body): input::Json<RolloutNote>,
 ) -> Result<Json<Rollout>, ApiError> {
-    change(
-        state,
-        caller,
-        Role::Approve,
-        id,
-        ("/note", body.note),
-        What::Approve,
-    )
-    .await
+    What::Approve.to(&api, &caller, &id, body.note).await
 }
 
 /// Drop a rollout: whoever was not reached keeps what they have until their next event
@@ -102,20 +91,12 @@ pub(super) async fn approve(
     responses((status = 200, body = Rollout), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem))
 )]
 pub(super) async fn reject(
-    state: Shares,
+    State(api): Shares,
     caller: Caller,
-    id: Path<String>,
+    Path(id): Path<String>,
     input::Json(body): input::Json<RolloutNote>,
 ) -> Result<Json<Rollout>, ApiError> {
-    change(
-        state,
-        caller,
-        Role::Approve,
-        id,
-        ("/note", body.note),
-        What::Reject,
-    )
-    .await
+    What::Reject.to(&api, &caller, &id, body.note).await
 }
 
 /// Hold a rollout
@@ -125,20 +106,12 @@ pub(super) async fn reject(
     responses((status = 200, body = Rollout), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem))
 )]
 pub(super) async fn pause(
-    state: Shares,
+    State(api): Shares,
     caller: Caller,
-    id: Path<String>,
+    Path(id): Path<String>,
     input::Json(body): input::Json<RolloutReason>,
 ) -> Result<Json<Rollout>, ApiError> {
-    change(
-        state,
-        caller,
-        Role::Operate,
-        id,
-        ("/reason", body.reason),
-        What::Pause,
-    )
-    .await
+    What::Pause.to(&api, &caller, &id, body.reason).await
 }
 
 /// Let a paused rollout go on; what is left of it is measured again
@@ -148,20 +121,12 @@ pub(super) async fn pause(
     responses((status = 200, body = Rollout), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem))
 )]
 pub(super) async fn resume(
-    state: Shares,
+    State(api): Shares,
     caller: Caller,
-    id: Path<String>,
+    Path(id): Path<String>,
     input::Json(body): input::Json<RolloutReason>,
 ) -> Result<Json<Rollout>, ApiError> {
-    change(
-        state,
-        caller,
-        Role::Operate,
-        id,
-        ("/reason", body.reason),
-        What::Resume,
-    )
-    .await
+    What::Resume.to(&api, &caller, &id, body.reason).await
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -173,46 +138,48 @@ enum What {
 }
 
 impl What {
-    async fn done(
-        self,
-        rollouts: &Rollouts,
-        id: &str,
-        by: &Actor,
-        note: &str,
-        now: Timestamp,
-    ) -> Result<RolloutRow, RolloutError> {
+    fn role(self) -> Role {
         match self {
-            Self::Approve => rollouts.approve(id, by, note, now).await,
-            Self::Reject => rollouts.reject(id, by, note, now).await,
-            Self::Pause => rollouts.pause(id, by, note, now).await,
-            Self::Resume => rollouts.resume(id, by, note, now).await,
+            Self::Approve | Self::Reject => Role::Approve,
+            Self::Pause | Self::Resume => Role::Operate,
         }
     }
-}
 
-async fn change(
-    State(api): Shares,
-    caller: Caller,
-    role: Role,
-    Path(id): Path<String>,
-    (at, why): (&'static str, String),
-    what: What,
-) -> Result<Json<Rollout>, ApiError> {
-    let by = caller.require(role)?;
-    let why = input::text(at, why)?;
-    let rollouts = Rollouts::new(
-        api.database.directory.clone(),
-        api.policies.clone(),
-        api.definitions.clone(),
-        api.systems.clone(),
-    );
-    let row = what
-        .done(&rollouts, &id, by, &why, api.clock.now())
-        .await
-        .map_err(|error| match error {
+    /// Where in the body it stands why.
+    fn at(self) -> &'static str {
+        match self {
+            Self::Approve | Self::Reject => "/note",
+            Self::Pause | Self::Resume => "/reason",
+        }
+    }
+
+    async fn to(
+        self,
+        api: &Api,
+        caller: &Caller,
+        id: &str,
+        why: String,
+    ) -> Result<Json<Rollout>, ApiError> {
+        let by = caller.require(self.role())?;
+        let (at, now) = (self.at(), api.clock.now());
+        let why = input::text(at, why)?;
+        let rollouts = Rollouts::new(
+            api.database.directory.clone(),
+            api.policies.clone(),
+            api.definitions.clone(),
+            api.systems.clone(),
+        );
+        let done = match self {
+            Self::Approve => rollouts.approve(id, by, &why, now).await,
+            Self::Reject => rollouts.reject(id, by, &why, now).await,
+            Self::Pause => rollouts.pause(id, by, &why, now).await,
+            Self::Resume => rollouts.resume(id, by, &why, now).await,
+        };
+        let row = done.map_err(|error| match error {
             RolloutError::Reason => ApiError::wrong(at, error.to_string()),
             error => error.into(),
         })?;
-    let view = view(&*api.database.store, &api.database.directory, row).await?;
-    Ok(Json(Rollout { view }))
+        let view = view(&*api.database.store, &api.database.directory, row).await?;
+        Ok(Json(Rollout { view }))
+    }
 }

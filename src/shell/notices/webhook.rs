@@ -20,7 +20,7 @@ use secrecy::ExposeSecret as _;
 use workflows::notices::{Away, Carrier, Line, Parcel, Said, Way, WebhookSettings};
 use workflows::sources::signature::{SigningKey, head};
 
-use crate::shell::now;
+use crate::shell::{authorities, now};
 
 /// The longest answer that is read, and how much of it is kept.
 const ANSWER_BYTES_MAX: usize = 4 * 1024;
@@ -61,12 +61,7 @@ impl Webhook {
             builder = builder.no_proxy();
         }
         if let Some(path) = &settings.ca_file {
-            let shown = path.display();
-            let pem = std::fs::read(path).with_context(|| format!("cannot read `{shown}`"))?;
-            let roots = reqwest::Certificate::from_pem_bundle(&pem)
-                .with_context(|| format!("`{shown}` holds no PEM certificate"))?;
-            ensure!(!roots.is_empty(), "`{shown}` holds no PEM certificate");
-            builder = builder.tls_certs_only(roots);
+            builder = builder.tls_certs_only(authorities::read(path)?);
         }
         Ok(Self {
             client: builder.build().context("cannot make an HTTP client")?,

@@ -8,10 +8,12 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use chrono::{DateTime, Utc};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, Url, redirect};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use workflows::sources::pull::{AuthConfig, PullConfig};
+
+use crate::shell::authorities;
 
 /// The largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -79,12 +81,7 @@ impl Http {
             builder = builder.no_proxy();
         }
         if let Some(path) = &pull.ca_file {
-            let shown = path.display();
-            let pem = std::fs::read(path).with_context(|| format!("cannot read `{shown}`"))?;
-            let roots = Certificate::from_pem_bundle(&pem)
-                .with_context(|| format!("`{shown}` holds no PEM certificate"))?;
-            ensure!(!roots.is_empty(), "`{shown}` holds no PEM certificate");
-            builder = builder.tls_certs_only(roots);
+            builder = builder.tls_certs_only(authorities::read(path)?);
         }
         let auth = match &pull.auth {
             AuthConfig::None => Auth::None,

@@ -260,6 +260,60 @@ pub(super) async fn read_until_proven(call: &Call<'_>, claim: &Claim) -> Result<
     call.connector.verify(claim).await
 }
 
+/// What came of one of several operations of an attempt.
+pub(super) enum Part {
+    /// A read shows it.
+    Seen,
+    /// No read can, for this reason.
+    Unseen(String),
+    /// A read, by this, shows otherwise.
+    Refuted(String),
+    /// The system does it later, or a person does.
+    Later,
+}
+
+/// Carries out one of several operations of an attempt and reads its claim back; `part` tells its key from those of the others. A
+/// credential that is to end and is not there is left to the read.
+///
+/// # Errors
+/// The result of the attempt: the answer is lost, or the operation failed.
+pub(super) async fn apply_part(
+    call: &Call<'_>,
+    operation: &Operation,
+    claim: &Claim,
+    part: &str,
+    proof: &mut Proof,
+) -> Result<Part, Box<AttemptResult>> {
+    let lost = |reason: String, proof: &Proof| {
+        Box::new(AttemptResult::AnswerLost {
+            reason,
+            proof: proof.clone(),
+        })
+    };
+    let may_be_gone = matches!(
+        operation.name(),
+        OperationName::DeactivateCredential | OperationName::DestroyCredential
+    );
+    match call.connector.apply(operation, &call.key(part)).await {
+        Ok(Outcome::Done(receipt) | Outcome::AlreadySo(receipt)) => {
+            proof.request_id = receipt.request_id.or(proof.request_id.take());
+        }
+        Ok(Outcome::Ambiguous { reason }) => return Err(lost(reason, proof)),
+        Ok(Outcome::Accepted(_) | Outcome::NeedsHuman(_)) => return Ok(Part::Later),
+        Err(error) if may_be_gone && error.kind == ErrorKind::NotFound => {}
+        Err(error) => return Err(Box::new(failed(call, &error, proof.clone()))),
+    }
+    match read_until_proven(call, claim).await {
+        Ok(Verdict::Proven(_)) => Ok(Part::Seen),
+        Ok(Verdict::CannotObserve { reason }) => Ok(Part::Unseen(reason)),
+        Ok(Verdict::Refuted(seen)) => Ok(Part::Refuted(seen.by)),
+        Err(error) => Err(lost(
+            format!("done, but it could not be read back: {}", error.whole()),
+            proof,
+        )),
+    }
+}
+
 /// Whether something was changed now; an undo of what was so before does nothing.
 pub(super) fn with_changed(mut output: Map<String, Value>, changed: bool) -> Map<String, Value> {
     output.insert("changed".to_owned(), Value::Bool(changed));

@@ -16,15 +16,14 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use connectors::connector::{
-    Claim, Connector, Credential, CredentialId, ErrorKind, NativeId, Operation, OperationName,
-    Outcome, Verdict,
+    Claim, Connector, Credential, CredentialId, NativeId, Operation, OperationName,
 };
 use engine::core::case::{Failure, FailureClass, Mode, Verification};
 use engine::core::input::AttemptResult;
 use engine::core::proof::Proof;
 use serde_json::{Map, Value, json};
 
-use super::apply::{Call, REFUTED_ATTEMPTS_MAX, failed, failure, read_until_proven, with_changed};
+use super::apply::{Call, Part, REFUTED_ATTEMPTS_MAX, apply_part, failure, with_changed};
 use super::context::{Context, not_needed, unverified, waits};
 use super::dependencies::{Needed, needed, spared_until};
 use super::recent::Happened;
@@ -255,45 +254,25 @@ impl Keys<'_> {
                 credential: id.clone(),
             }
         };
-        let lost = |reason: String, proof: &Proof| {
-            Box::new(AttemptResult::AnswerLost {
-                reason,
-                proof: proof.clone(),
-            })
-        };
-        let key = self.call.key(&format!(" {}", credential.id));
-        match self.call.connector.apply(&operation, &key).await {
-            Ok(Outcome::Done(receipt) | Outcome::AlreadySo(receipt)) => {
-                proof.request_id = receipt.request_id.or(proof.request_id.take());
-            }
-            Ok(Outcome::Ambiguous { reason }) => return Err(lost(reason, proof)),
-            Ok(Outcome::Accepted(_) | Outcome::NeedsHuman(_)) => {
-                let reason = format!("`{}` ends `{id}` later", self.call.system.name());
-                return Err(lost(reason, proof));
-            }
-            // Gone by itself, or with its account: the read below says so.
-            Err(error) if error.kind == ErrorKind::NotFound => {}
-            Err(error) => return Err(Box::new(failed(self.call, &error, proof.clone()))),
-        }
         let claim = Claim::CredentialInactive {
             account,
             credential: id.clone(),
         };
-        match read_until_proven(self.call, &claim).await {
-            Ok(Verdict::Proven(_)) => Ok(None),
-            Ok(Verdict::CannotObserve { reason }) => Ok(Some(reason)),
-            Ok(Verdict::Refuted(seen)) => {
+        let key = format!(" {id}");
+        let system = self.call.system.name();
+        match apply_part(self.call, &operation, &claim, &key, proof).await? {
+            Part::Seen => Ok(None),
+            Part::Unseen(reason) => Ok(Some(reason)),
+            Part::Refuted(by) => {
                 let message = format!(
-                    "system `{}` says that `{id}` is ended, but a read ({}) shows otherwise",
-                    self.call.system.name(),
-                    seen.by
+                    "system `{system}` says that `{id}` is ended, but a read ({by}) shows otherwise"
                 );
                 Err(Box::new(self.refuted(message, proof.clone())))
             }
-            Err(error) => Err(lost(
-                format!("done, but it could not be read back: {}", error.whole()),
-                proof,
-            )),
+            Part::Later => Err(Box::new(AttemptResult::AnswerLost {
+                reason: format!("`{system}` ends `{id}` later"),
+                proof: proof.clone(),
+            })),
         }
     }
 

@@ -20,12 +20,17 @@ use super::database::{execute, execute_all, rows_of, time_text};
 use super::nhi_statements::{
     DROP_EDGES, MARK, NHIS, OF_NHIS, PUT_CHANGES, PUT_CREDENTIALS, PUT_EDGES, PUT_NHIS,
 };
-use super::nhis::{ChangeRow, NhiCredentialRow, NhiRow, NhiStatus, digest};
+use super::nhis::{
+    ChangeRow, Declaring, EdgeRow, NhiCredentialRow, NhiRow, NhiStatus, digest, nhi_in,
+};
 use crate::nhi::edges;
 use crate::nhi::graph::{Edge, Node, Relation};
 
 /// Makes identifiers of the cases that end identities.
 const RETIREMENTS: Uuid = Uuid::from_u128(0x6f1c_98d2_0c5b_4b7e_8a41_5de2_7f30_92c4);
+
+/// What a change is called that ends an identity.
+const RETIRED: &str = "retired";
 
 /// From whom to whom.
 #[derive(Debug, Clone, Copy)]
@@ -199,6 +204,60 @@ impl Work for Forget<'_> {
     }
 }
 
+impl Declaring<'_> {
+    /// Notes that one is no more: nobody expects it, nothing replaces its credentials, and what is left of it on systems answers to
+    /// nobody. Nothing is ended there by that; false when it was so already.
+    pub async fn retire(
+        &self,
+        transaction: &mut Transaction<'_>,
+        known: &NhiRow,
+    ) -> Result<bool, StoreError> {
+        if known.status == NhiStatus::Retired {
+            return Ok(false);
+        }
+        let digest = digest(&known.declared)?;
+        let change = ChangeRow {
+            shard_id: known.shard_id,
+            nhi_key: known.nhi_key.clone(),
+            at: time_text(self.now),
+            change_id: format!("{}:{digest}", self.change),
+            change: self.change,
+            by_actor: self.by.0.clone(),
+            reason: self.reason.to_owned(),
+            before_digest: Some(digest.clone()),
+            after_digest: digest,
+        };
+        let retired = NhiRow {
+            status: NhiStatus::Retired,
+            changed_at: self.now,
+            ..known.clone()
+        };
+        let stood = edges(&known.declared, known.declared_at);
+        let gone: Vec<EdgeRow> = stood
+            .iter()
+            .map(|edge| self.directory.edge_row(edge))
+            .collect();
+        let key = [(known.shard_id, known.nhi_key.clone())];
+        let held: Vec<NhiCredentialRow> = rows_of(transaction, &OF_NHIS, &key).await?;
+        let ended: Vec<NhiCredentialRow> = held
+            .into_iter()
+            .map(|credential| NhiCredentialRow {
+                status: "ended".to_owned(),
+                changed_at: self.now,
+                ..credential
+            })
+            .collect();
+        execute_all(transaction, &PUT_NHIS, &[retired]).await?;
+        execute_all(transaction, &PUT_CREDENTIALS, &ended).await?;
+        execute_all(transaction, &DROP_EDGES, &gone).await?;
+        execute_all(transaction, &PUT_CHANGES, &[change]).await?;
+        self.directory
+            .end_rotations(transaction, &known.declared, self.now)
+            .await?;
+        Ok(true)
+    }
+}
+
 struct Retire<'a> {
     directory: &'a Directory,
     key: &'a str,
@@ -211,45 +270,18 @@ struct Retire<'a> {
 #[async_trait::async_trait]
 impl Work for Retire<'_> {
     async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
-        let keys = self.directory.with_shards([self.key]);
-        let rows: Vec<NhiRow> = rows_of(transaction, &NHIS, &keys).await?;
-        let rows: Vec<NhiRow> = rows
-            .into_iter()
-            .filter(|row| row.status != NhiStatus::Retired)
-            .map(|row| NhiRow {
-                status: NhiStatus::Retired,
-                changed_at: self.at,
-                ..row
-            })
-            .collect();
-        let held: Vec<NhiCredentialRow> = rows_of(transaction, &OF_NHIS, &keys).await?;
-        let (mut gone, mut changes, mut credentials) = (Vec::new(), Vec::new(), Vec::new());
-        for row in &rows {
-            let stood = edges(&row.declared, row.declared_at);
-            gone.extend(stood.iter().map(|edge| self.directory.edge_row(edge)));
-            let declared = digest(&row.declared)?;
-            changes.push(ChangeRow {
-                shard_id: row.shard_id,
-                nhi_key: row.nhi_key.clone(),
-                at: time_text(self.at),
-                change_id: format!("retired-{declared}"),
-                change: "retired",
-                by_actor: self.by.0.clone(),
-                reason: self.reason.to_owned(),
-                before_digest: Some(declared.clone()),
-                after_digest: declared,
-            });
-            credentials.extend(held.iter().map(|credential| NhiCredentialRow {
-                status: "ended".to_owned(),
-                changed_at: self.at,
-                ..credential.clone()
-            }));
-        }
-        execute_all(transaction, &PUT_NHIS, &rows).await?;
-        execute_all(transaction, &PUT_CREDENTIALS, &credentials).await?;
-        execute_all(transaction, &DROP_EDGES, &gone).await?;
-        execute_all(transaction, &PUT_CHANGES, &changes).await?;
-        *self.retired.lock().unwrap_or_else(PoisonError::into_inner) = !rows.is_empty();
+        let declaring = Declaring {
+            directory: self.directory,
+            by: self.by,
+            reason: self.reason,
+            now: self.at,
+            change: RETIRED,
+        };
+        let retired = match nhi_in(transaction, self.directory, self.key).await? {
+            Some(known) => declaring.retire(transaction, &known).await?,
+            None => false,
+        };
+        *self.retired.lock().unwrap_or_else(PoisonError::into_inner) = retired;
         Ok(Vec::new())
     }
 }

@@ -1,15 +1,13 @@
 //! One account of a non-human identity: rehearsed, put out of use, put back, deleted. Each is read back.
 
-use connectors::connector::{
-    Claim, Connector, NativeId, Operation, OperationName, Outcome, Verdict,
-};
+use connectors::connector::{Claim, NativeId, Operation, OperationName};
 use engine::core::case::{Failure, FailureClass, Mode, Verification};
 use engine::core::input::AttemptResult;
 use engine::core::proof::Proof;
 use serde_json::{Map, Value, json};
 
-use crate::actions::apply::{Call, Task, apply_verified, failed, read_until_proven};
-use crate::actions::context::{Context, unverified};
+use crate::actions::apply::{Call, Part, Task, apply_part, apply_verified};
+use crate::actions::context::{Context, permanent, unverified};
 
 struct It<'a> {
     call: Call<'a>,
@@ -117,16 +115,16 @@ pub(super) async fn rehearse(context: &Context<'_>) -> Result<AttemptResult, Fai
     }
     // An attempt before this one may have ended in the middle.
     let is_first = it.call.attempt.attempt <= 1 && it.call.attempt.mode == Mode::Do;
-    if !is_first && let Err(result) = back(&it, &proof).await {
+    if !is_first && let Err(result) = back(&it, &mut proof).await {
         return Ok(*result);
     }
-    if let Err(result) = done(&it, it.disable(), " out", &proof).await {
+    if let Err(result) = done(&it, it.disable(), " out", &mut proof).await {
         // Nobody may be left without it because a rehearsal ended in the middle.
-        let _ = back(&it, &proof).await;
+        let _ = back(&it, &mut proof).await;
         return Ok(*result);
     }
     let asked_at = clock.now();
-    if let Err(result) = back(&it, &proof).await {
+    if let Err(result) = back(&it, &mut proof).await {
         return Ok(*result);
     }
     let restored_at = clock.now();
@@ -147,7 +145,7 @@ pub(super) async fn rehearse(context: &Context<'_>) -> Result<AttemptResult, Fai
 const BACK_TRIES_MAX: u32 = 3;
 
 /// Puts it back, by all means: whatever fails about that is tried again, for a program may be waiting for it.
-async fn back(it: &It<'_>, proof: &Proof) -> Result<(), Box<AttemptResult>> {
+async fn back(it: &It<'_>, proof: &mut Proof) -> Result<(), Box<AttemptResult>> {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -181,56 +179,29 @@ async fn done(
     it: &It<'_>,
     (operation, claim): (Operation, Claim),
     part: &str,
-    proof: &Proof,
+    proof: &mut Proof,
 ) -> Result<(), Box<AttemptResult>> {
-    let lost = |reason: String| {
-        Box::new(AttemptResult::AnswerLost {
-            reason,
-            proof: proof.clone(),
-        })
+    let system = it.call.system.name();
+    let failure = match apply_part(&it.call, &operation, &claim, part, proof).await? {
+        Part::Seen => return Ok(()),
+        Part::Later => permanent(
+            "not_rehearsed",
+            format!(
+                "`{system}` does not {} at once, so putting it back cannot be measured",
+                operation.name().as_str()
+            ),
+        ),
+        Part::Unseen(_) | Part::Refuted(_) => Failure {
+            kind: "refuted".to_owned(),
+            message: format!(
+                "`{system}` says that {} is done, and no read shows it",
+                operation.name().as_str()
+            ),
+            class: FailureClass::Retry,
+        },
     };
-    match it
-        .call
-        .connector
-        .apply(&operation, &it.call.key(part))
-        .await
-    {
-        Ok(Outcome::Done(_) | Outcome::AlreadySo(_)) => {}
-        Ok(Outcome::Ambiguous { reason }) => return Err(lost(reason)),
-        Ok(Outcome::Accepted(_) | Outcome::NeedsHuman(_)) => {
-            return Err(Box::new(AttemptResult::Failed {
-                failure: crate::actions::context::permanent(
-                    "not_rehearsed",
-                    format!(
-                        "`{}` does not {} at once, so putting it back cannot be measured",
-                        it.call.system.name(),
-                        operation.name().as_str()
-                    ),
-                ),
-                proof: proof.clone(),
-            }));
-        }
-        Err(error) => return Err(Box::new(failed(&it.call, &error, proof.clone()))),
-    }
-    match read_until_proven(&it.call, &claim).await {
-        Ok(Verdict::Proven(_)) => Ok(()),
-        Ok(Verdict::Refuted(_) | Verdict::CannotObserve { .. }) => {
-            Err(Box::new(AttemptResult::Failed {
-                failure: Failure {
-                    kind: "refuted".to_owned(),
-                    message: format!(
-                        "`{}` says that {} is done, and no read shows it",
-                        it.call.system.name(),
-                        operation.name().as_str()
-                    ),
-                    class: FailureClass::Retry,
-                },
-                proof: proof.clone(),
-            }))
-        }
-        Err(error) => Err(lost(format!(
-            "done, but it could not be read back: {}",
-            error.whole()
-        ))),
-    }
+    Err(Box::new(AttemptResult::Failed {
+        failure,
+        proof: proof.clone(),
+    }))
 }
