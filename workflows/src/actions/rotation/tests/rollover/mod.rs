@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use connectors::connector::{
-    CredentialId, CredentialKind, HandOver, Material, NativeId, NewCredential, Operation,
+    Attributes, Claim, CredentialId, CredentialKind, HandOver, Material, NativeId, NewCredential,
+    Operation, StoredCredential, Verdict,
 };
 use engine::core::Timestamp;
 use engine::core::id::Actor;
@@ -391,7 +392,61 @@ async fn when_strangers_have_its_key_nothing_is_waited_for(on_postgres: bool) {
     realm.close(node).await;
 }
 
+/// What looks on sees what must not be: a bundle that does not trust what is served, and a third authority.
+async fn what_looks_on_is_not_blind(on_postgres: bool) {
+    let realm = Realm::open(on_postgres, 100, "every: 90d", "every: 30d").await;
+    let systems = realm.world.systems();
+    let [ca, places] = ["ca", "places"].map(|name| {
+        let found = systems.iter().find(|(known, _)| *known == name);
+        Arc::clone(&found.unwrap().1)
+    });
+    let authority = NativeId::new("authority");
+    let next = NewCredential {
+        attributes: Attributes::new(),
+        ..asked("", "authority")
+    };
+    ca.apply(&Operation::IssueCredential(next), &key("next"))
+        .await
+        .unwrap();
+    realm.holds();
+    let new = realm.world.generations().await.remove(1);
+    let claim = Claim::CredentialActive {
+        account: authority,
+        credential: new,
+    };
+    let Verdict::Refuted(seen) = ca.verify(&claim).await.unwrap() else {
+        panic!("it signs already");
+    };
+    let root = seen.certificate().unwrap().to_owned();
+    let (account, credential) = (NativeId::new(TRUSTS[0]), CredentialId::new("too-early"));
+    let store = Operation::StoreCredential(StoredCredential {
+        account: account.clone(),
+        credential: credential.clone(),
+        parts: [("bundle".to_owned(), root.clone().into())].into(),
+    });
+    places.apply(&store, &key("store")).await.unwrap();
+    realm.holds();
+    let show = Operation::ActivateCredential {
+        account,
+        credential,
+    };
+    places.apply(&show, &key("show")).await.unwrap();
+    let broken = realm.world.broken.lock().unwrap().clone();
+    assert_eq!(broken.len(), 1, "{broken:?}");
+    assert!(
+        broken[0].starts_with("trust does not accept it after activate_credential"),
+        "{broken:?}"
+    );
+    // And so does a client.
+    let now = realm.clock.now();
+    assert!(realm.world.server.connect(&root, now).await.is_err());
+    let good = realm.world.bundle(TRUSTS[1]);
+    assert_eq!(realm.world.server.connect(&good, now).await, Ok(()));
+    realm.company.remove().await;
+}
+
 on_both! {
+    what_looks_on_is_not_blind,
     an_authority_is_replaced_in_four_phases,
     it_is_taken_back_and_everything_is_issued_anew_by_the_old_one,
     what_nothing_replaces_is_told_and_waited_for,

@@ -173,7 +173,8 @@ impl Server {
                 .unwrap();
         let (leaf, above) = shows.cert.split_first().unwrap();
         let name = ServerName::try_from(NAME).unwrap();
-        let judged = verifier.verify_server_cert(leaf, above, &name, &[], unix(now));
+        // Without the way from the root before: not every authority gives one.
+        let judged = verifier.verify_server_cert(leaf, &above[..1], &name, &[], unix(now));
         judged.err().map(|error| error.to_string())
     }
 
