@@ -13,26 +13,23 @@
     reason = "tests"
 )]
 
+mod crashes;
+mod mortal;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use chrono::TimeDelta;
 use chrono_tz::Tz;
 use engine::core::Timestamp;
 use engine::core::case::CaseState;
-use engine::store::{Outcome, OutcomeKind, Projection, StoreError, Transaction};
 use serde_json::json;
-use tokio::sync::Notify;
 
 use self::table::{Row, TABLE};
 use super::IntakeError;
-use crate::directory::DirectoryProjection;
 use crate::policy::{PolicySet, Schema};
 use crate::sources::{Attributes, BusinessEvent, EventType, Key};
 use crate::testbed::{Company, FastClock, actor, page_is};
@@ -44,8 +41,6 @@ const STEP: i64 = 10;
 const LAST_DAY: i64 = 100;
 /// How long something is on its way at most.
 const LATE_STEPS_MAX: u64 = 4;
-/// How long a node that dies sooner or later may live.
-const LIFE_MAX: Duration = Duration::from_secs(20);
 /// How fast time goes between two days.
 const SPEED: u32 = 60;
 
@@ -316,21 +311,8 @@ fn check(company: &Company, people: &[Person], today: i64) -> u64 {
     looks
 }
 
-async fn all_orders_end_the_same(on_postgres: bool) {
-    let clock = Arc::new(FastClock::new(moment(0), SPEED));
-    let company = Company::in_time(clock.clone(), on_postgres).await;
-    let mut people = people(PEOPLE);
-    let node = company.node().await;
-    let mut looks = 0;
-    for today in (0..=LAST_DAY).step_by(usize::try_from(STEP).unwrap()) {
-        clock.jump(moment(today));
-        company.intake.start_due(moment(today)).await.unwrap();
-        tell(&company, &mut people, today, moment(today)).await;
-        company.settled(&node).await;
-        looks += check(&company, &people, today);
-    }
-    assert!(looks > TABLE.len() as u64 * PEOPLE as u64, "{looks}");
-    // Everything came to an end, and nothing failed.
+/// Everything came to an end, and nothing failed.
+async fn everything_ended_well(company: &Company) {
     for (workflow, state, cases) in company.store.counts().await.unwrap() {
         let is_good = matches!(
             state,
@@ -345,6 +327,23 @@ async fn all_orders_end_the_same(on_postgres: bool) {
             "{cases} of {workflow} ended {state:?}"
         );
     }
+}
+
+async fn all_orders_end_the_same(on_postgres: bool) {
+    let clock = Arc::new(FastClock::new(moment(0), SPEED));
+    let company = Company::in_time(clock.clone(), on_postgres).await;
+    let mut people = people(PEOPLE);
+    let node = company.node().await;
+    let mut looks = 0;
+    for today in (0..=LAST_DAY).step_by(usize::try_from(STEP).unwrap()) {
+        clock.jump(moment(today));
+        company.intake.start_due(moment(today)).await.unwrap();
+        tell(&company, &mut people, today, moment(today)).await;
+        company.settled(&node).await;
+        looks += check(&company, &people, today);
+    }
+    assert!(looks > TABLE.len() as u64 * PEOPLE as u64, "{looks}");
+    everything_ended_well(&company).await;
     node.drain(Duration::from_secs(10)).await.unwrap();
     if on_postgres {
         company.remove().await;
@@ -359,93 +358,6 @@ async fn all_orders_end_the_same_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_orders_end_the_same_on_postgres() {
     all_orders_end_the_same(true).await;
-}
-
-/// Says when its last batch is about to be written: those before are durable then.
-struct Telling {
-    batches: AtomicU32,
-    last: u32,
-    dies: Notify,
-}
-
-#[async_trait]
-impl Projection for Telling {
-    fn wants(&self, _: &OutcomeKind) -> bool {
-        true
-    }
-
-    async fn project(
-        &self,
-        transaction: &mut Transaction<'_>,
-        outcomes: &[Outcome],
-    ) -> Result<(), StoreError> {
-        if self.batches.fetch_add(1, Ordering::SeqCst) + 1 == self.last {
-            self.dies.notify_one();
-            // The node dies here.
-            std::future::pending::<()>().await;
-        }
-        DirectoryProjection.project(transaction, outcomes).await
-    }
-}
-
-/// A node that dies with its batch of this number in flight, again and again, until nothing is left to do.
-async fn settled_through_crashes(company: &Company, last: u32) -> u32 {
-    for crashes in 0..1_000 {
-        let telling = Arc::new(Telling {
-            batches: AtomicU32::new(0),
-            last,
-            dies: Notify::new(),
-        });
-        let node = company.node_anew(telling.clone(), 1_000).await;
-        let done = async {
-            loop {
-                assert!(node.idle().await);
-                if company.is_settled().await {
-                    return;
-                }
-                // sleeps: a case waits for its time, which goes fast
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::select! {
-            () = telling.dies.notified() => {}
-            () = done => return crashes,
-            // sleeps: no life of a node may last for ever
-            () = tokio::time::sleep(LIFE_MAX) => {}
-        }
-        drop(node);
-    }
-    panic!("{}", company.failures().await);
-}
-
-async fn crashes_change_nothing(on_postgres: bool) {
-    // A process that opens a database needs its time there.
-    let last = if on_postgres { 5 } else { 2 };
-    let clock = Arc::new(FastClock::new(moment(0), SPEED));
-    let company = Company::in_time(clock.clone(), on_postgres).await;
-    let mut people = people(1);
-    let mut crashes = 0;
-    for today in (0..=LAST_DAY).step_by(usize::try_from(STEP).unwrap()) {
-        clock.jump(moment(today));
-        company.intake.start_due(moment(today)).await.unwrap();
-        tell(&company, &mut people, today, moment(today)).await;
-        crashes += settled_through_crashes(&company, last).await;
-        check(&company, &people, today);
-    }
-    assert!(crashes > 20, "{crashes}");
-    if on_postgres {
-        company.remove().await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn crashes_change_nothing_on_sqlite() {
-    crashes_change_nothing(false).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn crashes_change_nothing_on_postgres() {
-    crashes_change_nothing(true).await;
 }
 
 /// The page that people read is the table that is tested.
