@@ -45,7 +45,8 @@ async fn call(secrets: &Secrets, name: &str, arguments: Value) -> Value {
 const READ: &str = r#"
 import sys, boto3
 client = boto3.client("secretsmanager", endpoint_url=sys.argv[1], region_name="us-east-1")
-print(client.get_secret_value(SecretId=sys.argv[2])["SecretString"])
+# moto believes the first version to be meant when none is named.
+print(client.get_secret_value(SecretId=sys.argv[2], VersionStage="AWSCURRENT")["SecretString"])
 "#;
 
 impl Bed {
@@ -68,7 +69,7 @@ impl Bed {
         let settings = json!({
             "access_key_id": format!("file:{}", lab("ID")),
             "secret_access_key": format!("file:{}", lab("SECRET")),
-            "secrets_url": url, "sts_url": lab("URL"), "timeout_ms": 5_000,
+            "secrets_url": url, "sts_url": lab("URL"), "timeout_ms": 60_000,
             "secrets": { "app": {
                 "secret": self.secret,
                 "parts": { "user": "username", "password": "password" },

@@ -130,11 +130,19 @@ fn answers() -> Vec<(&'static str, Instead, &'static str, bool)> {
     ]
 }
 
+fn for_this(bed: &Bed, instead: &Instead) -> Kubernetes {
+    if matches!(instead, Instead::Hang) {
+        bed.hasty()
+    } else {
+        bed.connector()
+    }
+}
+
 #[tokio::test]
 async fn a_read_that_went_wrong_is_an_error_and_never_an_absence() {
     for (what, instead, kind, _) in answers() {
         let bed = Bed::new().await;
-        let kubernetes = bed.connector();
+        let kubernetes = for_this(&bed, &instead);
         bed.cluster.account("shop", "web");
         bed.cluster.between(move |_, _| Some(instead.clone()));
         let named = ObjectRef::AccountNamed("shop/web".to_owned());
@@ -181,7 +189,7 @@ async fn a_change_that_may_have_been_made_is_never_an_error() {
                 does(&kubernetes, &store("app.2", "hunter2")).await;
             }
             bed.cluster.once(call, instead.clone());
-            let outcome = kubernetes.apply(&change, &key("x")).await;
+            let outcome = for_this(&bed, &instead).apply(&change, &key("x")).await;
             match outcome {
                 Err(error) if is_certain => {
                     assert_eq!(error.kind.as_str(), kind, "{what}, {call}: {error}");
@@ -378,7 +386,6 @@ async fn a_client_certificate_lets_us_in_and_another_authority_is_not_trusted() 
         "certificate": format!("file:{}", file("our.pem", &ours.pem())),
         "key": format!("file:{}", file("our.key", &our_key.serialize_pem())),
     });
-    settings["timeout_ms"] = json!(5_000);
     let kubernetes = Kubernetes::from_settings("cluster", settings.clone()).unwrap();
     let health = kubernetes.check().await.unwrap();
     assert!(health.is_good(), "{health:?}");

@@ -54,8 +54,16 @@ impl Bed {
                 "parts": { "user": "username", "password": "password" },
             } },
             "scratch": self.folder.path().join("scratch"),
-            "timeout_ms": 400,
+            // A machine under load is slow; only what hangs is not waited for.
+            "timeout_ms": 30_000,
         })
+    }
+
+    /// One that does not wait long.
+    fn hasty(&self) -> Kubernetes {
+        let mut settings = self.settings();
+        settings["timeout_ms"] = json!(1_500);
+        Kubernetes::from_settings("cluster", settings).unwrap()
     }
 
     fn connector(&self) -> Kubernetes {

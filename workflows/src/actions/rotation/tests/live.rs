@@ -15,7 +15,7 @@ use super::{Shop, World, declared, start};
 use crate::rotation::Phase;
 use crate::testbed::{Company, FastClock, Leaving, More, on_both};
 
-fn lab(name: &str) -> String {
+pub(super) fn lab(name: &str) -> String {
     let name = format!("TENURE_LAB_POSTGRES_{name}");
     std::env::var(&name).unwrap_or_else(|_| {
         panic!(
@@ -24,7 +24,7 @@ fn lab(name: &str) -> String {
     })
 }
 
-async fn admin(text: String) {
+pub(super) async fn admin(text: String) {
     let mut admin = PgConnection::connect(&lab("ADMIN_URL")).await.unwrap();
     admin
         .execute(sqlx::raw_sql(AssertSqlSafe(text)))
@@ -33,7 +33,7 @@ async fn admin(text: String) {
 }
 
 /// As a program that is given a file with a name and a secret.
-async fn log_in(folder: &Path) -> Result<PgConnection, sqlx::Error> {
+pub(super) async fn log_in(folder: &Path) -> Result<PgConnection, sqlx::Error> {
     let text = std::fs::read_to_string(folder.join("env")).map_err(sqlx::Error::Io)?;
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
