@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::event::{BusinessEvent, EventType};
-use super::record::attribute;
+use super::record::{IdentityType, attribute};
 
 /// The attributes of a person by name.
 pub type Attributes = BTreeMap<String, Value>;
@@ -41,11 +41,17 @@ impl BusinessEvent {
 #[must_use]
 pub fn said(event_type: EventType, data: &Value) -> Said {
     if let Some(Value::Object(attributes)) = data.get("attributes") {
-        let all = attributes
+        let mut all: Attributes = attributes
             .iter()
             .filter(|(name, value)| !value.is_null() && name.as_str() != attribute::KEY)
-            .map(|(name, value)| (name.clone(), value.clone()));
-        return Said::All(all.collect());
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        // Else what has to be known of contractors would be asked of nobody whose source leaves it out.
+        if event_type == EventType::ContractStart {
+            let contractor = json!(IdentityType::Contractor.as_str());
+            all.entry(attribute::TYPE.to_owned()).or_insert(contractor);
+        }
+        return Said::All(all);
     }
     let mut parts: Vec<Part> = Vec::new();
     for (name, change) in data

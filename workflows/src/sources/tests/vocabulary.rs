@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::definitions;
 use crate::intake::REGROUP;
-use crate::sources::EventType;
 use crate::sources::data::{self, EventData, mistakes};
+use crate::sources::{EventType, Said, said};
 
 const DOCUMENT: &str = include_str!("../../../../docs/events.md");
 
@@ -103,6 +103,26 @@ fn what_belongs_to_a_type_is_kept_and_refused_of_others() {
             assert_eq!(data.said().get(*name), Some(value), "{event_type}: {name}");
         }
     }
+}
+
+#[test]
+fn whoever_begins_by_a_contract_is_a_contractor_unless_somebody_says_what_else() {
+    let type_of = |event_type, attributes: Value| {
+        let said = said(event_type, &json!({ "attributes": attributes }));
+        let Said::All(all) = said else {
+            panic!("{said:?}")
+        };
+        all.get("type").cloned()
+    };
+    let nothing = || json!({ "name": "Cy" });
+    let guest = json!({ "name": "Cy", "type": "guest" });
+    let contractor = Some(json!("contractor"));
+    assert_eq!(type_of(EventType::ContractStart, nothing()), contractor);
+    assert_eq!(
+        type_of(EventType::ContractStart, guest),
+        Some(json!("guest"))
+    );
+    assert_eq!(type_of(EventType::Hire, nothing()), None);
 }
 
 #[test]
