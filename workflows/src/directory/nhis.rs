@@ -323,9 +323,9 @@ impl Declaring<'_> {
             told.extend(stands.iter().map(|edge| self.edge_row(edge)));
             for one in &declared.credentials {
                 let mut row = self.credential(&declared.key, one, "active");
-                // What is said again says nothing about what has been replaced since.
+                // What was seen when it was replaced says more than what somebody wrote down.
                 if let Some(held) = held.get(row.name.as_str())
-                    && before.is_some_and(|before| one.lasts_as_in(&before.declared))
+                    && before.is_some_and(|before| is_replaced(held, &before.declared))
                 {
                     row.issued_at = held.issued_at;
                     row.expires_at = held.expires_at;
@@ -395,6 +395,15 @@ impl Declaring<'_> {
             changed_at: self.now,
         }
     }
+}
+
+/// Whether a credential was replaced since: it lasts otherwise than was said of it.
+fn is_replaced(held: &NhiCredentialRow, said: &Declared) -> bool {
+    let credentials = said.credentials.iter();
+    let mut replaced = credentials.filter(|one| one.rotation.is_some());
+    replaced.any(|one| {
+        one.name() == held.name && (one.issued, one.expires) != (held.issued_at, held.expires_at)
+    })
 }
 
 /// One non-human identity, inside a transaction.

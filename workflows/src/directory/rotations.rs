@@ -204,18 +204,6 @@ impl Directory {
     ) -> Result<(), StoreError> {
         let changed_at = time_text(now);
         let (mut new, mut ended) = (Vec::new(), Vec::new());
-        let said_before = declared.iter().flat_map(|(declared, before)| {
-            let before = *before;
-            let credentials = declared.credentials.iter();
-            credentials.filter(move |one| before.is_some_and(|before| one.lasts_as_in(before)))
-        });
-        let same: Vec<(i32, String)> = said_before
-            .filter(|one| one.rotation.is_some())
-            .map(|one| (self.shard(&subject(&one.name()).0), one.name()))
-            .collect();
-        let known: Vec<RotationRow> = rows_of(transaction, &NAMED, &same).await?;
-        let known: BTreeMap<&str, &RotationRow> =
-            known.iter().map(|row| (row.name.as_str(), row)).collect();
         for (declared, before) in declared {
             let first = new.len();
             for credential in &declared.credentials {
@@ -233,11 +221,7 @@ impl Directory {
                     phase: Phase::Scheduled,
                     compromised: false,
                     since: time_text(credential.issued.unwrap_or(now)),
-                    // What is said again says nothing about what has been replaced since.
-                    expires_at: match known.get(credential.name().as_str()) {
-                        Some(row) => row.expires_at.map(time_text),
-                        None => credential.expires.map(time_text),
-                    },
+                    expires_at: credential.expires.map(time_text),
                     failures: 0,
                     planned: false,
                     past_window: false,

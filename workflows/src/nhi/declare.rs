@@ -204,14 +204,6 @@ pub struct DeclaredCredential {
 }
 
 impl DeclaredCredential {
-    /// Whether an earlier declaration says the same of when it was issued and when it ends.
-    pub(crate) fn lasts_as_in(&self, earlier: &Declared) -> bool {
-        earlier.credentials.iter().any(|one| {
-            (&one.system, &one.id, one.issued, one.expires)
-                == (&self.system, &self.id, self.issued, self.expires)
-        })
-    }
-
     /// One of which nothing else is said.
     #[must_use]
     pub fn new(system: impl Into<String>, id: impl Into<String>, kind: CredentialKind) -> Self {
