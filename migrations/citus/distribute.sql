@@ -74,6 +74,7 @@ SELECT create_distributed_table('nhi_change', 'shard_id', colocate_with => 'shar
 SELECT create_distributed_table('graph_edge', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('graph_coverage', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('nhi_found', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('case_asked', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('rotation', 'shard_id', colocate_with => 'shard');
 
 COMMIT;

@@ -1,7 +1,8 @@
 //! Questions and tasks that are open for somebody, over all cases.
 //!
 //! A question names whom it is put to by a word: a person's key (as it is, or `person:KEY`), or the name of an attribute of
-//! the person it is about (`manager`, `backup`). Both are found here. Walks over what is open, never over what is closed.
+//! the person it is about (`manager`, `backup`). Both are found here. Walks over the open cases that put a
+//! question: a million that ask nobody cost nothing.
 
 use engine::core::case::{Ask, InstanceState};
 use engine::core::id::{CaseId, InstanceIndex, Place, ShardId, StepIndex};
@@ -101,13 +102,14 @@ impl Directory {
 
 /// Of what is open only that whose text has the key in quotes, or whose subject names the person.
 const ASKED: Sql = Sql {
-    table: "case_step",
+    table: "case_asked",
     postgres: "
         SELECT jsonb_build_object('shard_id', o.shard_id, 'case_id', o.case_id, 'step', s.step, 'instance', s.instance,
             'subject', o.subject, 'body', s.body,
             'answering', jsonb_build_array(i.attributes->>'manager', i.attributes->>'backup'))::text
-        FROM case_open AS o
-        JOIN case_step AS s ON s.shard_id = o.shard_id AND s.case_id = o.case_id
+        FROM case_asked AS a
+        JOIN case_open AS o ON o.shard_id = a.shard_id AND o.case_id = a.case_id
+        JOIN case_step AS s ON s.shard_id = a.shard_id AND s.case_id = a.case_id
         LEFT JOIN identity AS i ON i.shard_id = o.shard_id AND i.identity_key = o.subject
         WHERE s.state = 'asking' AND s.instance >= 0 AND o.subject <> $1::jsonb->>'key'
           AND (strpos(s.body, $1::jsonb->>'key') > 0
@@ -117,11 +119,39 @@ const ASKED: Sql = Sql {
         SELECT json_object('shard_id', o.shard_id, 'case_id', lower(hex(o.case_id)), 'step', s.step,
             'instance', s.instance, 'subject', o.subject, 'body', s.body,
             'answering', json_array(i.attributes ->> 'manager', i.attributes ->> 'backup'))
-        FROM case_open AS o
-        JOIN case_step AS s ON s.case_number = o.case_number
+        FROM case_asked AS a
+        CROSS JOIN case_head AS h ON h.shard_id = a.shard_id AND h.case_id = a.case_id
+        CROSS JOIN case_open AS o ON o.case_number = h.case_number
+        CROSS JOIN case_step AS s ON s.case_number = o.case_number
         LEFT JOIN identity AS i ON i.shard_id = o.shard_id AND i.identity_key = o.subject
         WHERE s.state = 'asking' AND s.instance >= 0 AND o.subject <> ?1 ->> 'key'
           AND (instr(s.body, ?1 ->> 'key') > 0
                OR i.attributes ->> 'manager' = ?1 ->> 'key' OR i.attributes ->> 'backup' = ?1 ->> 'key')
         ORDER BY s.case_number, s.step, s.instance LIMIT ?1 ->> 'limit'",
+};
+
+/// Notes which cases put a question to people.
+pub(super) const PUT_ASKED: Sql = Sql {
+    table: "case_asked",
+    postgres: "
+        INSERT INTO case_asked (shard_id, case_id)
+        SELECT shard_id, case_id FROM jsonb_populate_recordset(NULL::case_asked, $1::jsonb)
+        ON CONFLICT DO NOTHING",
+    sqlite: "
+        INSERT INTO case_asked (shard_id, case_id)
+        SELECT value ->> 'shard_id', unhex(replace(value ->> 'case_id', '-', ''))
+        FROM json_each(?1) WHERE true
+        ON CONFLICT DO NOTHING",
+};
+
+/// Forgets those that are over.
+pub(super) const DROP_ASKED: Sql = Sql {
+    table: "case_asked",
+    postgres: "
+        DELETE FROM case_asked AS a
+        USING jsonb_to_recordset($1::jsonb) AS over(shard_id int, case_id uuid)
+        WHERE a.shard_id = over.shard_id AND a.case_id = over.case_id",
+    sqlite: "
+        DELETE FROM case_asked WHERE (shard_id, case_id) IN (
+            SELECT value ->> 'shard_id', unhex(replace(value ->> 'case_id', '-', '')) FROM json_each(?1))",
 };

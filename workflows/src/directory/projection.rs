@@ -4,18 +4,20 @@
 //! ([`Effect`]). A batch of outcomes is folded in memory first, so that it takes one statement a table however
 //! many cases it holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use engine::core::case::{CaseState, Verification};
+use engine::core::id::CaseId;
 use engine::store::{Outcome, OutcomeKind, Projection, StepEnding, StoreError, Transaction};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::asked::{DROP_ASKED, PUT_ASKED};
 use super::credentials::{CredentialRow, PUT_CREDENTIALS};
 use super::database::{execute_all, stored_time, stored_time_option};
-use super::rotation_moves::{DESTROY_OLD, Moved, SUBJECT as ROTATED};
+use super::rotation_moves::{Moved, SUBJECT as ROTATED};
 use super::rows::{AccountStatus, GrantReason, GrantStatus};
 use super::statements::{
     ACTIVATE, CLOSE_GRANTS, DEPART, ENDS, EXCEPT, LEAVE, PUT_ACCOUNTS, PUT_GRANTS, PUT_LAGS,
@@ -233,6 +235,23 @@ struct AccountGone {
     at: DateTime<Utc>,
 }
 
+/// A case by its shard.
+#[derive(Debug, Serialize)]
+struct CaseKey {
+    shard_id: i32,
+    case_id: String,
+}
+
+impl CaseKey {
+    fn all(cases: &BTreeSet<(i32, CaseId)>) -> Vec<Self> {
+        let key = |&(shard_id, case): &(i32, CaseId)| Self {
+            shard_id,
+            case_id: case.to_string(),
+        };
+        cases.iter().map(key).collect()
+    }
+}
+
 /// Keeps the directory in step with the cases.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DirectoryProjection;
@@ -244,8 +263,7 @@ impl Projection for DirectoryProjection {
             OutcomeKind::Step { uses, .. } => uses != name::NOOP && uses != name::NOTIFY,
             OutcomeKind::Closed { .. } => true,
             OutcomeKind::Parked { uses, .. } => uses.starts_with(name::ROTATION),
-            // A rotation that a person has to end.
-            OutcomeKind::Asked { step, .. } => step == DESTROY_OLD,
+            OutcomeKind::Asked { .. } => true,
             OutcomeKind::Overdue { .. } | OutcomeKind::DeadlinePassed { .. } => false,
         }
     }
@@ -278,10 +296,22 @@ struct Changes {
     leaving: Vec<StatusChange>,
     departed: Vec<StatusChange>,
     rotations: BTreeMap<(i32, String), Moved>,
+    /// Cases by shard: that put a question, and that are over.
+    asked: BTreeSet<(i32, CaseId)>,
+    closed: BTreeSet<(i32, CaseId)>,
 }
 
 impl Changes {
     fn add(&mut self, outcome: &Outcome) {
+        match &outcome.kind {
+            OutcomeKind::Asked { .. } => {
+                self.asked.insert((outcome.shard.0, outcome.case));
+            }
+            OutcomeKind::Closed { .. } => {
+                self.closed.insert((outcome.shard.0, outcome.case));
+            }
+            _ => {}
+        }
         if outcome.subject.0.starts_with(ROTATED) {
             let moved = Moved::of(outcome);
             return moved.into_iter().for_each(|moved| self.rotation(moved));
@@ -636,6 +666,9 @@ impl Changes {
         execute_all(transaction, &PUT_LAGS, &lags).await?;
         let rotations: Vec<_> = self.rotations.into_values().collect();
         Moved::write(transaction, &rotations).await?;
+        // What was asked in the batch that closed the case is forgotten with the rest.
+        execute_all(transaction, &PUT_ASKED, &CaseKey::all(&self.asked)).await?;
+        execute_all(transaction, &DROP_ASKED, &CaseKey::all(&self.closed)).await?;
         // In this order: one batch may hold a joiner that began and the leaver that took its place.
         execute_all(transaction, &ACTIVATE, &self.activated).await?;
         execute_all(transaction, &LEAVE, &self.leaving).await?;
