@@ -142,3 +142,55 @@ async fn what_is_wrong_is_told_with_its_place() {
         .problem(403, "forbidden");
     reader.get("/v1/nhis").await.expect(200);
 }
+
+#[tokio::test]
+async fn a_log_is_taken_or_told_what_is_wrong_with_it() {
+    let server = Server::start().await;
+    let admin = server.admin().await;
+    for key in ["E1", "E2"] {
+        admin.event(&hire(key, key)).await.expect(202);
+    }
+    server.settled().await;
+    let account = "accounts: [{system: badges, name: sync_a}], purpose: ";
+    let nhis = TWO.replacen("purpose: ", account, 1);
+    let declare = admin.send(Method::POST, "/v1/nhis?reason=a", "application/yaml", nhis);
+    declare.await.expect(200);
+    let path = |query: &str| {
+        let times = "from=2026-01-01T00:00:00Z&until=2026-01-31T00:00:00Z";
+        format!("/v1/observations?{times}&reason=export{query}")
+    };
+    let media = "application/x-ndjson";
+    let line = json!({ "at": "2026-01-03T02:00:00Z", "account": "sync_a", "by": "10.0.0.7" });
+    let lines = format!("{line}\n{line}\n");
+    let good = path("&system=badges&delay=1h&sees=accounts");
+    let report = admin.send(Method::POST, &good, media, lines.clone());
+    let report = report.await.expect(200);
+    assert_eq!(report["uses"], 1, "{report}");
+    let one = admin.get("/v1/nhis/sync").await.expect(200);
+    assert!(
+        one["edges"].to_string().contains("consumer:10.0.0.7"),
+        "{one}"
+    );
+    assert!(one["changes"].to_string().contains("observed"), "{one}");
+
+    let send = async |query: &str, media: &str, body: &str| {
+        let path = path(query);
+        admin
+            .send(Method::POST, &path, media, body.to_owned())
+            .await
+    };
+    let nowhere = send("&system=nowhere", media, "").await;
+    nowhere.problem(404, "not-found");
+    let text = send("&system=badges", "text/plain", "").await;
+    text.problem(415, "unsupported-media-type");
+    let delay = send("&system=badges&delay=soon", media, "").await;
+    delay.problem(422, "invalid");
+    let said = send("&system=badges&source=%20", media, "").await;
+    said.problem(422, "invalid");
+    let wrong = send("&system=badges", media, "\n{\"at\": 1}\n").await;
+    let wrong = wrong.problem(422, "invalid").to_string();
+    assert!(wrong.contains("line 2"), "{wrong}");
+    let turned = "/v1/observations?system=badges&from=2026-02-01T00:00:00Z&until=2026-01-01T00:00:00Z&reason=a";
+    let turned = admin.send(Method::POST, turned, media, "").await;
+    turned.problem(422, "invalid");
+}

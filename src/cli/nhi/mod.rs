@@ -2,6 +2,7 @@
 
 mod calendar;
 mod found;
+mod observe;
 mod picture;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +47,7 @@ enum Sub {
     Show(Show),
     Check(Check),
     Graph(Graph),
+    Observe(observe::Observe),
     Look(found::Look),
     Found(found::FoundArgs),
     Adopt(Box<found::Adopt>),
@@ -159,6 +161,7 @@ pub async fn run(context: &Context, command: NhiCommand) -> anyhow::Result<Exit>
         Sub::Show(command) => show(context, &command).await,
         Sub::Check(command) => answer(context, command).await,
         Sub::Graph(command) => graph(context, &command).await,
+        Sub::Observe(command) => observe::run(context, &command).await,
         Sub::Look(command) => found::look_at(context, &command).await,
         Sub::Found(command) => found::list(context, command).await,
         Sub::Adopt(command) => found::adopt(context, *command).await,

@@ -12,7 +12,9 @@ use super::*;
 use crate::intake::IntakeError;
 use crate::nhi::check::{Coverage, Intent, Question, Rules, Verdict, check};
 use crate::nhi::declare::{self, Declared};
+use crate::nhi::found::Thing;
 use crate::nhi::graph::{Confidence, Edge, Node, NodeKind, Relation};
+use crate::nhi::uses::{Log, Sees, Uses};
 use crate::sources::{BusinessEvent, EventType, Key};
 use crate::testbed::{Company, now, on_both_databases};
 
@@ -374,6 +376,8 @@ async fn what_a_catalogue_says_changes_what_is_declared(company: &Company) {
     let end = said(9, EventType::ServiceRetired, "web", later(90));
     intake.event(&end, &by, later(160)).await.unwrap();
     assert_eq!(owners("web").await, "A1 B2 retired");
+    let edges = company.directory.edges_at([&Node::nhi("web")]).await;
+    assert_eq!(edges.unwrap(), [], "nobody expects it any more");
     // A file that is declared later counts more than what is heard late about a moment before it.
     declare(
         company,
@@ -390,7 +394,105 @@ async fn what_a_catalogue_says_changes_what_is_declared(company: &Company) {
     assert_eq!(company.cases().await.len(), 2);
 }
 
+/// What a log says of uses is believed for what it saw, and a gap in it is none.
+async fn a_log_says_what_was_used_and_for_how_long_it_watched(company: &Company) {
+    two_people(company).await;
+    let text = TWO.replace(
+        "    critical: true\n",
+        "    accounts: [{system: ldap, name: billing_sync}]\n",
+    );
+    let text = text.replace(", used_by: [cron/billing]", "");
+    assert!(declare(company, &text).await.refused.is_empty());
+    let by = Actor("user:ann".into());
+    let observe = async |from: DateTime<Utc>, until: DateTime<Utc>, lines: &str| {
+        let log = Log {
+            system: "ldap".to_owned(),
+            source: "log:ldap".to_owned(),
+            from,
+            until,
+            delay_s: 0,
+            blind_spots: Vec::new(),
+            required: false,
+            sees: Sees::Accounts,
+        };
+        let mut uses = Uses::new("access.jsonl", &log);
+        for line in lines.lines() {
+            assert!(uses.take(line.as_bytes()));
+        }
+        let said = uses.finish().unwrap();
+        let directory = &company.directory;
+        let report = directory
+            .observe_log(&log, &said, &by, "export", now())
+            .await;
+        report.unwrap()
+    };
+    let verdict = async || {
+        let question = Question {
+            subject: Node::nhi("billing-sync"),
+            intent: Intent::Disable,
+            hostile: false,
+        };
+        let snapshot = company
+            .directory
+            .dependencies(question, &BTreeMap::new(), Rules::default(), now())
+            .await
+            .unwrap()
+            .unwrap();
+        let answer = check(&snapshot);
+        let nhi = Node::nhi("billing-sync");
+        let of_it = answer.findings.into_iter().find(|found| found.node == nhi);
+        of_it.unwrap().verdict
+    };
+    let today = now();
+    let day = |days: i64| today - TimeDelta::days(days);
+    assert_eq!(verdict().await, Verdict::InsufficientEvidence);
+
+    // Three exports, one after the other, in any order: together they have watched for long enough.
+    let other = format!(
+        r#"{{"at":"{}","account":"ann","by":"desk"}}"#,
+        day(40).to_rfc3339()
+    );
+    let report = observe(day(60), day(30), &other).await;
+    assert_eq!((report.lines, report.uses, report.nhis), (1, 0, 1));
+    assert_eq!(report.unknown, [(Thing::Account("ann".to_owned()), 1)]);
+    observe(day(30), day(0), "").await;
+    assert_eq!(verdict().await, Verdict::InsufficientEvidence);
+    observe(day(120), day(60), "").await;
+    assert_eq!(verdict().await, Verdict::Proceed);
+    observe(day(30), day(0), "").await;
+    assert_eq!(
+        verdict().await,
+        Verdict::Proceed,
+        "said again it changes nothing"
+    );
+
+    // A use that was seen is one, whatever the rest says.
+    let used = format!(
+        r#"{{"at":"{}","account":"billing_sync","by":"cron/billing"}}"#,
+        day(3).to_rfc3339()
+    );
+    let report = observe(day(5), day(0), &used).await;
+    assert_eq!((report.uses, report.unknown_count), (1, 0));
+    assert_eq!(verdict().await, Verdict::Block);
+    let edges = company
+        .directory
+        .edges_at([&Node::nhi("billing-sync")])
+        .await
+        .unwrap();
+    let seen = edges.iter().find(|edge| edge.source == "log:ldap").unwrap();
+    assert_eq!(seen.from.to_string(), "consumer:cron/billing");
+    assert_eq!(seen.last_seen_at, day(3));
+    let changes = company.directory.nhi_changes("billing-sync").await.unwrap();
+    let observed = changes
+        .iter()
+        .find(|change| change.change == "observed")
+        .unwrap();
+    assert_eq!(observed.by_actor, "user:ann");
+    assert!(observed.reason.starts_with("export (log:ldap watched from"));
+}
+
 on_both_databases! {
+    a_log_says_what_was_used_and_for_how_long_it_watched,
     what_a_catalogue_says_changes_what_is_declared,
     what_is_declared_is_found_again_and_said_twice_changes_nothing,
     what_names_nobody_or_takes_from_another_is_refused_as_a_whole,

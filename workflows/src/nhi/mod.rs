@@ -4,6 +4,7 @@
 //! - [`declare`] reads what people say of them;
 //! - [`found`] says what on a system answers to nobody;
 //! - [`hygiene`] says which credentials fall short of what policy wants;
+//! - [`uses`] reads what a log says of uses;
 //! - [`check`] says what has to happen before something of it ends.
 
 pub mod check;
@@ -12,5 +13,6 @@ mod edges;
 pub mod found;
 pub mod graph;
 pub mod hygiene;
+pub mod uses;
 
 pub use edges::{credential_facts, edges, facts, source};
