@@ -2,7 +2,7 @@
 //!
 //! The time of the company runs ahead: it jumps from one renewal to the next. The authority's own clock does not, so all it issues
 //! ends 90 days after the test began, and each certificate is younger when it is replaced than the one before. Clients live in
-//! the time of the company. `TENURE_ACME_FLEET` says how many certificates there are.
+//! the time of the company. `TENURE_ACME_FLEET` says how many certificates there are; with `TENURE_LONG` there are 500.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -27,8 +27,9 @@ use crate::renewals;
 use crate::rotation::{Because, Phase};
 use crate::testbed::{Company, FastClock, Leaving, More, now};
 
-/// How many there are.
-const FLEET: usize = 500;
+/// How many there are, in the small form and in the full one.
+const FLEET: usize = 100;
+const FLEET_LONG: usize = 500;
 /// How many are under way at once.
 const OPEN_MAX: usize = 32;
 /// The longest step of the time while something is under way: what has a limit of minutes keeps it.
@@ -252,8 +253,11 @@ fn histogram(what: &str, times: &[Timestamp]) {
 }
 
 fn fleet() -> usize {
-    let said = std::env::var("TENURE_ACME_FLEET").ok();
-    said.map_or(FLEET, |said| said.parse().unwrap())
+    match std::env::var("TENURE_ACME_FLEET") {
+        Ok(said) => said.parse().unwrap(),
+        Err(_) if std::env::var_os("TENURE_LONG").is_some() => FLEET_LONG,
+        Err(_) => FLEET,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -300,9 +304,7 @@ async fn renewed(count: usize, on_postgres: bool) {
             .for_each(|id| clients.seen.revoked(id.clone()));
     };
 
-    // The authority has no opinion; then it wants one of them back.
-    let asked = fleet.ask().await;
-    assert_eq!((asked.asked, asked.wished), (count, 0));
+    // The authority has no opinion, but for one of them, which it wants back.
     let soon = fleet.clock.now() + TimeDelta::hours(1);
     fleet.clock.jump(fleet.clock.now() + renewals::ASKED_AGAIN);
     fleet.wishes.want_one_back((soon, soon));
@@ -403,7 +405,7 @@ async fn renewed(count: usize, on_postgres: bool) {
     fleet.clock.jump(first_end + TimeDelta::seconds(1));
     for (name, chain) in fleet.names.iter().zip(&ended) {
         let refused = fleet.trust.refused(chain, name).unwrap();
-        assert!(refused.contains("Expired"), "{refused}");
+        assert!(refused.to_lowercase().contains("expired"), "{refused}");
     }
     for name in fleet.names.iter() {
         let connected = fleet.trust.connect(fleet.server.port, name).await;

@@ -118,8 +118,8 @@ type Window = (Timestamp, Timestamp);
 struct Opinion {
     /// What it wishes of those that it has not been asked after; none while it has no opinion.
     wish: Option<Window>,
-    /// What it said of each, by the identifier of RFC 9773.
-    said: HashMap<String, Option<Window>>,
+    /// What it wished of each, by the identifier of RFC 9773: it does not change its mind.
+    said: HashMap<String, Window>,
     /// Within what it wants the next one back that it is asked after.
     wants_back: Option<Window>,
 }
@@ -164,23 +164,26 @@ impl Wishes {
                         return;
                     };
                     let mut said = vec![0; 8 * 1024];
-                    let read = stream.read(&mut said).await.unwrap_or(0);
-                    let said = String::from_utf8_lossy(&said[..read]).into_owned();
-                    let path = said.split_whitespace().nth(1).unwrap_or_default();
-                    let (status, body) = match path.strip_prefix("/ari/") {
-                        None => ("200 OK", directory),
-                        Some(id) => {
-                            count.fetch_add(1, Ordering::SeqCst);
-                            of.lock().unwrap().about(id)
+                    // One question after another over the same connection.
+                    while let Ok(read @ 1..) = stream.read(&mut said).await {
+                        let said = String::from_utf8_lossy(&said[..read]).into_owned();
+                        let path = said.split_whitespace().nth(1).unwrap_or_default();
+                        let (status, body) = match path.strip_prefix("/ari/") {
+                            None => ("200 OK", directory.clone()),
+                            Some(id) => {
+                                count.fetch_add(1, Ordering::SeqCst);
+                                of.lock().unwrap().about(id)
+                            }
+                        };
+                        let answer = format!(
+                            "HTTP/1.1 {status}\r\nretry-after: 21600\r\ncontent-type: application/json\r\n\
+                             content-length: {}\r\n\r\n{body}",
+                            body.len()
+                        );
+                        if stream.write_all(answer.as_bytes()).await.is_err() {
+                            return;
                         }
-                    };
-                    let answer = format!(
-                        "HTTP/1.1 {status}\r\nretry-after: 21600\r\ncontent-type: application/json\r\n\
-                         content-length: {}\r\nconnection: close\r\n\r\n{body}",
-                        body.len()
-                    );
-                    let _ = stream.write_all(answer.as_bytes()).await;
-                    let _ = stream.shutdown().await;
+                    }
                 });
             }
         });
@@ -208,12 +211,12 @@ impl Wishes {
 
 impl Opinion {
     fn about(&mut self, id: &str) -> (&'static str, String) {
-        if let Some(window) = self.wants_back.take() {
-            self.said.insert(id.to_owned(), Some(window));
+        if !self.said.contains_key(id)
+            && let Some(window) = self.wants_back.take().or(self.wish)
+        {
+            self.said.insert(id.to_owned(), window);
         }
-        let wish = self.wish;
-        let said = *self.said.entry(id.to_owned()).or_insert(wish);
-        match said {
+        match self.said.get(id) {
             Some((start, end)) => {
                 let window = json!({ "start": start.to_rfc3339(), "end": end.to_rfc3339() });
                 ("200 OK", json!({ "suggestedWindow": window }).to_string())
