@@ -407,6 +407,7 @@ pub fn joined(before: &Coverage, more: Coverage) -> Coverage {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use super::*;
 
     fn at(day: u32, hour: u32) -> DateTime<Utc> {
