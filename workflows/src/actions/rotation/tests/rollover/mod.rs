@@ -160,7 +160,7 @@ impl Realm {
     }
 
     async fn until(&self, node: &NodeHandle, named: &str, phase: Phase) -> RotationRow {
-        for _ in 0..3_000 {
+        for _ in 0..12_000 {
             let row = self.row(named).await;
             if row.phase == phase {
                 return row;
@@ -179,7 +179,7 @@ impl Realm {
 
     /// Waits until something stands in a case.
     async fn told(&self, node: &NodeHandle, what: &str) {
-        for _ in 0..1_000 {
+        for _ in 0..6_000 {
             if self.company.failures().await.contains(what) {
                 return;
             }
