@@ -520,17 +520,11 @@ async fn an_end_moves_when_somebody_else_agrees(on_postgres: bool) {
     assert_eq!(world.ends().await.len(), stands);
     assert_eq!(world.answer(&case, "token:bo", true).await, "succeeded");
     assert_eq!(world.ends().await.len(), 2 * stands);
-    let events = world
-        .company
-        .directory
-        .identity("C1")
-        .await
-        .unwrap()
-        .unwrap()
-        .events;
-    let moved = events
-        .iter()
-        .find(|row| row.event_type == EventType::ContractExtended);
+    let person = world.company.directory.identity("C1").await.unwrap();
+    let person = person.unwrap();
+    assert_eq!(person.identity.source, "hr", "whose people they are stays");
+    let mut events = person.events.iter();
+    let moved = events.find(|row| row.event_type == EventType::ContractExtended);
     let moved = &moved.unwrap().data;
     assert_eq!(moved["asked_by"], "cli:ann");
     assert_eq!(moved["approved_by"], json!(["token:bo"]));

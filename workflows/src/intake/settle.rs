@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::contracts::Contracts;
 use super::correlate::{self, Joined, include};
 use super::groups::{Groups, Locked};
+use super::merge::OPERATOR_SOURCE;
 use super::person;
 use super::planned::{Planned, Whose, plans};
 use super::things;
@@ -394,7 +395,12 @@ impl Person {
         let is_disputed = !identity.disputes.is_empty();
         // What waits for a decision, or to be known, goes on as soon as nothing of either is open.
         let waits = is_disputed || !missing.is_empty();
-        if let Some(newest) = self.fresh.iter().max_by_key(|row| row.version)
+        // What somebody decides here says of nobody whose people they are.
+        let told = self
+            .fresh
+            .iter()
+            .filter(|row| row.source != OPERATOR_SOURCE);
+        if let Some(newest) = told.max_by_key(|row| row.version)
             && newest.version >= is.version
         {
             identity.source.clone_from(&newest.source);

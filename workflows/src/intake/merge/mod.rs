@@ -46,7 +46,7 @@ use crate::sources::{BusinessEvent, EventType, Key};
 /// The workflow of the cases between.
 pub const REGROUP: &str = "regroup";
 /// Who says so when a person does.
-const OPERATOR_SOURCE: &str = "tenure";
+pub(super) const OPERATOR_SOURCE: &str = "tenure";
 /// Makes identifiers out of what was said.
 const NAMESPACE: Uuid = Uuid::from_u128(0x91d0_5b7e_3f0a_4c28_a6d5_08be_44f7_7713);
 
