@@ -169,6 +169,10 @@ pub(crate) async fn run(of: &Program, variables: &[(&str, &str)]) -> Result<(), 
 
 fn shown(words: &[u8]) -> String {
     let text = String::from_utf8_lossy(words);
+    let text: String = text
+        .chars()
+        .filter(|c| !c.is_control() || c.is_whitespace())
+        .collect();
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if text.is_empty() {
         String::new()

@@ -468,7 +468,8 @@ impl Kubernetes {
                 }
             };
         }
-        let seen = self.seen(account, credential).await?;
+        let is_stored = claim == ClaimName::CredentialStored;
+        let seen = self.seen(account, credential, is_stored).await?;
         let holds = match claim {
             ClaimName::CredentialStored => seen.whole,
             ClaimName::CredentialActive => seen.whole && seen.is_read,

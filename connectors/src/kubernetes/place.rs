@@ -350,11 +350,12 @@ impl Kubernetes {
         }
     }
 
-    /// Reads one version, and what consumers read now.
+    /// Reads one version, and what consumers read now. Where its parts can be read is told only to whoever asks for that.
     pub(super) async fn seen(
         &self,
         account: &NativeId,
         credential: &CredentialId,
+        with_parts: bool,
     ) -> Result<Seen, Error> {
         let absent = |told: Value| Seen {
             whole: false,
@@ -395,7 +396,7 @@ impl Kubernetes {
             "changed_by_hand": is_current && !is_read,
             "shown_resource_version": shown.as_ref().map(Kept::resource_version),
         });
-        if let (true, Some(scratch)) = (whole, &self.settings.scratch) {
+        if let (true, Some(scratch)) = (whole && with_parts, &self.settings.scratch) {
             let references = scratch.show(account.as_str(), credential, parts).await?;
             if let Some(told) = told.as_object_mut() {
                 told.insert("parts".to_owned(), json!(references));

@@ -338,6 +338,8 @@ impl Connector for Ssh {
                 .leaves
                 .values()
                 .filter(|leaf| leaf.account == account.as_str())
+                // What was revoked for good is gone; what is on hold may come back.
+                .filter(|leaf| Mark::of(leaf) != Mark::Gone)
                 .collect();
             leaves.sort_by_key(|leaf| (leaf.not_after, leaf.serial));
             Ok(Coverage {

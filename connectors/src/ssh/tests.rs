@@ -36,6 +36,8 @@ async fn ssh() -> Ssh {
         "trial": {
             "host": "127.0.0.1", "port": lab("TENURE_LAB_SSHD_PORT").parse::<u16>().unwrap(),
             "user": lab("TENURE_LAB_SSHD_USER"), "known_hosts": lab("TENURE_LAB_SSHD_KNOWN_HOSTS"),
+            // A machine under load is slow.
+            "timeout_ms": 60_000,
         },
     });
     let ssh = Ssh::from_settings("ssh", settings).unwrap();
@@ -218,6 +220,8 @@ async fn a_certificate_lets_in_until_it_is_revoked_or_has_ended() {
     ));
     let (entered, said) = log_in(folder.path(), secret.expose_secret(), Some(&certificate));
     assert!(!entered && said.contains("Permission denied"), "{said}");
+    let listed = ssh.credentials(&NativeId::new("deploy")).await.unwrap();
+    assert!(!listed.value.iter().any(|one| one.id == id), "it is gone");
     let (kept, said) = keygen(&["-Q", "-f", &krl, file.to_str().unwrap()]);
     assert!(!kept && said.contains("REVOKED"), "{said}");
 }

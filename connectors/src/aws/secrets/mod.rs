@@ -492,11 +492,13 @@ impl Secrets {
         Ok(Outcome::Done(receipt(true)))
     }
 
-    /// What is seen of one version: whether it is kept whole, whether it is read, and the rest for people.
+    /// What is seen of one version: whether it is kept whole, whether it is read, and the rest for people. Where its parts
+    /// can be read is told only to whoever asks for that.
     async fn seen(
         &self,
         account: &NativeId,
         credential: &CredentialId,
+        with_parts: bool,
     ) -> Result<(bool, bool, Value), Error> {
         let Some(bundle) = self.settings.bundles.get(account.as_str()) else {
             return Ok((false, false, json!({ "secret": "not in the settings" })));
@@ -516,7 +518,7 @@ impl Secrets {
             "labels": stages.0.get(&version),
             "current": current,
         });
-        if let (true, Some(scratch)) = (whole, &self.settings.scratch) {
+        if let (true, Some(scratch)) = (whole && with_parts, &self.settings.scratch) {
             let references = scratch.show(account.as_str(), credential, parts).await?;
             if let Some(seen) = seen.as_object_mut() {
                 seen.insert("parts".to_owned(), json!(references));
@@ -640,7 +642,8 @@ impl Connector for Secrets {
                 reason: "a secret shows what is kept in it and nothing else".to_owned(),
             });
         };
-        let (whole, current, seen) = self.seen(account, credential).await?;
+        let is_stored = claim.name() == ClaimName::CredentialStored;
+        let (whole, current, seen) = self.seen(account, credential, is_stored).await?;
         let holds = match claim.name() {
             ClaimName::CredentialStored => whole,
             ClaimName::CredentialActive => whole && current,

@@ -8,12 +8,13 @@ use connectors::connector::Connector;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::real::{declared, folder, system};
+use super::real::{calls, declared, folder, system};
 use super::*;
 
 on_both! {
     a_second_key_takes_over_and_the_first_one_ends,
     the_place_is_a_secret_behind_an_interface,
+    a_node_that_dies_leaves_one_key_and_it_works,
 }
 
 fn lab(name: &str) -> String {
@@ -141,15 +142,15 @@ fn iam() -> Arc<dyn Connector> {
     system("aws", aws)
 }
 
+/// How long the old one works beside the new one, and how long it is out of use before it is gone.
+const WAITS: [&str; 2] = ["overlap: { reload: 1h }", "soak: 7d"];
+
 /// A rotation of the key of a user.
-fn of_keys(user: &str, id: &str) -> String {
+fn of_keys(user: &str, id: &str, waits: &[&str]) -> String {
     let users = format!("users: [{user}]");
-    let rotation = [
-        users.as_str(),
-        "parts: { env: \"AWS_SECRET_ACCESS_KEY={password}\\n\" }",
-        "overlap: { reload: 1h }",
-        "soak: 7d",
-    ];
+    let parts = "parts: { env: \"AWS_SECRET_ACCESS_KEY={password}\\n\" }";
+    let mut rotation = vec![users.as_str(), parts];
+    rotation.extend(waits);
     declared(id, "api_key", "two_slot", &rotation)
 }
 
@@ -166,7 +167,7 @@ async fn a_second_key_takes_over_and_the_first_one_ends(on_postgres: bool) {
     let (user, first) = aws.user();
     let place = folder(root.path(), &["user", "password", "id", "env"]);
     let id = format!("api_key:{}", first.0);
-    let text = of_keys(&user, &id);
+    let text = of_keys(&user, &id, &WAITS);
     let shop = Shop::real(on_postgres, iam(), place, &id, &text).await;
     let bundle = root.path().join("app");
     let node = shop.company.node().await;
@@ -236,12 +237,15 @@ fn read(aws: &mut Client, secret: &str) -> (String, String) {
     (id, value["secret_key"].as_str().unwrap().to_owned())
 }
 
-async fn the_place_is_a_secret_behind_an_interface(on_postgres: bool) {
-    let root = tempfile::tempdir().unwrap();
-    let mut aws = Client::start();
-    let (user, first) = aws.user();
+/// A secret that holds the key in use, and the place that Tenure has in it.
+fn in_secrets_manager(
+    aws: &mut Client,
+    user: &str,
+    key: &(String, String),
+    root: &Path,
+) -> (String, Arc<dyn Connector>) {
     let secret = format!("prod/{user}");
-    let value = json!({ "key_id": first.0, "secret_key": first.1, "region": "eu-central-1" });
+    let value = json!({ "key_id": key.0, "secret_key": key.1, "region": "eu-central-1" });
     let new = json!({ "Name": secret, "SecretString": value.to_string() });
     aws.as_admin("secretsmanager", "create_secret", &new);
     let place = json!({
@@ -251,11 +255,18 @@ async fn the_place_is_a_secret_behind_an_interface(on_postgres: bool) {
         "secrets": { "app": { "secret": secret, "parts": {
             "user": "user", "id": "key_id", "password": "secret_key", "env": "env",
         } } },
-        "scratch": root.path().join("scratch"),
+        "scratch": root.join("scratch"),
     });
+    (secret, system("aws_secrets", place))
+}
+
+async fn the_place_is_a_secret_behind_an_interface(on_postgres: bool) {
+    let root = tempfile::tempdir().unwrap();
+    let mut aws = Client::start();
+    let (user, first) = aws.user();
+    let (secret, place) = in_secrets_manager(&mut aws, &user, &first, root.path());
     let id = format!("api_key:{}", first.0);
-    let text = of_keys(&user, &id);
-    let place = system("aws_secrets", place);
+    let text = of_keys(&user, &id, &WAITS);
     let shop = Shop::real(on_postgres, iam(), place, &id, &text).await;
     let node = shop.company.node().await;
 
@@ -288,4 +299,33 @@ async fn the_place_is_a_secret_behind_an_interface(on_postgres: bool) {
     assert!(!aws.enters(&user, &second) && aws.enters(&user, &third));
     shop.knows_none_of(&[second.1, third.1]).await;
     shop.close(node).await;
+}
+
+async fn a_node_that_dies_leaves_one_key_and_it_works(on_postgres: bool) {
+    let root = tempfile::tempdir().unwrap();
+    let mut aws = Client::start();
+    let (user, first) = aws.user();
+    let (secret, place) = in_secrets_manager(&mut aws, &user, &first, root.path());
+    let id = format!("api_key:{}", first.0);
+    let text = of_keys(&user, &id, &[]);
+    let systems = (iam(), place);
+    let shop = Shop::mortal(on_postgres, Some(&user), systems, &id, &text).await;
+    let mut before = first;
+    for has_effect in [false, true] {
+        let mut deaths = 0;
+        for call in calls(on_postgres) {
+            let died = shop.survives(has_effect, call).await;
+            let now = read(&mut aws, &secret);
+            assert_ne!(now, before, "call {call}");
+            assert_eq!(aws.keys(&user), [(now.0.clone(), true)], "call {call}");
+            assert!(aws.enters(&user, &now), "call {call}");
+            before = now;
+            if !died {
+                break;
+            }
+            deaths += 1;
+        }
+        assert!(deaths > 0);
+    }
+    shop.company.remove().await;
 }

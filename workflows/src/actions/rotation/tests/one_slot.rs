@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command as Program;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use connectors::connector::{Attributes, Connector, NewAccount, Operation, OperationKey, Outcome};
+use connectors::connector::{Attributes, NewAccount, Operation, OperationKey, Outcome};
 use secrecy::SecretString;
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _};

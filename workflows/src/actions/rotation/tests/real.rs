@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connectors::connector::Connector;
-use engine::runner::Command;
+use engine::runner::{Clock as _, Command};
 use serde_json::{Value, json};
 
+use super::dying::{DEATHS_MAX, Death, rotated};
+use super::served::Mortal;
 use super::world::World;
-use super::{NotBegun, Shop, start};
-use crate::testbed::{Company, FastClock, Leaving, More, actor};
+use super::{NotBegun, Shop};
+use crate::testbed::{Company, FastClock, Leaving, More, actor, now};
 
 /// A system of this kind, as a configuration would have it.
 pub(super) fn system(kind: &str, settings: Value) -> Arc<dyn Connector> {
@@ -60,6 +62,16 @@ nhis:
     text
 }
 
+/// The calls at which nodes die in tests: some of them, or all in the long form.
+pub(super) fn calls(on_postgres: bool) -> impl Iterator<Item = u32> {
+    let step = match (std::env::var_os("TENURE_LONG"), on_postgres) {
+        (Some(_), false) => 1,
+        (_, false) => 8,
+        (_, true) => 23,
+    };
+    (1..DEATHS_MAX).step_by(step)
+}
+
 impl Shop {
     /// A company with `db` and `secrets`, where `text` declares the credential `id` of `db`.
     pub(super) async fn real(
@@ -69,7 +81,36 @@ impl Shop {
         id: &str,
         text: &str,
     ) -> Self {
-        let clock = Arc::new(FastClock::new(start(), 1));
+        // Looks on at nothing here.
+        let world = World::new(&["none"], 1);
+        Self::in_world(on_postgres, world, db, secrets, id, text).await
+    }
+
+    /// As [`Self::real`]; at calls of both systems the node may die, and never more than two credentials of `holder` are good.
+    pub(super) async fn mortal(
+        on_postgres: bool,
+        holder: Option<&str>,
+        (db, secrets): (Arc<dyn Connector>, Arc<dyn Connector>),
+        id: &str,
+        text: &str,
+    ) -> Self {
+        let world = World::new(&["none"], 1);
+        let holder: Option<&'static str> =
+            holder.map(|holder| &*Box::leak(holder.to_owned().into_boxed_str()));
+        let db = Mortal::over(db, &world, holder);
+        let secrets = Mortal::over(secrets, &world, None);
+        Self::in_world(on_postgres, world, db, secrets, id, text).await
+    }
+
+    async fn in_world(
+        on_postgres: bool,
+        world: World,
+        db: Arc<dyn Connector>,
+        secrets: Arc<dyn Connector>,
+        id: &str,
+        text: &str,
+    ) -> Self {
+        let clock = Arc::new(FastClock::new(now(), 1));
         let leaving = Leaving {
             systems: More(vec![("db", db), ("secrets", secrets)]),
             ..Leaving::default()
@@ -84,8 +125,7 @@ impl Shop {
         let shop = Self {
             company,
             clock,
-            // Looks on at nothing here.
-            world: World::new(&["none"], 1),
+            world,
             named: Box::leak(format!("db/{id}").into_boxed_str()),
         };
         shop.declare(text).await;
@@ -95,7 +135,8 @@ impl Shop {
     /// Plans what was declared or has ended, as a node does by itself.
     pub(super) async fn plan(&self) {
         let directory = &self.company.directory;
-        directory.start_rotations(start()).await.unwrap();
+        let now = self.clock.now();
+        directory.start_rotations(now).await.unwrap();
     }
 
     /// Begins the next one, unless it has begun because it is due.
@@ -104,6 +145,14 @@ impl Shop {
         if let Err(why) = self.ask(false).await {
             assert!(matches!(why, NotBegun::UnderWay { .. }), "{why}");
         }
+    }
+
+    /// One rotation whose node dies at the call of a number; gives whether it came to that.
+    pub(super) async fn survives(&self, has_effect: bool, call: u32) -> bool {
+        self.plan().await;
+        let died = rotated(self, Death::Call { has_effect }, call).await;
+        assert_eq!(self.world.broken(), Vec::<String>::new(), "call {call}");
+        died
     }
 
     /// Takes the rotation that is under way back.

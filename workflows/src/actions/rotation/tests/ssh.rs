@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::process::Command as Program;
 
+use connectors::connector::{Connector, NativeId};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::real::{declared, folder, system};
+use super::real::{calls, declared, folder, system};
 use super::*;
 
 on_both! {
     the_old_certificate_is_refused_and_the_new_one_lets_in,
+    a_node_that_dies_leaves_one_certificate_and_it_lets_in,
 }
 
 fn lab(name: &str) -> String {
@@ -57,9 +59,8 @@ fn enters(folder: &Path) -> bool {
     false
 }
 
-async fn the_old_certificate_is_refused_and_the_new_one_lets_in(on_postgres: bool) {
-    let root = tempfile::tempdir().unwrap();
-    let holder = format!("deploy-{}", Uuid::new_v4().simple());
+/// The authority whose certificates the server takes, and whose list of the revoked it reads.
+async fn authority() -> Arc<dyn Connector> {
     let authority = json!({
         "folder": format!("{}/authority", lab("FOLDER")),
         "create": true,
@@ -68,22 +69,37 @@ async fn the_old_certificate_is_refused_and_the_new_one_lets_in(on_postgres: boo
         "trial": {
             "host": "127.0.0.1", "port": lab("PORT").parse::<u16>().unwrap(),
             "user": lab("USER"), "known_hosts": lab("KNOWN_HOSTS"),
+            // A machine under load is slow.
+            "timeout_ms": 60_000,
         },
     });
     let authority = system("ssh", authority);
-    // The server reads the list of the revoked that the authority keeps.
     assert!(authority.check().await.unwrap().is_good());
+    authority
+}
+
+/// What is declared before anything was issued. Another for each holder: all tests share the authority, and a rotation that
+/// begins by itself is named after the credential.
+fn first(holder: &str) -> String {
+    format!("ssh_certificate:{holder}")
+}
+
+/// A rotation of the certificate of a holder.
+fn of_certificates(holder: &str, waits: &[&str]) -> String {
+    let users = format!("users: [{holder}]");
+    let attributes = format!("attributes: {{ principals: [{}] }}", lab("USER"));
+    let mut rotation = vec![users.as_str(), attributes.as_str(), "lifetime: 12h"];
+    rotation.extend(waits);
+    declared(&first(holder), "ssh_certificate", "reissue", &rotation)
+}
+
+async fn the_old_certificate_is_refused_and_the_new_one_lets_in(on_postgres: bool) {
+    let root = tempfile::tempdir().unwrap();
+    let holder = format!("deploy-{}", Uuid::new_v4().simple());
+    let authority = authority().await;
     let place = folder(root.path(), &["certificate", "key", "id"]);
-    let id = "ssh_certificate:1";
-    let rotation = [
-        format!("users: [{holder}]"),
-        format!("attributes: {{ principals: [{}] }}", lab("USER")),
-        "lifetime: 12h".to_owned(),
-        "overlap: { reload: 1h }".to_owned(),
-    ];
-    let rotation: Vec<&str> = rotation.iter().map(String::as_str).collect();
-    let text = declared(id, "ssh_certificate", "reissue", &rotation);
-    let shop = Shop::real(on_postgres, authority, place, id, &text).await;
+    let text = of_certificates(&holder, &["overlap: { reload: 1h }"]);
+    let shop = Shop::real(on_postgres, authority, place, &first(&holder), &text).await;
     let bundle = root.path().join("app");
     let node = shop.company.node().await;
 
@@ -93,17 +109,17 @@ async fn the_old_certificate_is_refused_and_the_new_one_lets_in(on_postgres: boo
     assert!(enters(&bundle));
     shop.jump(&node, shop.clock.now() + TimeDelta::hours(2));
     shop.until(&node, Phase::Closed).await;
-    let first = root.path().join("first");
-    kept(&bundle, &first);
+    let one = root.path().join("one");
+    kept(&bundle, &one);
 
     // The next: side by side for an hour, then the old one is refused.
     shop.begin().await;
     shop.until(&node, Phase::Overlap).await;
-    assert!(enters(&first) && enters(&bundle), "side by side");
+    assert!(enters(&one) && enters(&bundle), "side by side");
     shop.jump(&node, shop.clock.now() + TimeDelta::hours(2));
     let closed = shop.until(&node, Phase::Closed).await;
     assert!(closed.expires_at.is_some());
-    assert!(!enters(&first) && enters(&bundle));
+    assert!(!enters(&one) && enters(&bundle));
     let second = root.path().join("second");
     kept(&bundle, &second);
 
@@ -125,4 +141,37 @@ async fn the_old_certificate_is_refused_and_the_new_one_lets_in(on_postgres: boo
     let line = key.lines().nth(3).unwrap().to_owned();
     shop.knows_none_of(&[line]).await;
     shop.close(node).await;
+}
+
+async fn a_node_that_dies_leaves_one_certificate_and_it_lets_in(on_postgres: bool) {
+    let root = tempfile::tempdir().unwrap();
+    let holder = format!("deploy-{}", Uuid::new_v4().simple());
+    let (authority, looks_on) = (authority().await, authority().await);
+    let place = folder(root.path(), &["certificate", "key", "id"]);
+    let text = of_certificates(&holder, &[]);
+    let systems = (authority, place);
+    let shop = Shop::mortal(on_postgres, Some(&holder), systems, &first(&holder), &text).await;
+    let bundle = root.path().join("app");
+    let account = NativeId::new(&holder);
+    let mut before = String::new();
+    for has_effect in [false, true] {
+        let mut deaths = 0;
+        for call in calls(on_postgres) {
+            let died = shop.survives(has_effect, call).await;
+            let now = std::fs::read_to_string(bundle.join("id")).unwrap();
+            assert_ne!(now, before, "call {call}");
+            assert!(enters(&bundle), "call {call}");
+            let listed = looks_on.credentials(&account).await.unwrap().value;
+            let good = listed.iter().filter(|one| one.active == Some(true));
+            let good: Vec<&str> = good.map(|one| one.id.as_str()).collect();
+            assert_eq!(good, [now.as_str()], "call {call}");
+            before = now;
+            if !died {
+                break;
+            }
+            deaths += 1;
+        }
+        assert!(deaths > 0);
+    }
+    shop.company.remove().await;
 }
