@@ -110,7 +110,7 @@ def write_configuration(folder, store, small, by_events=False):
         # An address with a password stands in no file.
         os.environ["TENURE_CERT_STORE"] = store
         store = "env:TENURE_CERT_STORE"
-    (folder / "tenure.yaml").write_text(f"store: {{ url: {json.dumps(store)} }}\nnode: {{ name: cert, lease: 3s }}\n")
+    (folder / "tenure.yaml").write_text(f"store: {{ url: {json.dumps(store)} }}\nnode: {{ name: cert }}\n")
     ldap = {
         "url": env("TENURE_LAB_OPENLDAP_URL"),
         "bind_dn": env("TENURE_LAB_OPENLDAP_BIND_DN"),

@@ -391,7 +391,10 @@ pub const ACTIONS: [(&str, &str); 69] = [
         name::ROTATION_TRUSTED,
         "looks whether every place shows both roots, and tries both",
     ),
-    (name::ROTATION_SIGN, "makes the new authority the one that signs"),
+    (
+        name::ROTATION_SIGN,
+        "makes the new authority the one that signs",
+    ),
     (
         name::ROTATION_SIGN_BACK,
         "makes the old authority sign again, and has issued anew what the new one signed",

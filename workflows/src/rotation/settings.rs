@@ -48,9 +48,7 @@ pub const PART_BUNDLE: &str = "bundle";
 const TRUSTED_IN_MAX: usize = 1_000;
 
 /// Where those who use a credential read it.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Place {
     /// A system that keeps credentials, of kind `file`, `kubernetes` or `aws_secrets`.
@@ -325,10 +323,8 @@ impl Rotation {
                 "name one place that several read",
             ));
         }
-        let different: BTreeSet<&Place> = [&self.place]
-            .into_iter()
-            .chain(&self.trusted_in)
-            .collect();
+        let different: BTreeSet<&Place> =
+            [&self.place].into_iter().chain(&self.trusted_in).collect();
         if different.len() != self.trusted_in.len() + 1 {
             found.push((
                 format!("`{named}` names a place twice"),
@@ -517,7 +513,10 @@ soak: 7d
         let key = CredentialKind::ApiKey;
         let mode = Some(ReplaceMode::FourPhase);
         let mistakes = rotation(AUTHORITY).mistakes("x", key, mode, &systems);
-        assert!(format!("{mistakes:?}").contains("no authority"), "{mistakes:?}");
+        assert!(
+            format!("{mistakes:?}").contains("no authority"),
+            "{mistakes:?}"
+        );
         let mistakes = rotation(GOOD).mistakes("x", CredentialKind::Password, None, &systems);
         assert!(
             format!("{mistakes:?}").contains("no `replaced_by`"),

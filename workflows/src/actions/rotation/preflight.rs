@@ -467,7 +467,8 @@ impl Look<'_> {
         }
         let answer = check(&snapshot);
         // What an authority signed is issued anew on the way.
-        let stops = |found: &&Finding| self.row.mode != ReplaceMode::FourPhase || found.node == node;
+        let stops =
+            |found: &&Finding| self.row.mode != ReplaceMode::FourPhase || found.node == node;
         let why = answer.stopping().find(stops).map(|finding| {
             format!(
                 "the check of what hangs on `{}` says `{}`; see `tenure nhi check {node} --to rotate`",

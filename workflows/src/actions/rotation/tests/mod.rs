@@ -16,13 +16,13 @@ mod fleet;
 mod keys;
 mod leaving;
 mod live;
-mod pebble;
-mod reissue;
 mod one_slot;
+mod pebble;
 mod real;
+mod reissue;
 mod rollover;
-mod ssh;
 mod served;
+mod ssh;
 mod world;
 
 use std::collections::BTreeSet;
