@@ -32,8 +32,8 @@ const FLEET: usize = 100;
 const FLEET_LONG: usize = 500;
 /// How many are under way at once.
 const OPEN_MAX: usize = 32;
-/// The longest step of the time while something is under way: what has a limit of minutes keeps it.
-const STEP: TimeDelta = TimeDelta::seconds(20);
+/// The step of the time while something is under way: what has a limit of minutes has seconds on a machine that is busy.
+const STEP: TimeDelta = TimeDelta::seconds(2);
 /// How many looks one wave takes at most.
 const LOOKS_MAX: u32 = 10_000;
 /// How many of the clients' names are looked at one by one.
@@ -97,7 +97,7 @@ impl Fleet {
             pebble,
             wishes,
             names: Arc::new(names),
-            jitter: TimeDelta::seconds(10 * i64::try_from(count).unwrap()),
+            jitter: TimeDelta::seconds(2 * i64::try_from(count).unwrap()),
             folder,
         };
         fleet.declare(&labels).await;
@@ -242,7 +242,7 @@ fn histogram(what: &str, times: &[Timestamp]) {
     println!("{what}: {} between {first} and {last}", times.len());
     for (part, count) in (0..).zip(counts) {
         let from = first + TimeDelta::milliseconds(part_ms * part);
-        println!("  {} {count:4} {}", from.format("%H:%M"), "#".repeat(count));
+        println!("  {} {count:4} {}", from.format("%H:%M:%S"), "#".repeat(count));
     }
     let share = times.len() / BARS;
     let most = counts.iter().max().copied().unwrap();
