@@ -242,7 +242,11 @@ fn histogram(what: &str, times: &[Timestamp]) {
     println!("{what}: {} between {first} and {last}", times.len());
     for (part, count) in (0..).zip(counts) {
         let from = first + TimeDelta::milliseconds(part_ms * part);
-        println!("  {} {count:4} {}", from.format("%H:%M:%S"), "#".repeat(count));
+        println!(
+            "  {} {count:4} {}",
+            from.format("%H:%M:%S"),
+            "#".repeat(count)
+        );
     }
     let share = times.len() / BARS;
     let most = counts.iter().max().copied().unwrap();
