@@ -1,6 +1,6 @@
 //! What is found on a system and answers to nobody. Pure.
 //!
-//! An account of a system is a person's, or it is one that a declared non-human identity names; any other is *found*, and so
+//! An account of a system is a person's, or one that a declared non-human identity names or is replaced with; any other is *found*, and so
 //! is a credential of a declared account that no declaration names. What was found is a question with a deadline: somebody
 //! declares it, ends it, or accepts it for a while, saying why. Absence is a fact only in a complete listing, so what was
 //! found before and is not there any more is gone.
@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
+
+use super::declare::Declared;
 
 /// What was found, in the words of its system. Written `account:ID` or `credential:ID`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -119,6 +121,28 @@ pub struct There {
     pub credentials: BTreeMap<String, BTreeSet<String>>,
     /// Identifiers of the credentials that are declared.
     pub known: BTreeSet<String>,
+    /// Login names, bundles and endpoints that [rotations](replaced_on) work with: whoever declared those answers for them.
+    pub replaced: BTreeSet<String>,
+}
+
+/// What the rotations of an identity's credentials work with on a system: the logins that take turns, the bundles that keep what is
+/// issued, the endpoints where it is seen.
+pub fn replaced_on<'a>(declared: &'a Declared, system: &'a str) -> impl Iterator<Item = &'a str> {
+    declared.credentials.iter().flat_map(move |credential| {
+        let rotation = credential.rotation.as_ref();
+        let users = rotation.filter(|_| credential.system == system);
+        let users = users.into_iter().flat_map(|rotation| &rotation.users);
+        let places = rotation
+            .into_iter()
+            .flat_map(|rotation| std::iter::once(&rotation.place).chain(&rotation.trusted_in));
+        let bundles = places.filter(move |place| place.system == system);
+        let serves = rotation.and_then(|rotation| rotation.serves.as_ref());
+        let endpoint = serves.filter(|serves| serves.system == system);
+        users
+            .map(String::as_str)
+            .chain(bundles.map(|place| place.bundle.as_str()))
+            .chain(endpoint.map(|serves| serves.endpoint.as_str()))
+    })
 }
 
 impl There {
@@ -135,6 +159,7 @@ impl There {
         for (id, (name, enabled)) in &self.accounts {
             match self.identity(id, name) {
                 None if self.peoples.contains(id) => {}
+                None if self.replaced.contains(id) || self.replaced.contains(name) => {}
                 None => {
                     let thing = Thing::Account(id.clone());
                     unanswered.insert(thing, (name.as_str(), None, *enabled));
@@ -249,6 +274,33 @@ mod tests {
                 .collect(),
             ..There::default()
         }
+    }
+
+    #[test]
+    fn whoever_declared_a_rotation_answers_for_what_it_works_with() {
+        let declared: Declared = serde_json::from_value(serde_json::json!({
+            "key": "web", "kind": "workload", "environment": "production", "purpose": "serves", "team": "shop",
+            "owner": "A1", "backup": "B2", "review": "2027-01-31",
+            "credentials": [{
+                "system": "ca", "id": "certificate:shop", "kind": "certificate", "replaced_by": "reissue",
+                "rotation": {
+                    "place": { "system": "files", "bundle": "shop" }, "users": ["shop"],
+                    "serves": { "system": "edge", "endpoint": "www" },
+                },
+            }],
+        }))
+        .unwrap();
+        let on = |system: &str| -> Vec<String> {
+            replaced_on(&declared, system).map(str::to_owned).collect()
+        };
+        assert_eq!(on("ca"), ["shop"]);
+        assert_eq!(on("files"), ["shop"]);
+        assert_eq!(on("edge"), ["www"]);
+        assert!(on("elsewhere").is_empty());
+        let mut there = there(&["shop", "stray"], &[], &[]);
+        there.replaced = BTreeSet::from(["shop".to_owned()]);
+        let found = compare("files", &[], &there, TimeDelta::days(14), day(0));
+        assert_eq!(told(&found), ["account:stray open due 14"]);
     }
 
     fn told(found: &[Found]) -> Vec<String> {

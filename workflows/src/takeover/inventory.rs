@@ -15,7 +15,7 @@ use crate::directory::{
 };
 use crate::nhi::check::Coverage;
 use crate::nhi::declare::Declared;
-use crate::nhi::found::{Found, FoundStatus, There, compare};
+use crate::nhi::found::{Found, FoundStatus, There, compare, replaced_on};
 use crate::nhi::graph::{Confidence, Edge, Node, NodeKind, Relation};
 use crate::nhi::hygiene::{self, Shortfall, Stands};
 use crate::policy::CredentialRule;
@@ -72,6 +72,9 @@ pub async fn look(
                 .declared
                 .insert(account.name.clone(), row.nhi_key.clone());
         }
+        there
+            .replaced
+            .extend(replaced_on(&row.declared, name).map(str::to_owned));
         let credentials = row.declared.credentials.iter();
         let on_it = credentials.filter(|it| it.system == name);
         there.known.extend(on_it.map(|it| it.id.clone()));
