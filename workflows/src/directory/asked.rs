@@ -100,6 +100,7 @@ impl Directory {
     }
 }
 
+/// From the few cases that ask, one look-up each, whatever a planner believes of their number (`OFFSET 0`, `CROSS JOIN`).
 /// Of what is open only that whose text has the key in quotes, or whose subject names the person.
 const ASKED: Sql = Sql {
     table: "case_asked",
@@ -108,8 +109,10 @@ const ASKED: Sql = Sql {
             'subject', o.subject, 'body', s.body,
             'answering', jsonb_build_array(i.attributes->>'manager', i.attributes->>'backup'))::text
         FROM case_asked AS a
-        JOIN case_open AS o ON o.shard_id = a.shard_id AND o.case_id = a.case_id
-        JOIN case_step AS s ON s.shard_id = a.shard_id AND s.case_id = a.case_id
+        CROSS JOIN LATERAL (SELECT o.* FROM case_open AS o
+            WHERE o.shard_id = a.shard_id AND o.case_id = a.case_id OFFSET 0) AS o
+        CROSS JOIN LATERAL (SELECT s.* FROM case_step AS s
+            WHERE s.shard_id = a.shard_id AND s.case_id = a.case_id OFFSET 0) AS s
         LEFT JOIN identity AS i ON i.shard_id = o.shard_id AND i.identity_key = o.subject
         WHERE s.state = 'asking' AND s.instance >= 0 AND o.subject <> $1::jsonb->>'key'
           AND (strpos(s.body, $1::jsonb->>'key') > 0

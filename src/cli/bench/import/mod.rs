@@ -50,6 +50,8 @@ required: [name]
 ";
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// How many times as long as a look takes is waited until the next.
+const LOOK_SHARE: u32 = 50;
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// How many differences are told.
 const DIFFERENCES_SHOWN: usize = 10;
@@ -281,7 +283,10 @@ async fn work_off(
         ..CaseFilter::default()
     };
     loop {
+        let looked = Instant::now();
         let counts = opened.store.counts().await?;
+        // Counting walks over all that is open: it may not be what is measured.
+        let pause = LOOK.max(looked.elapsed() * LOOK_SHARE);
         let closed: u64 = counts
             .iter()
             .filter(|(_, state, _)| state.is_closed())
@@ -300,7 +305,7 @@ async fn work_off(
                 return Ok(closed);
             }
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
