@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::fleet::{Fleet, Noop, definitions, quantile, rate, steps};
 use super::limit::{Written, bare_writes, bytes_of_steps, lengths_ms};
 use super::scratch::Scratch;
-use super::{Database, Engine};
-use crate::cli::format::{Bar, Listing, Tone, number, time};
+use super::{Database, Engine, Figures};
+use crate::cli::format::{Bar, number, time};
 use crate::cli::{Context, Exit};
 
 /// The most fan-out cases that are run for comparison.
@@ -77,11 +77,8 @@ struct FanOut {
 
 pub(super) async fn run(context: &Context, options: &Engine) -> anyhow::Result<Exit> {
     let database = Database::meant(context.store.as_deref())?;
-    let scratch = Scratch::make(database, options.url.as_deref()).await?;
-    let measured = measure(context, database, options, &scratch).await;
-    let removed = scratch.remove().await;
-    let report = measured?;
-    removed?;
+    let work = async |scratch: &Scratch| measure(context, database, options, scratch).await;
+    let report = Scratch::within(database, options.url.as_deref(), work).await?;
     context.output.result(&report, describe)?;
     Ok(Exit::Good)
 }
@@ -255,15 +252,8 @@ fn describe(report: &Report) -> String {
         )]
         number(value.round() as u64)
     };
-    let mut listing = Listing::new(&["", "", ""]).right(&[1]);
-    let mut row = |what: &str, value: String, remark: String| {
-        listing.row([
-            (what.to_owned(), Tone::Plain),
-            (value, Tone::Strong),
-            (remark, Tone::Dim),
-        ]);
-    };
-    row(
+    let mut figures = Figures::new();
+    figures.row(
         "steps a second",
         whole(report.steps_per_s),
         format!(
@@ -272,8 +262,8 @@ fn describe(report: &Report) -> String {
             report.steps
         ),
     );
-    row("cases a second", whole(report.cases_per_s), String::new());
-    row(
+    figures.row("cases a second", whole(report.cases_per_s), String::new());
+    figures.row(
         "bare rows a second",
         whole(report.limit_rows_per_s),
         format!(
@@ -282,44 +272,44 @@ fn describe(report: &Report) -> String {
             number(report.steps_per_batch)
         ),
     );
-    row(
+    figures.row(
         "ratio",
         format!("{:.2}", report.ratio),
         "steps over bare rows".to_owned(),
     );
-    row(
+    figures.row(
         "commits a step",
         format!("{:.4}", report.commits_per_step),
         String::new(),
     );
     if let Some(bytes) = report.wal_bytes_per_step {
-        row(
+        figures.row(
             "log a step",
             format!("{} bytes", number(bytes)),
             "what the database wrote ahead".to_owned(),
         );
     }
-    row(
+    figures.row(
         "one case alone, p50",
         time::length_ms(report.p50_ms),
         format!("{} steps", report.steps),
     );
-    row(
+    figures.row(
         "one case alone, p99",
         time::length_ms(report.p99_ms),
         String::new(),
     );
-    row(
+    figures.row(
         "one case under load, p50",
         time::length_ms(report.loaded_p50_ms),
         "cases at half the full speed".to_owned(),
     );
-    row(
+    figures.row(
         "one case under load, p99",
         time::length_ms(report.loaded_p99_ms),
         String::new(),
     );
-    row(
+    figures.row(
         "calls a second",
         whole(report.calls.steps_per_s),
         format!(
@@ -327,22 +317,22 @@ fn describe(report: &Report) -> String {
             report.calls.ratio, report.calls.commits_per_step
         ),
     );
-    row(
+    figures.row(
         "one case of calls alone, p50",
         time::length_ms(report.calls.p50_ms),
         format!("{} steps", report.steps),
     );
-    row(
+    figures.row(
         "one case of calls alone, p99",
         time::length_ms(report.calls.p99_ms),
         String::new(),
     );
-    row(
+    figures.row(
         "a step of a case with few",
         format!("{:.1} µs", report.us_per_step),
         String::new(),
     );
-    row(
+    figures.row(
         "a step of a fan-out",
         format!("{:.1} µs", report.for_each.us_per_step),
         format!(
@@ -352,7 +342,7 @@ fn describe(report: &Report) -> String {
         ),
     );
     format!(
-        "Engine on {}, {} node{}\n{listing}",
+        "Engine on {}, {} node{}\n{figures}",
         report.store,
         report.nodes,
         if report.nodes == 1 { "" } else { "s" }

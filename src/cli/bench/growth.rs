@@ -21,8 +21,8 @@ use tokio::time::Instant;
 
 use super::fleet::{Fleet, Noop, definitions, done, quantile, rate, steps};
 use super::scratch::Scratch;
-use super::{Database, Growth};
-use crate::cli::format::{Bar, Listing, Tone, number, time};
+use super::{Database, Figures, Growth, mib};
+use crate::cli::format::{Bar, number, time};
 use crate::cli::{Context, Exit};
 
 /// Names the made database to the process that measures. An address may hold a password, so it is no argument.
@@ -112,11 +112,9 @@ pub(super) async fn run(context: &Context, options: &Growth) -> anyhow::Result<E
         return Ok(Exit::Good);
     }
     let database = Database::meant(context.store.as_deref())?;
-    let scratch = Scratch::make(database, options.url.as_deref()).await?;
-    let reported = fill_and_measure(context, database, options, &scratch).await;
-    let removed = scratch.remove().await;
-    let report = reported?;
-    removed?;
+    let work =
+        async |scratch: &Scratch| fill_and_measure(context, database, options, scratch).await;
+    let report = Scratch::within(database, options.url.as_deref(), work).await?;
     context.output.result(&report, describe)?;
     Ok(Exit::Good)
 }
@@ -264,48 +262,40 @@ pub(super) fn status_bytes(name: &str) -> anyhow::Result<u64> {
 
 fn describe(report: &Report) -> String {
     let measured = &report.measured;
-    let mut listing = Listing::new(&["", "", ""]).right(&[1]);
-    let mut row = |what: &str, value: String, remark: String| {
-        listing.row([
-            (what.to_owned(), Tone::Plain),
-            (value, Tone::Strong),
-            (remark, Tone::Dim),
-        ]);
-    };
-    let mib = |bytes: u64| format!("{} MiB", number(bytes >> 20));
-    row(
+    let mut figures = Figures::new();
+    figures.row(
         "start-up",
         time::length_ms(measured.start_ms),
         "to the first idle moment".to_owned(),
     );
-    row(
+    figures.row(
         "memory at rest",
         mib(measured.memory_idle_bytes),
         format!("{} cases in memory", measured.cases_hot),
     );
-    row(
+    figures.row(
         "memory at work",
         mib(measured.memory_busy_bytes),
         String::new(),
     );
-    row(
+    figures.row(
         "steps a second",
         format!("{:.0}", measured.steps_per_s),
         format!("{CASES} cases of {STEPS} steps"),
     );
-    row(
+    figures.row(
         "timers, p50 late",
         time::length_ms(measured.late_p50_ms),
         format!("{} a second", measured.timers_per_s),
     );
-    row(
+    figures.row(
         "timers, p99 late",
         time::length_ms(measured.late_p99_ms),
         format!("worst {}", time::length_ms(measured.late_max_ms)),
     );
-    row("database", mib(report.database_bytes), String::new());
+    figures.row("database", mib(report.database_bytes), String::new());
     format!(
-        "{} with {} cases that are over and {} that wait\n{listing}",
+        "{} with {} cases that are over and {} that wait\n{figures}",
         report.store,
         number(report.stored.into()),
         number(report.waiting.into())

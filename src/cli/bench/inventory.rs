@@ -8,12 +8,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use connectors::connector::CredentialKind;
 use engine::core::id::Actor;
 use engine::runner::{Clock as _, Definitions, SystemClock};
-use engine::store::SHARDS_DEFAULT;
 use serde::Serialize;
 use serde_json::json;
 use std::sync::Arc;
 use tokio::time::Instant;
-use workflows::config::StoreAddress;
 use workflows::definitions;
 use workflows::directory::Directory;
 use workflows::intake::Intake;
@@ -26,10 +24,9 @@ use workflows::takeover::shortfalls;
 
 use super::import::{forget_peak, ms, peak_bytes};
 use super::scratch::Scratch;
-use super::{Database, Inventory};
-use crate::cli::format::{Bar, Listing, Tone, number, time};
+use super::{Database, Figures, Inventory, mib};
+use crate::cli::format::{Bar, number, time};
 use crate::cli::{Context, Exit};
-use crate::shell::Database as Opened;
 
 /// Credentials of one identity.
 const EACH: u32 = 10;
@@ -72,11 +69,8 @@ struct Report {
 
 pub(super) async fn run(context: &Context, options: &Inventory) -> anyhow::Result<Exit> {
     let database = Database::meant(context.store.as_deref())?;
-    let scratch = Scratch::make(database, options.url.as_deref()).await?;
-    let measured = measure(context, database, options, &scratch).await;
-    let removed = scratch.remove().await;
-    let report = measured?;
-    removed?;
+    let work = async |scratch: &Scratch| measure(context, database, options, scratch).await;
+    let report = Scratch::within(database, options.url.as_deref(), work).await?;
     context.output.result(&report, describe)?;
     Ok(Exit::Good)
 }
@@ -87,12 +81,7 @@ async fn measure(
     options: &Inventory,
     scratch: &Scratch,
 ) -> anyhow::Result<Report> {
-    let address = scratch.address();
-    let address = match address.strip_prefix("sqlite:") {
-        Some(file) => StoreAddress::Sqlite(file.into()),
-        None => StoreAddress::Postgres(address.into()),
-    };
-    let opened = Opened::prepare(&address, SHARDS_DEFAULT).await?;
+    let opened = scratch.prepared().await?;
     let directory = &opened.directory;
     let now = SystemClock.now();
     introduce(directory, now).await?;
@@ -265,16 +254,8 @@ pub(super) async fn median(
 }
 
 fn describe(report: &Report) -> String {
-    let mut listing = Listing::new(&["", "", ""]).right(&[1]);
-    let mut row = |what: &str, value: String, remark: String| {
-        listing.row([
-            (what.to_owned(), Tone::Plain),
-            (value, Tone::Strong),
-            (remark, Tone::Dim),
-        ]);
-    };
-    let mib = |bytes: u64| format!("{} MiB", number(bytes >> 20));
-    row(
+    let mut figures = Figures::new();
+    figures.row(
         "declared a second",
         format!("{:.0}", report.credentials_per_s),
         format!(
@@ -284,17 +265,17 @@ fn describe(report: &Report) -> String {
             time::length_ms(report.declare_ms)
         ),
     );
-    row(
+    figures.row(
         "what expires in 30 days",
         time::length_ms(report.expiring_ms),
         format!("{} of them", number(report.expiring as u64)),
     );
-    row(
+    figures.row(
         "what hangs on one leaver",
         time::length_ms(report.leaver_ms),
         format!("{} things", number(report.hangs as u64)),
     );
-    row(
+    figures.row(
         "all against policy",
         time::length_ms(report.shortfalls_ms),
         format!(
@@ -303,7 +284,7 @@ fn describe(report: &Report) -> String {
             mib(report.shortfalls_peak_bytes)
         ),
     );
-    row("memory", mib(report.peak_bytes), "at most".to_owned());
-    row("database", mib(report.database_bytes), String::new());
-    listing.to_string()
+    figures.row("memory", mib(report.peak_bytes), "at most".to_owned());
+    figures.row("database", mib(report.database_bytes), String::new());
+    figures.to_string()
 }

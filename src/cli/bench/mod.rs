@@ -14,6 +14,7 @@ mod storm;
 use anyhow::bail;
 use clap::{Args, Subcommand};
 
+use super::format::{Listing, Tone, number};
 use super::{Context, Exit};
 
 /// Measure how fast the engine goes on this machine and this database
@@ -271,4 +272,31 @@ pub async fn run(context: &Context, bench: Bench) -> anyhow::Result<Exit> {
         What::Storm(options) => storm::run(context, &options).await,
         What::Pinned(options) => pinned::run(context, &options).await,
     }
+}
+
+/// The figures of a report: what, how much, and what has to be known about it.
+struct Figures(Listing);
+
+impl Figures {
+    fn new() -> Self {
+        Self(Listing::new(&["", "", ""]).right(&[1]))
+    }
+
+    fn row(&mut self, what: &str, value: String, remark: String) {
+        self.0.row([
+            (what.to_owned(), Tone::Plain),
+            (value, Tone::Strong),
+            (remark, Tone::Dim),
+        ]);
+    }
+}
+
+impl std::fmt::Display for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", number(bytes >> 20))
 }

@@ -47,11 +47,8 @@ struct Growth {
 
 pub(super) async fn run(context: &Context, options: &Pinned) -> anyhow::Result<Exit> {
     let database = Database::meant(context.store.as_deref())?;
-    let scratch = Scratch::make(database, options.url.as_deref()).await?;
-    let measured = measure(context, database, options, &scratch).await;
-    let removed = scratch.remove().await;
-    let report = measured?;
-    removed?;
+    let work = async |scratch: &Scratch| measure(context, database, options, scratch).await;
+    let report = Scratch::within(database, options.url.as_deref(), work).await?;
     context.output.result(&report, describe)?;
     Ok(Exit::Good)
 }

@@ -6,12 +6,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use connectors::connector::CredentialKind;
 use engine::core::id::Actor;
 use engine::runner::{Clock as _, SystemClock};
-use engine::store::SHARDS_DEFAULT;
 use serde::Serialize;
 use serde_json::json;
 use sqlx::{Connection as _, Row as _};
 use tokio::time::Instant;
-use workflows::config::StoreAddress;
 use workflows::directory::{Directory, RotationRow};
 use workflows::nhi::declare::{Declared, DeclaredCredential, NhiKind, ReplaceMode};
 use workflows::rotation::Rotation;
@@ -21,10 +19,9 @@ use super::import::{forget_peak, ms, peak_bytes};
 use super::inventory::{introduce, median, owner};
 use super::limit::per_second;
 use super::scratch::{Beside, Scratch};
-use super::{Database, Rotations};
+use super::{Database, Figures, Rotations, mib};
 use crate::cli::format::{Bar, Listing, Tone, number, time};
 use crate::cli::{Context, Exit};
-use crate::shell::Database as Opened;
 use crate::shell::rotations::upcoming;
 
 /// Credentials of one identity.
@@ -84,11 +81,8 @@ pub(super) async fn run(context: &Context, options: &Rotations) -> anyhow::Resul
         "`--together` is no less than `--credentials`; it says how many of them are due in one window"
     );
     let database = Database::meant(context.store.as_deref())?;
-    let scratch = Scratch::make(database, options.url.as_deref()).await?;
-    let measured = measure(context, database, options, &scratch).await;
-    let removed = scratch.remove().await;
-    let report = measured?;
-    removed?;
+    let work = async |scratch: &Scratch| measure(context, database, options, scratch).await;
+    let report = Scratch::within(database, options.url.as_deref(), work).await?;
     context.output.result(&report, describe)?;
     Ok(Exit::Good)
 }
@@ -99,12 +93,7 @@ async fn measure(
     options: &Rotations,
     scratch: &Scratch,
 ) -> anyhow::Result<Report> {
-    let address = scratch.address();
-    let address = match address.strip_prefix("sqlite:") {
-        Some(file) => StoreAddress::Sqlite(file.into()),
-        None => StoreAddress::Postgres(address.into()),
-    };
-    let opened = Opened::prepare(&address, SHARDS_DEFAULT).await?;
+    let opened = scratch.prepared().await?;
     let directory = &opened.directory;
     let now = SystemClock.now();
     introduce(directory, now).await?;
@@ -410,16 +399,8 @@ async fn bare(scratch: &Scratch) -> anyhow::Result<f64> {
 // --- told --------------------------------------------------------------------------------------------------
 
 fn describe(report: &Report) -> String {
-    let mut listing = Listing::new(&["", "", ""]).right(&[1]);
-    let mut row = |what: &str, value: String, remark: String| {
-        listing.row([
-            (what.to_owned(), Tone::Plain),
-            (value, Tone::Strong),
-            (remark, Tone::Dim),
-        ]);
-    };
-    let mib = |bytes: u64| format!("{} MiB", number(bytes >> 20));
-    row(
+    let mut figures = Figures::new();
+    figures.row(
         "planned a second",
         format!("{:.0}", report.planned_per_s),
         format!(
@@ -428,12 +409,12 @@ fn describe(report: &Report) -> String {
             time::length_ms(report.plan_ms)
         ),
     );
-    row(
+    figures.row(
         "bare reads and writes",
         format!("{:.0}", report.limit_per_s),
         format!("a second; the planner has {:.2} of it", report.ratio),
     );
-    row(
+    figures.row(
         "memory",
         mib(report.plan_peak_bytes),
         format!(
@@ -441,12 +422,12 @@ fn describe(report: &Report) -> String {
             mib(report.before_bytes)
         ),
     );
-    row(
+    figures.row(
         "what expires in 30 days",
         time::length_ms(report.expiring_ms),
         format!("{} of them", number(report.expiring as u64)),
     );
-    row(
+    figures.row(
         "what begins in 30 days",
         time::length_ms(report.upcoming_ms),
         format!("{} of them, all read", number(report.upcoming as u64)),
@@ -455,7 +436,7 @@ fn describe(report: &Report) -> String {
         ("planned in a minute", &report.planned),
         ("begun in a minute", &report.begun),
     ] {
-        row(
+        figures.row(
             what,
             spread.most.to_string(),
             format!(
@@ -464,8 +445,8 @@ fn describe(report: &Report) -> String {
             ),
         );
     }
-    row("database", mib(report.database_bytes), String::new());
-    format!("{listing}\n{}", histogram(report))
+    figures.row("database", mib(report.database_bytes), String::new());
+    format!("{figures}\n{}", histogram(report))
 }
 
 fn histogram(report: &Report) -> String {

@@ -9,8 +9,10 @@ use engine::store::sqlite::SqliteStore;
 use engine::store::{MIGRATIONS, SHARDS_DEFAULT, Store};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 use uuid::Uuid;
+use workflows::config::StoreAddress;
 
 use super::Database;
+use crate::shell::Database as Opened;
 
 /// The database of one run.
 pub(super) enum Scratch {
@@ -33,7 +35,30 @@ pub(super) enum Beside {
 }
 
 impl Scratch {
-    pub(super) async fn make(database: Database, url: Option<&str>) -> anyhow::Result<Self> {
+    /// Makes a database, lets `work` use it, and removes it, whatever became of the work.
+    pub(super) async fn within<T>(
+        database: Database,
+        url: Option<&str>,
+        work: impl AsyncFnOnce(&Self) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let scratch = Self::make(database, url).await?;
+        let done = work(&scratch).await;
+        let removed = scratch.remove().await;
+        let done = done?;
+        removed?;
+        Ok(done)
+    }
+
+    /// The same database with everything that `tenure` keeps in one.
+    pub(super) async fn prepared(&self) -> anyhow::Result<Opened> {
+        let address = match self {
+            Self::Sqlite { store, .. } => StoreAddress::Sqlite(store.path().into()),
+            Self::Postgres { url, .. } => StoreAddress::Postgres(url.as_str().into()),
+        };
+        Opened::prepare(&address, SHARDS_DEFAULT).await
+    }
+
+    async fn make(database: Database, url: Option<&str>) -> anyhow::Result<Self> {
         let name = format!("tenure_bench_{}", Uuid::new_v4().simple());
         let scratch = match database {
             Database::Sqlite => {
@@ -137,7 +162,7 @@ impl Scratch {
     }
 
     /// Closes and removes it.
-    pub(super) async fn remove(self) -> anyhow::Result<()> {
+    async fn remove(self) -> anyhow::Result<()> {
         match self {
             Self::Sqlite { store, folder } => {
                 store.close().await;

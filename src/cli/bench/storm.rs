@@ -153,10 +153,8 @@ pub(super) async fn run(context: &Context, options: &Storm) -> anyhow::Result<Ex
 
 /// Runs the leavers behind so many joiners, in a database of its own.
 async fn leavers(database: Database, options: &Storm, joiners: u32) -> anyhow::Result<(Lag, u64)> {
-    let scratch = Scratch::make(database, options.url.as_deref()).await?;
-    let measured = measure(&scratch, options.leavers, joiners).await;
-    scratch.remove().await?;
-    measured
+    let work = async |scratch: &Scratch| measure(scratch, options.leavers, joiners).await;
+    Scratch::within(database, options.url.as_deref(), work).await
 }
 
 async fn measure(scratch: &Scratch, leavers: u32, joiners: u32) -> anyhow::Result<(Lag, u64)> {

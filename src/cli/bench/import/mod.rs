@@ -14,11 +14,10 @@ use anyhow::{Context as _, ensure};
 use connectors::layer::Limits;
 use engine::core::id::Actor;
 use engine::runner::{Clock as _, Definitions, Node, NodeConfig, NodeHandle, SystemClock};
-use engine::store::{CaseFilter, SHARDS_DEFAULT};
+use engine::store::CaseFilter;
 use serde::Serialize;
 use tokio::time::Instant;
 use workflows::actions::IdentityActions;
-use workflows::config::StoreAddress;
 use workflows::definitions;
 use workflows::directory::{DirectoryProjection, IdentityFilter, IdentityStatus};
 use workflows::intake::Intake;
@@ -30,8 +29,8 @@ use self::population::{Population, roles};
 use self::system::Accounts;
 use super::fleet::rate;
 use super::scratch::Scratch;
-use super::{Database, Import};
-use crate::cli::format::{Bar, Listing, Tone, number, time};
+use super::{Database, Figures, Import, mib};
+use crate::cli::format::{Bar, number, time};
 use crate::cli::import_events::History;
 use crate::cli::{Context, Exit};
 use crate::shell::Database as Opened;
@@ -88,15 +87,14 @@ struct Report {
 
 pub(super) async fn run(context: &Context, options: &Import) -> anyhow::Result<Exit> {
     let database = Database::meant(context.store.as_deref())?;
-    let scratch = Scratch::make(database, options.url.as_deref()).await?;
     let folder = std::env::temp_dir().join(format!("tenure-import-{}", std::process::id()));
     std::fs::create_dir(&folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
-    let measured = measure(context, database, options, &scratch, &folder).await;
-    let removed = scratch.remove().await;
+    let work =
+        async |scratch: &Scratch| measure(context, database, options, scratch, &folder).await;
+    let measured = Scratch::within(database, options.url.as_deref(), work).await;
     std::fs::remove_dir_all(&folder)
         .with_context(|| format!("cannot remove `{}`", folder.display()))?;
     let report = measured?;
-    removed?;
     context.output.result(&report, describe)?;
     Ok(if report.differences == 0 {
         Exit::Good
@@ -116,7 +114,7 @@ async fn measure(
     let population = Population::new(options.years, options.seed, SystemClock.now());
     let file = folder.join("events.jsonl");
     let events = write(&population, options.identities, &file, quiet)?;
-    let opened = open(scratch).await?;
+    let opened = scratch.prepared().await?;
     let definitions = Arc::new(Definitions::new());
     for definition in definitions::load(&[])? {
         definitions.add(definition);
@@ -219,15 +217,6 @@ fn write(
 }
 
 /// The scratch database with everything that the program keeps beside the engine's tables.
-async fn open(scratch: &Scratch) -> anyhow::Result<Opened> {
-    let address = scratch.address();
-    let address = match address.strip_prefix("sqlite:") {
-        Some(file) => StoreAddress::Sqlite(file.into()),
-        None => StoreAddress::Postgres(address.into()),
-    };
-    Opened::prepare(&address, SHARDS_DEFAULT).await
-}
-
 async fn start(
     opened: &Opened,
     accounts: &Arc<Accounts>,
@@ -382,16 +371,8 @@ pub(super) fn peak_bytes() -> anyhow::Result<u64> {
 }
 
 fn describe(report: &Report) -> String {
-    let mut listing = Listing::new(&["", "", ""]).right(&[1]);
-    let mut row = |what: &str, value: String, remark: String| {
-        listing.row([
-            (what.to_owned(), Tone::Plain),
-            (value, Tone::Strong),
-            (remark, Tone::Dim),
-        ]);
-    };
-    let mib = |bytes: u64| format!("{} MiB", number(bytes >> 20));
-    row(
+    let mut figures = Figures::new();
+    figures.row(
         "the file checked",
         time::length_ms(report.check_ms),
         format!(
@@ -400,17 +381,17 @@ fn describe(report: &Report) -> String {
             mib(report.file_bytes)
         ),
     );
-    row(
+    figures.row(
         "events a second",
         format!("{:.0}", report.events_per_s),
         format!("taken in within {}", time::length_ms(report.import_ms)),
     );
-    row(
+    figures.row(
         "memory",
         mib(report.import_peak_bytes),
         "at most, while it was taken in".to_owned(),
     );
-    row(
+    figures.row(
         "cases a second",
         format!("{:.0}", report.cases_per_s),
         format!(
@@ -419,7 +400,7 @@ fn describe(report: &Report) -> String {
             time::length_ms(report.cases_ms)
         ),
     );
-    row(
+    figures.row(
         "memory",
         mib(report.cases_peak_bytes),
         format!(
@@ -427,19 +408,19 @@ fn describe(report: &Report) -> String {
             number(report.accounts as u64)
         ),
     );
-    row(
+    figures.row(
         "the file again",
         time::length_ms(report.again_ms),
         "nothing new".to_owned(),
     );
-    row("database", mib(report.database_bytes), String::new());
-    row(
+    figures.row("database", mib(report.database_bytes), String::new());
+    figures.row(
         "differences",
         number(report.differences),
         "between what holds and how people lived".to_owned(),
     );
     format!(
-        "{}: {} people, {} years\n{listing}",
+        "{}: {} people, {} years\n{figures}",
         report.store,
         number(report.identities.into()),
         report.years
