@@ -3,16 +3,68 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use reqwest::{Certificate, Url};
+use reqwest::{Certificate, Response, Url};
 use serde_json::Value;
 
 use crate::connector::{
-    Account, Attributes, Cursor, Error, ErrorKind, NativeId, Object, ObjectRef, Observation, Page,
-    Verdict,
+    Account, Attributes, Capabilities, ClaimName, CredentialKind, Cursor, Error, ErrorKind, Kind,
+    NativeId, Object, ObjectRef, Observation, OperationName, Page, Verdict,
 };
 
 /// Names of one page.
 const PAGE_SIZE: usize = 1_000;
+
+/// How a connector of this kind says what is wrong with its settings.
+pub(crate) fn settings_error<'a>(
+    system: &'a str,
+    kind: &'a str,
+) -> impl Fn(String) -> Error + Copy + 'a {
+    move |what| {
+        Error::new(
+            ErrorKind::Invalid,
+            format!("system `{system}`: {kind} settings: {what}"),
+        )
+    }
+}
+
+/// The body of an answer; `None` when it is longer than `bytes_max`.
+///
+/// # Errors
+/// When the connection breaks, or is too slow.
+pub(crate) async fn body(
+    mut response: Response,
+    bytes_max: usize,
+) -> Result<Option<Vec<u8>>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len().saturating_add(chunk.len()) > bytes_max {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
+
+/// What a place can do, where secrets are kept by version and one of them is read.
+pub(crate) fn place_capabilities() -> Capabilities {
+    Capabilities {
+        operations: [
+            OperationName::StoreCredential,
+            OperationName::ActivateCredential,
+            OperationName::DestroyCredential,
+        ]
+        .into(),
+        claims: [
+            ClaimName::CredentialStored,
+            ClaimName::CredentialActive,
+            ClaimName::CredentialInactive,
+        ]
+        .into(),
+        lists: [Kind::Account].into(),
+        credentials: CredentialKind::ALL.into(),
+        ..Capabilities::default()
+    }
+}
 
 /// What a read says of a claim.
 pub(crate) fn verdict(holds: bool, by: &str, account: Option<NativeId>, seen: Value) -> Verdict {

@@ -4,11 +4,14 @@
 
 pub mod acme;
 mod answer;
+#[cfg(test)]
+mod asked;
 pub mod aws;
 pub mod connector;
 pub mod credential;
 mod disk;
 pub mod exec;
+mod failure;
 pub mod file;
 pub mod handover;
 mod journal;

@@ -17,6 +17,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::challenge::{self, Proof, Shown};
 use super::settings::Settings;
+use crate::answer;
 use crate::answer::roots;
 use crate::connector::{Error, ErrorKind};
 use crate::disk;
@@ -53,7 +54,7 @@ impl HttpClient for Http {
             let (parts, body) = request.into_parts();
             let request = http::Request::from_parts(parts, reqwest::Body::wrap(body));
             let request = reqwest::Request::try_from(request).map_err(other)?;
-            let mut response = this.client.execute(request).await.map_err(other)?;
+            let response = this.client.execute(request).await.map_err(other)?;
             let mut shell = http::Response::new(());
             *shell.status_mut() = response.status();
             shell.headers_mut().clone_from(response.headers());
@@ -67,13 +68,10 @@ impl HttpClient for Http {
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner) = said;
             }
-            let mut body = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(other)? {
-                if body.len().saturating_add(chunk.len()) > BODY_BYTES_MAX {
-                    return Err(instant_acme::Error::Str("an answer that is not endless"));
-                }
-                body.extend_from_slice(&chunk);
-            }
+            let body = answer::body(response, BODY_BYTES_MAX)
+                .await
+                .map_err(other)?;
+            let body = body.ok_or(instant_acme::Error::Str("an answer that is not endless"))?;
             Ok(BytesResponse {
                 parts: shell.into_parts().0,
                 body: Box::new(Bytes::from(body)),

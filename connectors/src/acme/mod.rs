@@ -65,7 +65,7 @@ use crate::connector::{
     OperationName, Outcome, Page, Receipt, RenewalWindow, Verdict,
 };
 use crate::disk;
-use crate::layer::Clock;
+use crate::layer::real_clock;
 use crate::x509::key::pem;
 use crate::x509::request::Request;
 
@@ -110,15 +110,10 @@ impl Acme {
     /// # Errors
     /// [`ErrorKind::Invalid`] names the setting that is wrong, missing or unknown.
     pub fn from_settings(system: &str, settings: Value) -> Result<Self, Error> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one place where this connector meets the real clock"
-        )]
-        let clock: Clock = Arc::new(Utc::now);
         let settings = Settings::parse(system, settings)?;
         let ledger = Ledger::new(&settings.folder);
         Ok(Self {
-            authority: Authority::new(system, settings, clock)?,
+            authority: Authority::new(system, settings, real_clock())?,
             ledger: Arc::new(Mutex::new(ledger)),
         })
     }

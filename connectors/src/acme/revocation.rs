@@ -1,13 +1,28 @@
 //! The end of a certificate, and how it is seen.
 
+use rustls::pki_types::CertificateDer;
 use serde_json::json;
 
-use super::ledger::Line;
+use super::ledger::{Leaf, Line};
 use super::{Acme, leaf_of};
 use crate::answer::verdict;
 use crate::connector::{CredentialId, Error, ErrorKind, NativeId, Outcome, Receipt, Verdict};
 
 impl Acme {
+    /// What the journal has of a certificate, and the certificate itself, in DER.
+    async fn known(
+        &self,
+        account: &NativeId,
+        credential: &CredentialId,
+    ) -> Result<Option<(Leaf, CertificateDer<'static>)>, Error> {
+        let (of, id) = (account.as_str().to_owned(), credential.clone());
+        self.ledger(move |ledger| match ledger.leaf(&of, &id) {
+            Some(leaf) => Ok(Some((leaf.clone(), leaf_of(&ledger.chain(leaf)?)?))),
+            None => Ok(None),
+        })
+        .await
+    }
+
     pub(super) async fn destroy(
         &self,
         account: &NativeId,
@@ -19,14 +34,7 @@ impl Acme {
             after: Some(json!({ "credential": credential, "state": "revoked" })),
             ..Receipt::default()
         };
-        let (of, id) = (account.as_str().to_owned(), credential.clone());
-        let found = self
-            .ledger(move |ledger| match ledger.leaf(&of, &id) {
-                Some(leaf) => Ok(Some((leaf.clone(), leaf_of(&ledger.chain(leaf)?)?))),
-                None => Ok(None),
-            })
-            .await?;
-        let Some((leaf, der)) = found else {
+        let Some((leaf, der)) = self.known(account, credential).await? else {
             return Ok(Outcome::AlreadySo(receipt("unknown")));
         };
         if leaf.revoked {
@@ -69,13 +77,7 @@ impl Acme {
         account: &NativeId,
         credential: &CredentialId,
     ) -> Result<Verdict, Error> {
-        let (of, id) = (account.as_str().to_owned(), credential.clone());
-        let found = self
-            .ledger(move |ledger| match ledger.leaf(&of, &id) {
-                Some(leaf) => Ok(Some((leaf.clone(), leaf_of(&ledger.chain(leaf)?)?))),
-                None => Ok(None),
-            })
-            .await?;
+        let found = self.known(account, credential).await?;
         let said = |holds: bool, by: &str, state: &str| {
             let seen = json!({ "credential": credential, "state": state });
             verdict(holds, by, Some(account.clone()), seen)

@@ -10,7 +10,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::connector::{Error, ErrorKind};
+use crate::answer::settings_error;
+use crate::connector::Error;
 use crate::program::{self, Program};
 use crate::secret::SecretRef;
 
@@ -93,12 +94,7 @@ pub(super) struct External {
 
 impl Settings {
     pub fn parse(system: &str, settings: Value) -> Result<Self, Error> {
-        let wrong = |what: String| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("system `{system}`: acme settings: {what}"),
-            )
-        };
+        let wrong = settings_error(system, "acme");
         let written: Written =
             serde_json::from_value(settings).map_err(|error| wrong(error.to_string()))?;
         let directory = Url::parse(&written.directory_url)

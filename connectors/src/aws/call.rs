@@ -8,8 +8,9 @@ use serde_json::Value;
 use super::settings::Settings;
 use super::sign::{self, Key, Signing};
 use super::xml::Element;
+use crate::answer;
 use crate::answer::roots;
-use crate::connector::{Error, ErrorKind, Outcome};
+use crate::connector::{Error, ErrorKind};
 use crate::layer::Clock;
 
 /// The largest answer: a page of users is some hundred kilobytes.
@@ -36,35 +37,12 @@ struct Asked<'a> {
     target: Option<&'a str>,
 }
 
-/// Why a call had no success.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// No connection was made.
-    NotSent(Error),
-    /// AWS said no, with this code, and did nothing.
-    Refused { code: String, error: Error },
-    /// It left, and no answer came that can be understood.
-    Lost(Error),
-}
+/// With AWS's code.
+pub(super) type Failure = crate::failure::Failure<String>;
 
 impl Failure {
-    pub fn of_read(self) -> Error {
-        match self {
-            Self::NotSent(error) | Self::Refused { error, .. } | Self::Lost(error) => error,
-        }
-    }
-
-    pub fn of_change(self) -> Result<Outcome, Error> {
-        match self {
-            Self::NotSent(error) | Self::Refused { error, .. } => Err(error),
-            Self::Lost(error) => Ok(Outcome::Ambiguous {
-                reason: error.whole(),
-            }),
-        }
-    }
-
     pub fn is(&self, wanted: &str) -> bool {
-        matches!(self, Self::Refused { code, .. } if code == wanted)
+        matches!(self, Self::Refused { why, .. } if why == wanted)
     }
 }
 
@@ -263,20 +241,14 @@ impl Caller {
             request = request.header(name, value);
         }
         let response = request.body(body).send().await;
-        let mut response = response.map_err(|error| self.broken(action, error))?;
+        let response = response.map_err(|error| self.broken(action, error))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let mut body = Vec::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| self.broken(action, error))?
-        {
-            if body.len().saturating_add(chunk.len()) > BODY_BYTES_MAX {
-                let what = format!("`{action}` was answered with more than {BODY_BYTES_MAX} bytes");
-                return Err(Failure::Lost(self.error(ErrorKind::Bug, what)));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let read = answer::body(response, BODY_BYTES_MAX).await;
+        let body = read.map_err(|error| self.broken(action, error))?;
+        let body = body.ok_or_else(|| {
+            let what = format!("`{action}` was answered with more than {BODY_BYTES_MAX} bytes");
+            Failure::Lost(self.error(ErrorKind::Bug, what))
+        })?;
         Ok((status.as_u16(), headers, body))
     }
 
@@ -298,7 +270,7 @@ impl Caller {
             Failure::Lost(error)
         } else {
             Failure::Refused {
-                code: code.to_owned(),
+                why: code.to_owned(),
                 error,
             }
         }

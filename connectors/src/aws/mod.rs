@@ -34,10 +34,7 @@
 //! Our own key needs `iam:ListUsers`, `iam:GetUser`, `iam:ListAccessKeys`, `iam:GetAccessKeyLastUsed`, `iam:CreateAccessKey`,
 //! `iam:UpdateAccessKey`, `iam:DeleteAccessKey`, `iam:ListUserTags`, `iam:TagUser` and `iam:UntagUser` on them.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
-use chrono::Utc;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -49,7 +46,7 @@ use crate::connector::{
     Page, Receipt, Verdict,
 };
 use crate::handover::to_be_tried;
-use crate::layer::Clock;
+use crate::layer::real_clock;
 use crate::secret::SecretRef;
 
 mod call;
@@ -92,14 +89,9 @@ impl Aws {
     /// # Errors
     /// [`ErrorKind::Invalid`] names the setting that is wrong, missing or unknown.
     pub fn from_settings(system: &str, settings: Value) -> Result<Self, Error> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one place where this connector meets the real clock"
-        )]
-        let clock: Clock = Arc::new(Utc::now);
         let settings = Settings::parse(system, settings)?;
         Ok(Self {
-            caller: Caller::new(system, settings, clock)?,
+            caller: Caller::new(system, settings, real_clock())?,
         })
     }
 
@@ -347,16 +339,16 @@ impl Aws {
                 let is_user = arn.rsplit('/').next() == Some(account.as_str());
                 Ok((is_user, json!({ "arn": arn })))
             }
-            Err(Failure::Refused { code, .. })
+            Err(Failure::Refused { why, .. })
                 if matches!(
-                    code.as_str(),
+                    why.as_str(),
                     "InvalidClientTokenId"
                         | "SignatureDoesNotMatch"
                         | "InvalidAccessKeyId"
                         | "AccessDenied"
                 ) =>
             {
-                Ok((false, json!({ "refused": code })))
+                Ok((false, json!({ "refused": why })))
             }
             Err(failure) => {
                 let error = failure.of_read();

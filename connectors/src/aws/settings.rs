@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::sign::Key;
-use crate::answer::is_loopback;
-use crate::connector::{Error, ErrorKind};
+use crate::answer::{is_loopback, settings_error};
+use crate::connector::Error;
 use crate::secret::SecretRef;
 
 const TIMEOUT_MS_MAX: u64 = 120_000;
@@ -61,12 +61,7 @@ pub(super) struct Settings {
 
 impl Settings {
     pub fn parse(system: &str, settings: Value) -> Result<Self, Error> {
-        let wrong = |what: String| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("system `{system}`: aws settings: {what}"),
-            )
-        };
+        let wrong = settings_error(system, "aws");
         let written: Written =
             serde_json::from_value(settings).map_err(|error| wrong(error.to_string()))?;
         let read = |name: &str, reference: &SecretRef| {

@@ -8,6 +8,8 @@
     reason = "tests"
 )]
 
+use std::sync::Arc;
+
 use secrecy::ExposeSecret as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;

@@ -37,11 +37,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use crate::answer::{all_named, name_in, named};
+use crate::answer::{all_named, name_in, named, place_capabilities};
 use crate::connector::{
-    Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialId, CredentialKind,
-    Cursor, Error, ErrorKind, Finding, Health, Kind, NativeId, Object, ObjectRef, Observation,
-    Operation, OperationKey, OperationName, Outcome, Page, Receipt, StoredCredential, Verdict,
+    Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialId, Cursor, Error,
+    ErrorKind, Finding, Health, Kind, NativeId, Object, ObjectRef, Observation, Operation,
+    OperationKey, Outcome, Page, Receipt, StoredCredential, Verdict,
 };
 use crate::program::{self, Failed};
 
@@ -374,23 +374,7 @@ fn listed(version: &Version) -> Credential {
 #[async_trait]
 impl Connector for Files {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            operations: [
-                OperationName::StoreCredential,
-                OperationName::ActivateCredential,
-                OperationName::DestroyCredential,
-            ]
-            .into(),
-            claims: [
-                ClaimName::CredentialStored,
-                ClaimName::CredentialActive,
-                ClaimName::CredentialInactive,
-            ]
-            .into(),
-            lists: [Kind::Account].into(),
-            credentials: CredentialKind::ALL.into(),
-            ..Capabilities::default()
-        }
+        place_capabilities()
     }
 
     async fn check(&self) -> Result<Health, Error> {

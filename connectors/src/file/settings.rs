@@ -6,7 +6,8 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::connector::{Error, ErrorKind};
+use crate::answer::settings_error;
+use crate::connector::Error;
 use crate::program::{self, Program};
 
 /// How many bundles and parts there may be.
@@ -69,12 +70,7 @@ pub(super) struct Part {
 
 impl Settings {
     pub fn parse(system: &str, settings: Value) -> Result<Self, Error> {
-        let wrong = |what: String| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("system `{system}`: file settings: {what}"),
-            )
-        };
+        let wrong = settings_error(system, "file");
         let written: Written =
             serde_json::from_value(settings).map_err(|error| wrong(error.to_string()))?;
         if !written.root.is_absolute() || written.root == Path::new("/") {

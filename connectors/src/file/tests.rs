@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::conformance::{Fixture, run};
+use crate::connector::CredentialKind;
 
 struct Lab {
     folder: tempfile::TempDir,

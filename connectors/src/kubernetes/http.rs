@@ -10,8 +10,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
 use super::settings::{ClientCertificate, Settings};
+use crate::answer;
 use crate::answer::{is_loopback, roots};
-use crate::connector::{Error, ErrorKind, Outcome};
+use crate::connector::{Error, ErrorKind};
 use crate::layer::Clock;
 use crate::secret::SecretRef;
 
@@ -74,45 +75,25 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Why a call had no success.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// No connection was made.
-    NotSent(Error),
-    /// Kubernetes said no and did nothing.
-    Refused {
-        reason: String,
-        /// The name of the object it is about.
-        about: Option<String>,
-        error: Error,
-    },
-    /// It left, and no answer came that can be understood.
-    Lost(Error),
+/// Why Kubernetes said no.
+#[derive(Debug, Default)]
+pub(super) struct Why {
+    reason: String,
+    /// The name of the object it is about.
+    about: Option<String>,
 }
 
+pub(super) type Failure = crate::failure::Failure<Why>;
+
 impl Failure {
-    pub fn of_read(self) -> Error {
-        match self {
-            Self::NotSent(error) | Self::Refused { error, .. } | Self::Lost(error) => error,
-        }
-    }
-
-    pub fn of_change(self) -> Result<Outcome, Error> {
-        match self {
-            Self::NotSent(error) | Self::Refused { error, .. } => Err(error),
-            Self::Lost(error) => Ok(Outcome::Ambiguous {
-                reason: error.whole(),
-            }),
-        }
-    }
-
     pub fn is(&self, wanted: &str) -> bool {
-        matches!(self, Self::Refused { reason, .. } if reason == wanted)
+        matches!(self, Self::Refused { why, .. } if why.reason == wanted)
     }
 
     /// Whether the object of this name is not there. That a whole part of the interface is missing is another thing.
     pub fn is_absence_of(&self, name: &str) -> bool {
-        matches!(self, Self::Refused { reason, about: Some(about), .. } if reason == "NotFound" && about == name)
+        matches!(self, Self::Refused { why, .. }
+            if why.reason == "NotFound" && why.about.as_deref() == Some(name))
     }
 }
 
@@ -266,7 +247,7 @@ impl Api {
         &self,
         what: &str,
         is_secret: bool,
-        mut response: Response,
+        response: Response,
     ) -> Result<Value, Failure> {
         let status = response.status().as_u16();
         let wait_s = response
@@ -276,18 +257,12 @@ impl Api {
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or(RETRY_AFTER_S)
             .clamp(0, RETRY_AFTER_S_MAX);
-        let mut body = Vec::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| self.broken(what, error))?
-        {
-            if body.len().saturating_add(chunk.len()) > BODY_BYTES_MAX {
-                let told = format!("{what} was answered with more than {BODY_BYTES_MAX} bytes");
-                return Err(Failure::Lost(self.error(ErrorKind::Bug, told)));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let read = answer::body(response, BODY_BYTES_MAX).await;
+        let body = read.map_err(|error| self.broken(what, error))?;
+        let body = body.ok_or_else(|| {
+            let told = format!("{what} was answered with more than {BODY_BYTES_MAX} bytes");
+            Failure::Lost(self.error(ErrorKind::Bug, told))
+        })?;
         let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
         let is_status = answer.get("kind").and_then(Value::as_str) == Some("Status");
         if (200..300).contains(&status) && answer.is_object() {
@@ -303,8 +278,7 @@ impl Api {
             // Who is not let through to the cluster has done nothing there; anything else may have.
             return Err(match status {
                 401 | 403 | 429 => Failure::Refused {
-                    reason: String::new(),
-                    about: None,
+                    why: Why::default(),
                     error: self.error(kind_of(status, "", "", until), told),
                 },
                 500.. => Failure::Lost(self.error(ErrorKind::Transient, told)),
@@ -326,8 +300,10 @@ impl Api {
         }
         let about = answer.pointer("/details/name").and_then(Value::as_str);
         Err(Failure::Refused {
-            reason: reason.to_owned(),
-            about: about.map(str::to_owned),
+            why: Why {
+                reason: reason.to_owned(),
+                about: about.map(str::to_owned),
+            },
             error,
         })
     }

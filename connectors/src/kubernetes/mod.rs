@@ -50,10 +50,7 @@
 //! `delete` on `secrets` of those namespaces, `get` and `list` on `serviceaccounts`, `create` on `serviceaccounts/token`, and
 //! `create` on `tokenreviews`; `check` says which of them is missing.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
-use chrono::Utc;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -63,7 +60,7 @@ use crate::connector::{
     Cursor, Error, ErrorKind, Finding, Health, Issuing, Kind, MaterialName, NativeId, Object,
     ObjectRef, Operation, OperationKey, OperationName, Outcome, Page, Receipt, Verdict,
 };
-use crate::layer::Clock;
+use crate::layer::real_clock;
 
 mod http;
 mod object;
@@ -118,14 +115,9 @@ impl Kubernetes {
     /// # Errors
     /// [`ErrorKind::Invalid`] names the setting that is wrong, missing or unknown.
     pub fn from_settings(system: &str, settings: Value) -> Result<Self, Error> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one place where this connector meets the real clock"
-        )]
-        let clock: Clock = Arc::new(Utc::now);
         let settings = Settings::parse(system, settings)?;
         Ok(Self {
-            api: Api::new(system, &settings, clock)?,
+            api: Api::new(system, &settings, real_clock())?,
             settings,
         })
     }

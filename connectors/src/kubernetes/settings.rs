@@ -8,8 +8,8 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::answer::is_loopback;
-use crate::connector::{Error, ErrorKind};
+use crate::answer::{is_loopback, settings_error};
+use crate::connector::Error;
 use crate::scratch::{Scratch, is_part};
 use crate::secret::SecretRef;
 
@@ -114,12 +114,7 @@ pub(super) fn is_name(text: &str, bytes_max: usize, dots: bool) -> bool {
 
 impl Settings {
     pub fn parse(system: &str, settings: Value) -> Result<Self, Error> {
-        let wrong = |what: String| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("system `{system}`: kubernetes settings: {what}"),
-            )
-        };
+        let wrong = settings_error(system, "kubernetes");
         let written: Written =
             serde_json::from_value(settings).map_err(|error| wrong(error.to_string()))?;
         if let Some(mistake) = written.mistake() {

@@ -146,6 +146,13 @@ pub enum Lane {
 /// Tells the wall-clock time. Handed in so that tests and simulations can run on virtual time.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 
+/// The one place where layers and connectors meet the real clock.
+pub(crate) fn real_clock() -> Clock {
+    #[allow(clippy::disallowed_methods, reason = "see above")]
+    let clock = Utc::now;
+    Arc::new(clock)
+}
+
 /// A connector inside its layers. Cheap to clone; clones share limits and breaker.
 #[derive(Clone)]
 pub struct Guarded {
@@ -165,12 +172,7 @@ impl Guarded {
     /// the nearest that works.
     #[must_use]
     pub fn new(system: &str, inner: Arc<dyn Connector>, limits: Limits) -> Self {
-        #[allow(
-            clippy::disallowed_methods,
-            reason = "the one place where the layers meet the real clock"
-        )]
-        let clock: Clock = Arc::new(Utc::now);
-        Self::with_clock(system, inner, limits, clock)
+        Self::with_clock(system, inner, limits, real_clock())
     }
 
     /// Like [`Guarded::new`], on another clock.

@@ -1,6 +1,5 @@
 //! One request and its answer: the token, the limits, and what a strange answer means.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{
@@ -13,9 +12,10 @@ use serde_json::Value;
 
 use super::failure::{Failure, Refusal, retry_at};
 use super::settings::Settings;
+use crate::answer;
 use crate::answer::{is_loopback, roots};
 use crate::connector::{Error, ErrorKind};
-use crate::layer::Clock;
+use crate::layer::{Clock, real_clock};
 
 /// The largest answer that is read. A page of a thousand users is about one megabyte.
 const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -113,24 +113,19 @@ impl Http {
         let client = builder.build().map_err(|error| {
             invalid("cannot set up HTTPS with these settings".to_owned()).with_source(error)
         })?;
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one place where this connector meets the real clock"
-        )]
-        let clock: Clock = Arc::new(chrono::Utc::now);
         Ok(Self {
             system: system.to_owned(),
             client,
             base,
             token,
             timeout: Duration::from_millis(settings.timeout_ms),
-            clock,
+            clock: real_clock(),
         })
     }
 
     #[cfg(test)]
     pub(super) fn set_clock(&mut self, now: chrono::DateTime<chrono::Utc>) {
-        self.clock = Arc::new(move || now);
+        self.clock = std::sync::Arc::new(move || now);
     }
 
     pub(super) fn system(&self) -> &str {
@@ -227,24 +222,14 @@ impl Http {
     }
 
     /// The body, as long as it is not too long.
-    async fn body(&self, what: &str, mut response: Response) -> Result<Vec<u8>, Failure> {
-        let mut body = Vec::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| self.broken(what, error))?
-        {
-            if body.len().saturating_add(chunk.len()) > BODY_BYTES_MAX {
-                return Err(Failure::Lost(self.error(
-                    ErrorKind::Bug,
-                    format!(
-                        "{what} answered with more than {BODY_BYTES_MAX} bytes; lower `page_size`"
-                    ),
-                )));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
+    async fn body(&self, what: &str, response: Response) -> Result<Vec<u8>, Failure> {
+        let read = answer::body(response, BODY_BYTES_MAX).await;
+        let body = read.map_err(|error| self.broken(what, error))?;
+        body.ok_or_else(|| {
+            let told =
+                format!("{what} answered with more than {BODY_BYTES_MAX} bytes; lower `page_size`");
+            Failure::Lost(self.error(ErrorKind::Bug, told))
+        })
     }
 
     fn refusal(

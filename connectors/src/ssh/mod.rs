@@ -30,7 +30,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use chrono::Utc;
 use serde_json::{Value, json};
 
 use crate::answer::{named, page, verdict};
@@ -41,7 +40,7 @@ use crate::connector::{
 };
 use crate::disk;
 use crate::journal::Journal;
-use crate::layer::Clock;
+use crate::layer::{Clock, real_clock};
 
 mod held;
 mod krl;
@@ -69,11 +68,6 @@ impl Ssh {
     /// # Errors
     /// [`ErrorKind::Invalid`] names the setting that is wrong, missing or unknown.
     pub fn from_settings(system: &str, settings: Value) -> Result<Self, Error> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one place where this connector meets the real clock"
-        )]
-        let clock: Clock = Arc::new(Utc::now);
         let settings = Settings::parse(system, settings)?;
         let state = State {
             journal: Journal::new(settings.folder.join("journal.jsonl")),
@@ -83,7 +77,7 @@ impl Ssh {
             system: system.to_owned(),
             settings: Arc::new(settings),
             state: Arc::new(Mutex::new(state)),
-            clock,
+            clock: real_clock(),
         })
     }
 

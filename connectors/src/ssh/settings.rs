@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::connector::{Error, ErrorKind};
+use crate::answer::settings_error;
+use crate::connector::Error;
 
 const DAY_S: u64 = 24 * 3_600;
 const LIFETIME_S_MAX: u64 = 10 * 366 * DAY_S;
@@ -95,12 +96,7 @@ pub(super) fn is_name(text: &str) -> bool {
 
 impl Settings {
     pub fn parse(system: &str, settings: Value) -> Result<Self, Error> {
-        let wrong = |what: String| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("system `{system}`: ssh settings: {what}"),
-            )
-        };
+        let wrong = settings_error(system, "ssh");
         let settings: Self =
             serde_json::from_value(settings).map_err(|error| wrong(error.to_string()))?;
         match settings.mistake() {

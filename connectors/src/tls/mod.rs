@@ -28,7 +28,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::Utc;
 use futures_util::StreamExt as _;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
@@ -36,13 +35,13 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
-use crate::answer::{all_named, name_in, named};
+use crate::answer::{all_named, name_in, named, settings_error};
 use crate::connector::{
     Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialKind, Cursor, Error,
     ErrorKind, Finding, Health, Kind, NativeId, Object, ObjectRef, Observation, Operation,
     OperationKey, Outcome, Page, Verdict,
 };
-use crate::layer::Clock;
+use crate::layer::{Clock, real_clock};
 
 mod probe;
 mod settings;
@@ -75,12 +74,7 @@ impl Tls {
     /// # Errors
     /// [`ErrorKind::Invalid`] names the setting that is wrong, missing or unknown.
     pub fn from_settings(system: &str, settings: Value) -> Result<Self, Error> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one place where this connector meets the real clock"
-        )]
-        let clock: Clock = Arc::new(Utc::now);
-        Self::with_clock(system, settings, clock)
+        Self::with_clock(system, settings, real_clock())
     }
 
     /// As [`Tls::from_settings`], in a time of its own: for simulations, and for trials that run ahead.
@@ -89,12 +83,7 @@ impl Tls {
     /// [`ErrorKind::Invalid`] names the setting that is wrong, missing or unknown.
     pub fn with_clock(system: &str, settings: Value, clock: Clock) -> Result<Self, Error> {
         let settings = Settings::parse(system, settings)?;
-        let judge = judge(&settings).map_err(|what| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("system `{system}`: tls settings: {what}"),
-            )
-        })?;
+        let judge = judge(&settings).map_err(settings_error(system, "tls"))?;
         Ok(Self {
             system: system.to_owned(),
             settings,

@@ -8,7 +8,8 @@ use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::connector::{Error, ErrorKind};
+use crate::answer::settings_error;
+use crate::connector::Error;
 
 const ENDPOINTS_MAX: usize = 100_000;
 const TIMEOUT_MS_MAX: u64 = 60_000;
@@ -125,12 +126,7 @@ impl Endpoint {
 
 impl Settings {
     pub fn parse(system: &str, settings: Value) -> Result<Self, Error> {
-        let wrong = |what: String| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("system `{system}`: tls settings: {what}"),
-            )
-        };
+        let wrong = settings_error(system, "tls");
         let written: Written =
             serde_json::from_value(settings).map_err(|error| wrong(error.to_string()))?;
         if written.endpoints.len() > ENDPOINTS_MAX {

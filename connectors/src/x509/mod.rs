@@ -51,7 +51,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::Utc;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
@@ -62,7 +61,7 @@ use crate::connector::{
     ObjectRef, Operation, OperationKey, OperationName, Outcome, Page, Receipt, Verdict,
 };
 use crate::handover::to_be_tried;
-use crate::layer::Clock;
+use crate::layer::{Clock, real_clock};
 use crate::secret::SecretRef;
 
 mod authority;
@@ -105,12 +104,7 @@ impl X509 {
     /// # Errors
     /// [`ErrorKind::Invalid`] names the setting that is wrong, missing or unknown.
     pub fn from_settings(system: &str, settings: Value) -> Result<Self, Error> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one place where this connector meets the real clock"
-        )]
-        let clock: Clock = Arc::new(Utc::now);
-        Self::with_clock(system, settings, clock)
+        Self::with_clock(system, settings, real_clock())
     }
 
     /// As [`X509::from_settings`], in a time of its own: for simulations, and for trials that run ahead.

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::connector::{Error, ErrorKind};
+use crate::answer::settings_error;
+use crate::connector::Error;
 
 const DAY_S: u64 = 24 * 3_600;
 /// The longest life of anything here: forty years.
@@ -175,12 +176,7 @@ fn crl_lifetime_s() -> u64 {
 
 impl Settings {
     pub fn parse(system: &str, settings: Value) -> Result<Self, Error> {
-        let wrong = |what: String| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("system `{system}`: x509 settings: {what}"),
-            )
-        };
+        let wrong = settings_error(system, "x509");
         let settings: Self =
             serde_json::from_value(settings).map_err(|error| wrong(error.to_string()))?;
         match settings.mistake() {

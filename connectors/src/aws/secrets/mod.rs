@@ -33,22 +33,20 @@
 //! and the use of the keys that they are encrypted with.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::Utc;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::call::{Caller, Failure};
-use crate::answer::{named, page, verdict};
+use crate::answer::{named, page, place_capabilities, verdict};
 use crate::connector::{
-    Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialId, CredentialKind,
-    Cursor, Error, ErrorKind, Finding, Health, Kind, NativeId, Object, ObjectRef, Operation,
-    OperationKey, OperationName, Outcome, Page, Receipt, StoredCredential, Verdict,
+    Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialId, Cursor, Error,
+    ErrorKind, Finding, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey,
+    Outcome, Page, Receipt, StoredCredential, Verdict,
 };
-use crate::layer::Clock;
+use crate::layer::real_clock;
 use crate::scratch::hex;
 
 mod settings;
@@ -155,14 +153,9 @@ impl Secrets {
     /// # Errors
     /// [`ErrorKind::Invalid`] names the setting that is wrong, missing or unknown.
     pub fn from_settings(system: &str, settings: Value) -> Result<Self, Error> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one place where this connector meets the real clock"
-        )]
-        let clock: Clock = Arc::new(Utc::now);
         let settings = Settings::parse(system, settings)?;
         Ok(Self {
-            caller: Caller::new(system, settings.access.clone(), clock)?,
+            caller: Caller::new(system, settings.access.clone(), real_clock())?,
             settings,
         })
     }
@@ -427,9 +420,9 @@ impl Secrets {
         let before = stages.with(CURRENT);
         match self.label(bundle, CURRENT, before, Some(&version)).await {
             Ok(()) => {}
-            Err(Failure::Refused { code, error })
+            Err(Failure::Refused { why, error })
                 if ["InvalidParameterException", "InvalidRequestException"]
-                    .contains(&code.as_str()) =>
+                    .contains(&why.as_str()) =>
             {
                 return Err(Error {
                     kind: ErrorKind::Conflict,
@@ -531,23 +524,7 @@ impl Secrets {
 #[async_trait]
 impl Connector for Secrets {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            operations: [
-                OperationName::StoreCredential,
-                OperationName::ActivateCredential,
-                OperationName::DestroyCredential,
-            ]
-            .into(),
-            claims: [
-                ClaimName::CredentialStored,
-                ClaimName::CredentialActive,
-                ClaimName::CredentialInactive,
-            ]
-            .into(),
-            lists: [Kind::Account].into(),
-            credentials: CredentialKind::ALL.into(),
-            ..Capabilities::default()
-        }
+        place_capabilities()
     }
 
     async fn check(&self) -> Result<Health, Error> {

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::settings::{Settings as Access, address};
-use crate::connector::{Error, ErrorKind};
+use crate::answer::settings_error;
+use crate::connector::Error;
 use crate::scratch::{Scratch, is_part};
 
 /// How many secrets may be named.
@@ -50,12 +51,7 @@ pub(super) struct Settings {
 
 impl Settings {
     pub fn parse(system: &str, mut settings: Value) -> Result<Self, Error> {
-        let wrong = |what: String| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("system `{system}`: aws_secrets settings: {what}"),
-            )
-        };
+        let wrong = settings_error(system, "aws_secrets");
         let mut own = serde_json::Map::new();
         if let Some(all) = settings.as_object_mut() {
             if let Some(name) = OF_USERS.into_iter().find(|name| all.contains_key(*name)) {

@@ -9,7 +9,7 @@
 )]
 
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use reqwest::Url;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
 use super::*;
+use crate::asked::{activate, app, does, holds, id, is_already, refused, state, store};
 use crate::conformance::{Fixture, run};
 use crate::secret::SecretRef;
 
@@ -37,7 +38,7 @@ struct Bed {
 async fn call(secrets: &Secrets, name: &str, arguments: Value) -> Value {
     match secrets.call(name, arguments).await {
         Ok(answer) => answer,
-        Err(Failure::Refused { code, .. }) => json!({ "refused": code }),
+        Err(Failure::Refused { why, .. }) => json!({ "refused": why }),
         Err(failure) => panic!("{failure:?}"),
     }
 }
@@ -108,14 +109,6 @@ impl Bed {
     }
 }
 
-fn app() -> NativeId {
-    NativeId::new("app")
-}
-
-fn id(text: &str) -> CredentialId {
-    CredentialId::new(text)
-}
-
 fn key() -> OperationKey {
     OperationKey {
         idempotency: "x".to_owned(),
@@ -124,79 +117,11 @@ fn key() -> OperationKey {
     }
 }
 
-fn store(credential: &str, password: &str) -> Operation {
-    let part = |text: &str| SecretString::from(text.to_owned());
-    Operation::StoreCredential(StoredCredential {
-        account: app(),
-        credential: id(credential),
-        parts: BTreeMap::from([
-            ("user".to_owned(), part("ann")),
-            ("password".to_owned(), part(password)),
-        ]),
-    })
-}
-
-fn activate(credential: &str) -> Operation {
-    Operation::ActivateCredential {
-        account: app(),
-        credential: id(credential),
-    }
-}
-
 fn destroy(credential: &str) -> Operation {
     Operation::DestroyCredential {
         account: app(),
         credential: id(credential),
     }
-}
-
-async fn does(secrets: &Secrets, operation: &Operation) -> Receipt {
-    match secrets.apply(operation, &key()).await {
-        Ok(Outcome::Done(receipt)) => receipt,
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn is_already(secrets: &Secrets, operation: &Operation) {
-    let outcome = secrets.apply(operation, &key()).await.unwrap();
-    assert!(matches!(outcome, Outcome::AlreadySo(_)), "{outcome:?}");
-}
-
-async fn refused(secrets: &Secrets, operation: &Operation) -> Error {
-    match secrets.apply(operation, &key()).await {
-        Err(error) => error,
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn holds(secrets: &Secrets, claim: &Claim) -> (bool, Value) {
-    match secrets.verify(claim).await.unwrap() {
-        Verdict::Proven(seen) => (true, seen.seen),
-        Verdict::Refuted(seen) => (false, seen.seen),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Whether a version is stored, active and inactive.
-async fn state(secrets: &Secrets, credential: &str) -> (bool, bool, bool) {
-    let (account, credential) = (app(), id(credential));
-    let stored = Claim::CredentialStored {
-        account: account.clone(),
-        credential: credential.clone(),
-    };
-    let active = Claim::CredentialActive {
-        account: account.clone(),
-        credential: credential.clone(),
-    };
-    let inactive = Claim::CredentialInactive {
-        account,
-        credential,
-    };
-    (
-        holds(secrets, &stored).await.0,
-        holds(secrets, &active).await.0,
-        holds(secrets, &inactive).await.0,
-    )
 }
 
 #[tokio::test]

@@ -10,15 +10,15 @@
 )]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;
 
 use super::*;
+use crate::asked::{activate, app, does, holds, id, is_already, refused, state, store};
 use crate::conformance::{Fixture, Verdict as Passed, run};
-use crate::connector::{
-    Attributes, HandOver, Material, Minted, NewCredential, Slot, StoredCredential,
-};
+use crate::connector::{Attributes, HandOver, Material, Minted, NewCredential, Slot};
 use crate::secret::SecretRef;
 
 mod hostile;
@@ -92,87 +92,11 @@ fn key(text: &str) -> OperationKey {
     }
 }
 
-fn app() -> NativeId {
-    NativeId::new("app")
-}
-
-fn id(text: &str) -> CredentialId {
-    CredentialId::new(text)
-}
-
-fn store(credential: &str, password: &str) -> Operation {
-    let part = |text: &str| SecretString::from(text.to_owned());
-    Operation::StoreCredential(StoredCredential {
-        account: app(),
-        credential: id(credential),
-        parts: BTreeMap::from([
-            ("user".to_owned(), part("ann")),
-            ("password".to_owned(), part(password)),
-        ]),
-    })
-}
-
-fn activate(credential: &str) -> Operation {
-    Operation::ActivateCredential {
-        account: app(),
-        credential: id(credential),
-    }
-}
-
 fn destroy(account: &NativeId, credential: &CredentialId) -> Operation {
     Operation::DestroyCredential {
         account: account.clone(),
         credential: credential.clone(),
     }
-}
-
-async fn does(kubernetes: &Kubernetes, operation: &Operation) -> Receipt {
-    match kubernetes.apply(operation, &key("x")).await {
-        Ok(Outcome::Done(receipt)) => receipt,
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn is_already(kubernetes: &Kubernetes, operation: &Operation) {
-    let outcome = kubernetes.apply(operation, &key("x")).await.unwrap();
-    assert!(matches!(outcome, Outcome::AlreadySo(_)), "{outcome:?}");
-}
-
-async fn refused(kubernetes: &Kubernetes, operation: &Operation) -> Error {
-    match kubernetes.apply(operation, &key("x")).await {
-        Err(error) => error,
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn holds(kubernetes: &Kubernetes, claim: &Claim) -> (bool, Value) {
-    match kubernetes.verify(claim).await.unwrap() {
-        Verdict::Proven(seen) => (true, seen.seen),
-        Verdict::Refuted(seen) => (false, seen.seen),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Whether a version is stored, active and inactive.
-async fn state(kubernetes: &Kubernetes, credential: &str) -> (bool, bool, bool) {
-    let (account, credential) = (app(), id(credential));
-    let stored = Claim::CredentialStored {
-        account: account.clone(),
-        credential: credential.clone(),
-    };
-    let active = Claim::CredentialActive {
-        account: account.clone(),
-        credential: credential.clone(),
-    };
-    let inactive = Claim::CredentialInactive {
-        account,
-        credential,
-    };
-    (
-        holds(kubernetes, &stored).await.0,
-        holds(kubernetes, &active).await.0,
-        holds(kubernetes, &inactive).await.0,
-    )
 }
 
 #[tokio::test]

@@ -17,6 +17,8 @@ use chrono::{DateTime, TimeDelta};
 
 mod rollover;
 
+use chrono::Utc;
+
 use super::*;
 use crate::conformance::{Fixture, run};
 use crate::connector::{HandOver, Material, Minted, NewCredential, Slot};
