@@ -20,8 +20,8 @@
 use std::time::Duration;
 
 use connectors::connector::{
-    Claim, Connector, Error, ErrorKind, Handle, NativeId, NewCredential, Operation, OperationKey,
-    OperationName, Outcome, Receipt, RetryClass, StoredCredential, Verdict,
+    Claim, Connector, CredentialId, Error, ErrorKind, Handle, NativeId, NewCredential, Operation,
+    OperationKey, OperationName, Outcome, Receipt, RetryClass, StoredCredential, Verdict,
 };
 use connectors::layer::Guarded;
 use engine::core::case::{Failure, FailureClass, Mode, Verification};
@@ -77,6 +77,27 @@ pub(super) struct Task {
     pub claim: Claim,
     /// What the step gives, beside what is learned on the way.
     pub output: Map<String, Value>,
+}
+
+impl Task {
+    /// A credential is put into use: a key or an account's generation works, a place shows a version.
+    pub fn activate(
+        account: NativeId,
+        credential: CredentialId,
+        output: Map<String, Value>,
+    ) -> Self {
+        Self {
+            operation: Operation::ActivateCredential {
+                account: account.clone(),
+                credential: credential.clone(),
+            },
+            claim: Claim::CredentialActive {
+                account,
+                credential,
+            },
+            output,
+        }
+    }
 }
 
 /// Carries `task` out in the mode of the attempt.

@@ -57,20 +57,10 @@ pub(super) async fn enable(context: &Context<'_>) -> Result<AttemptResult, Failu
         return Ok(nothing);
     }
     let call = context.call_to(&plan.system)?;
-    let (account, credential) = (plan.old.account(), plan.old.credential());
+    let account = plan.old.account();
     let output = output(&plan.old.user);
     let task = if plan.is_issued() {
-        Task {
-            operation: Operation::ActivateCredential {
-                account: account.clone(),
-                credential: credential.clone(),
-            },
-            claim: Claim::CredentialActive {
-                account,
-                credential,
-            },
-            output,
-        }
+        Task::activate(account, plan.old.credential(), output)
     } else {
         Task {
             operation: Operation::EnableAccount {

@@ -8,14 +8,14 @@ use connectors::connector::{
     Attributes, Claim, Connector as _, Credential, CredentialId, CredentialKind, ErrorKind,
     HandOver, Material, NewCredential, Operation, Outcome, Verdict,
 };
-use engine::core::case::{Failure, FailureClass, Mode, Verification};
+use engine::core::case::{Failure, Mode, Verification};
 use engine::core::input::AttemptResult;
 use engine::core::proof::Proof;
 use serde_json::{Value, json};
 
 use super::super::apply::{Call, failed, failure};
 use super::super::context::{Context, not_needed, permanent};
-use super::{Plan, destroyed, output, plan, trust};
+use super::{Plan, destroyed, full, output, plan, trust};
 use crate::rotation::bundle::Trusts;
 
 pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure> {
@@ -78,14 +78,7 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
             format!("`{}` does not make an authority at once", plan.system),
         )),
         // Somebody made another meanwhile: it has to be looked at first.
-        Err(error) if error.kind == ErrorKind::Full => Ok(AttemptResult::Failed {
-            failure: Failure {
-                kind: "full".to_owned(),
-                message: error.whole(),
-                class: FailureClass::Retry,
-            },
-            proof,
-        }),
+        Err(error) if error.kind == ErrorKind::Full => Ok(full(&error, proof)),
         Err(error) => Ok(failed(&call, &error, proof)),
     }
 }

@@ -15,7 +15,7 @@ use connectors::connector::{
     Takes, Verdict,
 };
 use connectors::layer::Guarded;
-use engine::core::case::{Failure, FailureClass, Mode, Verification};
+use engine::core::case::{Failure, Mode, Verification};
 use engine::core::input::AttemptResult;
 use engine::core::proof::Proof;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use super::super::apply::{Call, failed, failure};
 use super::super::context::{Context, not_needed, permanent};
 use super::mint::{dropped, version};
-use super::{Plan, destroyed, kept, output, plan};
+use super::{Plan, destroyed, full, kept, output, plan};
 use crate::rotation::settings::{PART_CERTIFICATE, PART_ID, PART_KEY, PART_PASSWORD, PASSWORD};
 
 /// The most that are issued and found without their secret in one rotation: then a person has to look.
@@ -122,14 +122,7 @@ async fn issue(
             format!("`{}` does not issue at once", plan.system),
         )),
         // Every place is taken: somebody, or an earlier rotation, has to free one.
-        Err(error) if error.kind == ErrorKind::Full => Ok(AttemptResult::Failed {
-            failure: Failure {
-                kind: "full".to_owned(),
-                message: error.whole(),
-                class: FailureClass::Retry,
-            },
-            proof,
-        }),
+        Err(error) if error.kind == ErrorKind::Full => Ok(full(&error, proof)),
         Err(error) => Ok(failed(call, &error, proof)),
     }
 }

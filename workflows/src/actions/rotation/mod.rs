@@ -411,6 +411,18 @@ fn blocked(context: &Context<'_>, why: impl Into<String>) -> AttemptResult {
     waits("blocked", why.into(), until)
 }
 
+/// Every place for another one is taken: somebody, or an earlier rotation, has to free one.
+fn full(error: &connectors::connector::Error, proof: Proof) -> AttemptResult {
+    AttemptResult::Failed {
+        failure: Failure {
+            kind: "full".to_owned(),
+            message: error.whole(),
+            class: FailureClass::Retry,
+        },
+        proof,
+    }
+}
+
 /// The new one is in use already: what fails for good waits for a person instead of taking all back.
 fn patient(
     context: &Context<'_>,

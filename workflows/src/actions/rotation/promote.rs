@@ -4,7 +4,7 @@
 //! again, after a login with the old one has succeeded: nobody is sent back to what does not work.
 
 use chrono::TimeDelta;
-use connectors::connector::{Claim, CredentialId, NativeId, Operation};
+use connectors::connector::{CredentialId, NativeId};
 use engine::core::case::Failure;
 use engine::core::input::AttemptResult;
 use serde_json::{Map, Value, json};
@@ -39,18 +39,7 @@ pub(super) async fn demote(context: &Context<'_>) -> Result<AttemptResult, Failu
 
 /// What makes the place show a version.
 pub(super) fn shown(plan: &Plan, credential: CredentialId, output: Map<String, Value>) -> Task {
-    let account = NativeId::new(&plan.place.bundle);
-    Task {
-        operation: Operation::ActivateCredential {
-            account: account.clone(),
-            credential: credential.clone(),
-        },
-        claim: Claim::CredentialActive {
-            account,
-            credential,
-        },
-        output,
-    }
+    Task::activate(NativeId::new(&plan.place.bundle), credential, output)
 }
 
 /// What the place kept before.

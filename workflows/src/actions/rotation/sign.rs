@@ -4,10 +4,9 @@
 //! again here. `rotation.sign_back` makes the old one sign again, and has everything issued anew that the new one signed: as long as
 //! something of it is good, nobody stops trusting the new one.
 
-use connectors::connector::{Claim, CredentialId, NativeId, Operation};
 use engine::core::case::{Failure, Mode};
 use engine::core::input::AttemptResult;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::super::apply::{Task, apply_verified};
 use super::super::context::Context;
@@ -66,17 +65,6 @@ pub(super) async fn old_signs(
     Ok(blocked(context, hanging.told("new")))
 }
 
-fn signs(login: &Login, output: serde_json::Map<String, serde_json::Value>) -> Task {
-    let (account, credential): (NativeId, CredentialId) = (login.account(), login.credential());
-    Task {
-        operation: Operation::ActivateCredential {
-            account: account.clone(),
-            credential: credential.clone(),
-        },
-        claim: Claim::CredentialActive {
-            account,
-            credential,
-        },
-        output,
-    }
+fn signs(login: &Login, output: Map<String, Value>) -> Task {
+    Task::activate(login.account(), login.credential(), output)
 }

@@ -149,18 +149,7 @@ async fn show(
         return Ok(blocked(context, why));
     }
     output.insert("version".to_owned(), json!(version));
-    let account = NativeId::new(&place.bundle);
-    let task = Task {
-        operation: Operation::ActivateCredential {
-            account: account.clone(),
-            credential: version.clone(),
-        },
-        claim: Claim::CredentialActive {
-            account,
-            credential: version,
-        },
-        output,
-    };
+    let task = Task::activate(NativeId::new(&place.bundle), version, output);
     Ok(apply_verified(&call, task).await)
 }
 

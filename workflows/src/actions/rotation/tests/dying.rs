@@ -16,7 +16,7 @@ use crate::rotation::Phase;
 use crate::testbed::on_both;
 
 /// The shortest lease: the next node waits for it to end.
-const LEASE_MS: u32 = 1_000;
+pub(super) const LEASE_MS: u32 = 1_000;
 /// More deaths than any rotation has moments.
 pub(super) const DEATHS_MAX: u32 = 200;
 
@@ -30,10 +30,21 @@ pub(super) enum Death {
 }
 
 /// Dies with the batch of a number.
-struct Dying {
+pub(super) struct Dying {
     batches: AtomicU32,
     last: u32,
     dies: Arc<Notify>,
+}
+
+impl Dying {
+    /// In the batch of the number `last`; in none, with 0.
+    pub(super) fn with(last: u32, dies: &Arc<Notify>) -> Arc<Self> {
+        Arc::new(Self {
+            batches: AtomicU32::new(0),
+            last,
+            dies: Arc::clone(dies),
+        })
+    }
 }
 
 #[async_trait]
@@ -64,13 +75,9 @@ pub(super) async fn rotated(shop: &Shop, death: Death, moment: u32) -> bool {
         }
         Death::Commit => moment,
     };
-    let dying = Dying {
-        batches: AtomicU32::new(0),
-        last,
-        dies: Arc::clone(&shop.world.dies),
-    };
+    let dying = Dying::with(last, &shop.world.dies);
     shop.ask(false).await.unwrap();
-    let node = shop.company.node_anew(Arc::new(dying), LEASE_MS).await;
+    let node = shop.company.node_anew(dying, LEASE_MS).await;
     let died = tokio::select! {
         () = shop.world.dies.notified() => true,
         _ = shop.until(&node, Phase::Closed) => false,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{Shop, World, declared, start};
 use crate::rotation::Phase;
-use crate::testbed::{Company, FastClock, Leaving, More, on_both};
+use crate::testbed::{FastClock, More, on_both};
 
 pub(super) fn lab(name: &str) -> String {
     let name = format!("TENURE_LAB_POSTGRES_{name}");
@@ -131,16 +131,7 @@ async fn no_query_fails_while_two_roles_take_turns(on_postgres: bool) {
     let root = tempfile::tempdir().unwrap();
     let (systems, app, folder) = real(root.path()).await;
     let clock = Arc::new(FastClock::new(start(), 1));
-    let leaving = Leaving {
-        systems: More(systems),
-        ..Leaving::default()
-    };
-    let company = Company::leaving(clock.clone(), on_postgres, leaving).await;
-    let people = ["A1,Ann Lee,Sales", "B2,Bob Ray,Sales"];
-    company.import("2026-01-01", &people).await;
-    let node = company.node().await;
-    let both = ["joiner A1 succeeded", "joiner B2 succeeded"];
-    company.until(&both).await;
+    let (company, node) = super::company(&clock, on_postgres, More(systems)).await;
     let shop = Shop {
         company,
         clock,

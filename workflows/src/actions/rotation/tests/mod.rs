@@ -84,6 +84,25 @@ nhis:
     )
 }
 
+/// A company with these systems and two people who may answer for what is on them; and its node.
+async fn company(
+    clock: &Arc<FastClock>,
+    on_postgres: bool,
+    systems: More,
+) -> (Company, NodeHandle) {
+    let leaving = Leaving {
+        systems,
+        ..Leaving::default()
+    };
+    let company = Company::leaving(Arc::clone(clock) as _, on_postgres, leaving).await;
+    let people = ["A1,Ann Lee,Sales", "B2,Bob Ray,Sales"];
+    company.import("2026-01-01", &people).await;
+    let node = company.node().await;
+    let both = ["joiner A1 succeeded", "joiner B2 succeeded"];
+    company.until(&both).await;
+    (company, node)
+}
+
 /// A company with a database and a place, where somebody owns the credential.
 struct Shop {
     company: Company,
@@ -105,16 +124,8 @@ impl Shop {
             (World::new(users, users.len()), NAMED)
         };
         let clock = Arc::new(FastClock::new(start(), 1));
-        let leaving = Leaving {
-            systems: More(vec![("db", world.database()), ("secrets", world.place())]),
-            ..Leaving::default()
-        };
-        let company = Company::leaving(clock.clone(), on_postgres, leaving).await;
-        let people = ["A1,Ann Lee,Sales", "B2,Bob Ray,Sales"];
-        company.import("2026-01-01", &people).await;
-        let node = company.node().await;
-        let both = ["joiner A1 succeeded", "joiner B2 succeeded"];
-        company.until(&both).await;
+        let systems = More(vec![("db", world.database()), ("secrets", world.place())]);
+        let (company, node) = company(&clock, on_postgres, systems).await;
         node.drain(Duration::from_secs(10)).await.unwrap();
         let shop = Self {
             company,

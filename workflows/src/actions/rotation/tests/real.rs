@@ -13,7 +13,7 @@ use super::dying::{DEATHS_MAX, Death, rotated};
 use super::served::Mortal;
 use super::world::World;
 use super::{NotBegun, Shop};
-use crate::testbed::{Company, FastClock, Leaving, More, actor, now};
+use crate::testbed::{FastClock, More, actor, now};
 
 /// A system of this kind, as a configuration would have it.
 pub(super) fn system(kind: &str, settings: Value) -> Arc<dyn Connector> {
@@ -111,16 +111,8 @@ impl Shop {
         text: &str,
     ) -> Self {
         let clock = Arc::new(FastClock::new(now(), 1));
-        let leaving = Leaving {
-            systems: More(vec![("db", db), ("secrets", secrets)]),
-            ..Leaving::default()
-        };
-        let company = Company::leaving(clock.clone(), on_postgres, leaving).await;
-        let people = ["A1,Ann Lee,Sales", "B2,Bob Ray,Sales"];
-        company.import("2026-01-01", &people).await;
-        let node = company.node().await;
-        let both = ["joiner A1 succeeded", "joiner B2 succeeded"];
-        company.until(&both).await;
+        let systems = More(vec![("db", db), ("secrets", secrets)]);
+        let (company, node) = super::company(&clock, on_postgres, systems).await;
         node.drain(Duration::from_secs(10)).await.unwrap();
         let shop = Self {
             company,

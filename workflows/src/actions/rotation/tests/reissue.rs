@@ -28,7 +28,7 @@ use super::served::{Clients, Mood, Mortal, Server, Trust};
 use super::{Shop, World, actor, start};
 use crate::nhi::declare;
 use crate::rotation::{Because, Phase};
-use crate::testbed::{Company, FastClock, Leaving, More, now, on_both};
+use crate::testbed::{FastClock, More, now, on_both};
 
 const NAMED: &str = "ca/certificate:web";
 const HOLDER: &str = "web";
@@ -100,16 +100,7 @@ impl Edge {
             ("secrets", Mortal::over(Arc::clone(&secrets), &world, None)),
             ("edge", edge),
         ];
-        let leaving = Leaving {
-            systems: More(systems),
-            ..Leaving::default()
-        };
-        let company = Company::leaving(clock.clone(), on_postgres, leaving).await;
-        let people = ["A1,Ann Lee,Sales", "B2,Bob Ray,Sales"];
-        company.import("2026-01-01", &people).await;
-        let node = company.node().await;
-        let both = ["joiner A1 succeeded", "joiner B2 succeeded"];
-        company.until(&both).await;
+        let (company, node) = super::company(&clock, on_postgres, More(systems)).await;
         node.drain(Duration::from_secs(10)).await.unwrap();
         let shop = Shop {
             company,

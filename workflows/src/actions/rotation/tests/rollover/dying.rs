@@ -4,59 +4,18 @@
 //! commit and at every third call, on PostgreSQL at a few of each: the transactions are the same.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use engine::store::{Outcome, OutcomeKind, Projection, StoreError, Transaction};
-use tokio::sync::Notify;
-
+use super::super::dying::{Death, Dying, LEASE_MS};
 use super::{AUTHORITY, Realm, SPEED, TRUSTS};
 use crate::directory::DirectoryProjection;
 use crate::rotation::Phase;
 use crate::testbed::on_both;
 
-/// The shortest lease: the next node waits for it to end.
-const LEASE_MS: u32 = 1_000;
 /// More deaths than any rollover has moments.
 const DEATHS_MAX: u32 = 600;
 /// Into how many tests the moments are divided, so that they run beside each other.
 const PARTS: u32 = 4;
-
-/// Where the node dies.
-#[derive(Clone, Copy)]
-enum Death {
-    /// At a call of a connector, before its effect or after it.
-    Call { has_effect: bool },
-    /// While a batch is written: it is not.
-    Commit,
-}
-
-/// Dies with the batch of a number.
-struct Dying {
-    batches: AtomicU32,
-    last: u32,
-    dies: Arc<Notify>,
-}
-
-#[async_trait]
-impl Projection for Dying {
-    fn wants(&self, _: &OutcomeKind) -> bool {
-        true
-    }
-
-    async fn project(
-        &self,
-        transaction: &mut Transaction<'_>,
-        outcomes: &[Outcome],
-    ) -> Result<(), StoreError> {
-        if self.batches.fetch_add(1, Ordering::SeqCst) + 1 == self.last {
-            self.dies.notify_one();
-            std::future::pending::<()>().await;
-        }
-        DirectoryProjection.project(transaction, outcomes).await
-    }
-}
 
 /// One rollover whose node dies at the moment of a number; gives whether it came to that moment.
 async fn replaced(realm: &Realm, death: Death, moment: u32) -> bool {
@@ -68,13 +27,9 @@ async fn replaced(realm: &Realm, death: Death, moment: u32) -> bool {
         }
         Death::Commit => moment,
     };
-    let dying = Dying {
-        batches: AtomicU32::new(0),
-        last,
-        dies: Arc::clone(&world.dies),
-    };
+    let dying = Dying::with(last, &world.dies);
     realm.ask(AUTHORITY, false).await;
-    let node = realm.company.node_anew(Arc::new(dying), LEASE_MS).await;
+    let node = realm.company.node_anew(dying, LEASE_MS).await;
     let died = tokio::select! {
         () = world.dies.notified() => true,
         _ = realm.until(&node, AUTHORITY, Phase::Closed) => false,

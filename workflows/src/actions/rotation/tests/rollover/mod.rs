@@ -24,7 +24,7 @@ use super::start;
 use crate::directory::RotationRow;
 use crate::nhi::declare;
 use crate::rotation::Phase;
-use crate::testbed::{Company, FastClock, Leaving, More, actor, on_both};
+use crate::testbed::{Company, FastClock, More, actor, on_both};
 
 const AUTHORITY: &str = "ca/authority";
 const LEAF: &str = "ca/web";
@@ -105,16 +105,8 @@ impl Realm {
     async fn open(on_postgres: bool, speed: u32, authority: &str, leaf: &str) -> Self {
         let clock = Arc::new(FastClock::new(start(), speed));
         let world = World::open(Arc::clone(&clock)).await;
-        let leaving = Leaving {
-            systems: More(world.systems()),
-            ..Leaving::default()
-        };
-        let company = Company::leaving(clock.clone(), on_postgres, leaving).await;
-        let people = ["A1,Ann Lee,Sales", "B2,Bob Ray,Sales"];
-        company.import("2026-01-01", &people).await;
-        let node = company.node().await;
-        let both = ["joiner A1 succeeded", "joiner B2 succeeded"];
-        company.until(&both).await;
+        let systems = More(world.systems());
+        let (company, node) = super::company(&clock, on_postgres, systems).await;
         let text = declared(authority, leaf, world.server.port);
         let systems = BTreeSet::from(["ca", "places", "edge"]);
         let all = declare::parse("nhis.yaml", &text, &systems).unwrap();
