@@ -431,7 +431,7 @@ impl Machine<'_> {
             step,
             failure: failure.clone(),
         });
-        if self.case.definition.on_failure == OnFailure::Undo {
+        if self.undoes(step) {
             self.end(Ending::Undoing, Actor::engine(), failure.message, None);
         }
     }
@@ -912,9 +912,15 @@ impl Machine<'_> {
         });
     }
 
+    /// Whether what was done is taken back when a step has failed for good.
+    fn undoes(&self, step: StepIndex) -> bool {
+        let parks = self.case.step(step).is_some_and(|step| step.parks);
+        self.case.definition.on_failure == OnFailure::Undo && !parks
+    }
+
     /// The attempt will not succeed by itself any more.
     fn permanent(&mut self, place: Place, mode: Mode, failure: Failure) {
-        let undoes = self.case.definition.on_failure == OnFailure::Undo && !mode.is_undo();
+        let undoes = self.undoes(place.step) && !mode.is_undo();
         // An unknown effect cannot be left behind: somebody has to look before anything is undone.
         if undoes && !is_unknown(&mode, &failure) {
             let reason = failure.message.clone();

@@ -419,6 +419,19 @@ impl Checker<'_> {
                 })
             }
         };
+        if let Some(at) = &step.on_failure
+            && (at.value != OnFailure::Park || on_failure != OnFailure::Undo)
+        {
+            let what = format!(
+                "step `{}` says what happens when it fails, which the whole workflow says",
+                step.id.value
+            );
+            self.problem(
+                at,
+                what,
+                "a step may say `on_failure: park` where the workflow says `undo`; else remove it",
+            );
+        }
         let timeout = match &step.timeout {
             None => TIMEOUT_DEFAULT,
             Some(at) if at.value.ms() == 0 => {
@@ -450,6 +463,7 @@ impl Checker<'_> {
             retry,
             timeout,
             undo,
+            parks: step.on_failure.is_some(),
             words,
             facts,
         })

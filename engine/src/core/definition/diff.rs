@@ -185,6 +185,7 @@ fn described_step(definition: &Definition, step: &Step) -> Value {
             .as_ref()
             .map(|undo| json!({"uses": undo.uses, "with": undo.with.value})),
     );
+    put("on_failure", step.parks.then(|| "park".into()));
     Value::Object(fields)
 }
 

@@ -137,6 +137,8 @@ pub struct Step {
     /// The longest one attempt may take before its outcome counts as unknown.
     pub timeout: Span,
     pub undo: Option<Undo>,
+    /// Failed for good, it waits for a person even where the workflow undoes.
+    pub parks: bool,
     /// What a question says, as it is written: its expressions are filled in when it is put.
     pub(crate) words: Template,
     /// Facts that its expressions read, fetched when the step becomes ready.

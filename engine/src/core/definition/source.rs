@@ -123,6 +123,10 @@ pub(super) struct StepSource {
     /// How to take the step back.
     #[serde(default)]
     pub undo: Option<UndoSource>,
+    /// `park`: when it fails for good it waits for a person, though the workflow undoes. Past this step nobody goes back by
+    /// themselves.
+    #[serde(default)]
+    pub on_failure: Option<At<OnFailure>>,
 }
 
 /// A CEL expression, or plainly `true` or `false`.

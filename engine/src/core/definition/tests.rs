@@ -20,6 +20,23 @@ fn refused(text: &str, expected: &str) {
 }
 
 #[test]
+fn a_step_parks_only_where_the_workflow_undoes() {
+    let text = |workflow: &str, step: &str| {
+        format!(
+            "name: t\non_failure: {workflow}\nsteps: [{{id: a, uses: x, on_failure: {step}}}]\n"
+        )
+    };
+    assert!(parse(&text("undo", "park")).unwrap().steps[0].parks);
+    for (workflow, step) in [("undo", "undo"), ("park", "park"), ("undo", "forward")] {
+        let said = parse(&text(workflow, step)).unwrap_err().to_string();
+        assert!(
+            said.contains("a step may say `on_failure: park` where the workflow says `undo`"),
+            "{workflow} {step}: {said}"
+        );
+    }
+}
+
+#[test]
 fn a_whole_workflow_is_read() {
     let definition = parse(
         r"
