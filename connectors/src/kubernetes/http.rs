@@ -28,6 +28,10 @@ const JSON: &str = "application/json";
 const NAMES_ONLY: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
+const QUOTA_EXCEEDED: &str = " is forbidden: exceeded quota: ";
+const QUOTA_UNKNOWN: &str = " is forbidden: status unknown for quota: ";
+/// How the cluster says, before it reads what was sent, that somebody lacks a right.
+const NO_RIGHT: &str = " is forbidden: User ";
 
 pub(super) struct Api {
     system: String,
@@ -101,8 +105,9 @@ impl Failure {
 fn kind_of(status: u16, reason: &str, message: &str, until: DateTime<Utc>) -> ErrorKind {
     match status {
         401 => ErrorKind::AuthExpired,
-        // A quota is refused as if it were a right.
-        403 if reason == "Forbidden" && message.contains("exceeded quota") => ErrorKind::Full,
+        // A quota is refused as if it were a right, and so is one that nobody has counted yet.
+        403 if reason == "Forbidden" && message.contains(QUOTA_EXCEEDED) => ErrorKind::Full,
+        403 if reason == "Forbidden" && message.contains(QUOTA_UNKNOWN) => ErrorKind::Transient,
         403 => ErrorKind::Denied,
         404 => ErrorKind::NotFound,
         405 | 406 => ErrorKind::Unsupported,
@@ -286,7 +291,7 @@ impl Api {
             });
         }
         let words = if is_secret {
-            fields(&answer)
+            without_content(&answer)
         } else {
             plain(message)
         };
@@ -329,6 +334,31 @@ fn plain(text: &str) -> String {
         .filter(|c| !c.is_control())
         .take(MESSAGE_CHARS_MAX)
         .collect()
+}
+
+/// Why something was refused that held a secret: in the words of the cluster where it looks at no content, and otherwise in
+/// ours.
+fn without_content(status: &Value) -> String {
+    let text = |name: &str| status.pointer(name).and_then(Value::as_str).unwrap_or("?");
+    let about = plain(&format!(
+        "{} `{}`",
+        text("/details/kind"),
+        text("/details/name")
+    ));
+    let message = text("/message");
+    match text("/reason") {
+        "NotFound" => format!("{about} is not there"),
+        "AlreadyExists" => format!("{about} is there already"),
+        "Conflict" => format!("{about} was changed since it was read, or is another one"),
+        "Forbidden"
+            if [NO_RIGHT, QUOTA_EXCEEDED, QUOTA_UNKNOWN]
+                .iter()
+                .any(|words| message.contains(words)) =>
+        {
+            plain(message)
+        }
+        _ => fields(status),
+    }
 }
 
 /// Which fields were wrong, without what was in them.

@@ -48,7 +48,10 @@
 //!
 //! Attributes of a request for a token: `audiences`, a list. Our own account needs `get`, `list`, `create`, `update`, `patch` and
 //! `delete` on `secrets` of those namespaces, `get` and `list` on `serviceaccounts`, `create` on `serviceaccounts/token`, and
-//! `create` on `tokenreviews`; `check` says which of them is missing.
+//! `create` on `tokenreviews`; `check` says which of them is missing. With `get` on `namespaces` it also says which of those is not
+//! there.
+
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use reqwest::Method;
@@ -165,6 +168,28 @@ impl Kubernetes {
         })
     }
 
+    /// Complains about a namespace that is not there, as far as our account may see that: what is not there has no accounts, and
+    /// whoever has rights everywhere has them there too.
+    async fn missing(&self, namespace: &str) -> Option<Finding> {
+        let path = ["api", "v1", "namespaces", namespace];
+        let failure = self.api.ask(Call::new(Method::GET, &path)).await.err()?;
+        failure.is_absence_of(namespace).then(|| {
+            Finding::bad(
+                "namespace",
+                format!("there is no namespace `{namespace}`"),
+                "make it, or name another one in the settings",
+            )
+        })
+    }
+
+    /// The namespaces of the settings, each once.
+    fn places(&self) -> BTreeSet<&str> {
+        let bundles = self.settings.bundles.values();
+        let bundles = bundles.map(|bundle| bundle.namespace.as_str());
+        let namespaces = self.settings.namespaces.iter().map(String::as_str);
+        bundles.chain(namespaces).collect()
+    }
+
     /// What our account has to be allowed, and where.
     fn rights(&self) -> Vec<(Option<&str>, Right)> {
         let mut rights: Vec<(Option<&str>, Right)> = Vec::new();
@@ -247,9 +272,12 @@ impl Connector for Kubernetes {
                         ),
                     };
                     findings.push(Finding::bad(what, error.whole(), fix));
-                    break;
+                    return Ok(Health { findings });
                 }
             }
+        }
+        for namespace in self.places() {
+            findings.extend(self.missing(namespace).await);
         }
         Ok(Health { findings })
     }

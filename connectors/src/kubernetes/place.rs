@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::http::{Call, Failure};
+use super::http::{Call, Failure, Why};
 use super::object::{Kept, encoded};
 use super::settings::Bundle;
 use super::{Kubernetes, MANAGED, MANAGER};
@@ -207,6 +207,15 @@ impl Kubernetes {
         let before = shown.as_ref().and_then(credential_of);
         let changed = match &shown {
             None => self.first(bundle, credential, data.clone()).await,
+            Some(shown) if shown.is_going() => {
+                return Err(self.error(
+                    ErrorKind::Conflict,
+                    format!(
+                        "Secret `{}` is being removed, and somebody's finalizer holds it",
+                        bundle.secret
+                    ),
+                ));
+            }
             Some(shown) if before.as_ref() == Some(credential) && shown.data() == data => {
                 let receipt = receipt(account, credential, shown, true);
                 return Ok(Outcome::AlreadySo(receipt));
@@ -277,7 +286,18 @@ impl Kubernetes {
         ];
         let next = shown.changed(data, &[(CREDENTIAL, credential.as_str())]);
         let call = Call::new(Method::PUT, &path).with_secret(next);
-        let answer = self.api.ask(call).await?;
+        let answer = self.api.ask(call).await.map_err(|failure| {
+            if !failure.is_absence_of(&bundle.secret) {
+                return failure;
+            }
+            Failure::Refused {
+                why: Why::default(),
+                error: self.error(
+                    ErrorKind::Conflict,
+                    format!("Secret `{}` was removed since it was read", bundle.secret),
+                ),
+            }
+        })?;
         self.expected(answer, "Secret", &bundle.secret)
             .map_err(Failure::Lost)
     }

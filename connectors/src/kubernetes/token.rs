@@ -38,6 +38,21 @@ const ACCOUNT: &str = "tenure/service-account";
 const AUDIENCES: &str = "tenure/audiences";
 const EXPIRES: &str = "tenure/expires-at";
 const AUDIENCES_MAX: usize = 20;
+/// What is said of tokens that were looked at.
+const REFUSALS: [&str; 11] = [
+    "invalid bearer token",
+    "token has expired",
+    "token is expired",
+    "has been invalidated",
+    "has been deleted",
+    // `serviceaccounts "web" not found`
+    "\" not found",
+    "does not match",
+    "is invalid for the target audiences",
+    "invalid signature",
+    "no keys found",
+    "error in cryptographic primitive",
+];
 const ACCOUNT_BYTES_MAX: usize = 253;
 
 /// A service account of a namespace that the settings name.
@@ -480,13 +495,15 @@ impl Kubernetes {
     }
 }
 
-/// What the cluster says of a token that it refuses, and not of one that it could not look at.
+/// Whether the cluster refuses the token. It asks everybody who may know it: what they say stands in brackets, and one who could
+/// not look may be the one who would have known it.
 fn is_refusal(complaint: &str) -> bool {
     let complaint = complaint.to_ascii_lowercase();
+    let complaint = complaint.trim_start_matches('[').trim_end_matches(']');
     complaint.is_empty()
-        || ["invalid", "expired", "audience", "not found", "malformed"]
-            .iter()
-            .any(|word| complaint.contains(word))
+        || complaint
+            .split(", ")
+            .all(|one| REFUSALS.iter().any(|words| one.contains(words)))
 }
 
 /// The Secret that a token says it is bound to. Believed only after the cluster has looked at its signature.

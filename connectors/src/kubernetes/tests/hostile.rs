@@ -285,8 +285,19 @@ async fn a_cluster_that_lies_is_not_believed() {
         credential: id("token:00000000000000000000000000000000"),
         secret: SecretRef::File(file.path().display().to_string()),
     };
+    let away = "Post \"https://10.0.0.2/\": tls: failed to verify certificate: x509: certificate has expired or is not yet valid";
     for (status, kind) in [
         (json!({ "error": "context deadline exceeded" }), "transient"),
+        // Somebody else who may know the token could not look.
+        (
+            json!({ "error": format!("[invalid bearer token, {away}]") }),
+            "transient",
+        ),
+        (json!({ "error": away }), "transient"),
+        (
+            json!({ "error": "invalid character '<' looking for beginning of value" }),
+            "transient",
+        ),
         (Value::Null, "bug"),
     ] {
         let review = json!({ "kind": "TokenReview", "status": status });
@@ -295,7 +306,94 @@ async fn a_cluster_that_lies_is_not_believed() {
         let error = kubernetes.verify(&refused).await.unwrap_err();
         assert_eq!(error.kind.as_str(), kind, "{error}");
     }
+    for complaint in [
+        "",
+        "invalid bearer token",
+        "service account token has been invalidated",
+        "[invalid bearer token, service account token has expired]",
+        "[invalid bearer token, serviceaccounts \"web\" not found]",
+    ] {
+        let review = json!({ "kind": "TokenReview", "status": { "error": complaint } });
+        bed.cluster
+            .once("POST tokenreviews", Instead::Answer(201, review));
+        assert!(holds(&kubernetes, &refused).await.0, "{complaint}");
+    }
     assert!(holds(&kubernetes, &refused).await.0);
+}
+
+#[tokio::test]
+async fn a_refusal_says_why_without_what_was_sent() {
+    let bed = Bed::new().await;
+    let kubernetes = bed.connector();
+    bed.cluster
+        .with(|state| state.denied.insert("create secrets".to_owned()));
+    let error = refused(&kubernetes, &store("app.1", "hunter2")).await;
+    assert_eq!(error.kind, ErrorKind::Denied);
+    assert!(
+        error.message.contains("cannot create resource \"secrets\""),
+        "{error}"
+    );
+
+    bed.cluster.with(|state| {
+        state.denied.clear();
+        state.nowhere.insert("shop".to_owned());
+    });
+    let error = refused(&kubernetes, &store("app.1", "hunter2")).await;
+    assert_eq!(error.kind, ErrorKind::NotFound);
+    assert!(
+        error.message.contains("namespaces `shop` is not there"),
+        "{error}"
+    );
+    let health = kubernetes.check().await.unwrap();
+    let bad: Vec<_> = health.findings.iter().filter(|it| !it.good).collect();
+    assert_eq!(bad.len(), 1, "{health:?}");
+    assert_eq!(bad[0].detail, "there is no namespace `shop`");
+    // Whoever may not look at namespaces is told nothing about them.
+    bed.cluster
+        .with(|state| state.denied.insert("get namespaces".to_owned()));
+    assert!(kubernetes.check().await.unwrap().is_good());
+    bed.cluster.with(|state| {
+        state.denied.clear();
+        state.nowhere.clear();
+    });
+
+    // What stands behind a webhook may say anything.
+    let told = "admission webhook \"example\" denied the request: aHVudGVyMg== is hunter2";
+    for (code, reason, details, why) in [
+        (403, "Forbidden", json!({}), "a secret was sent"),
+        (
+            422,
+            "Invalid",
+            json!({ "causes": [{ "field": "data[tls.crt]", "message": told }] }),
+            "see data[tls.crt]",
+        ),
+        (
+            409,
+            "Conflict",
+            json!({ "kind": "secrets", "name": "x" }),
+            "secrets `x` was changed",
+        ),
+        (
+            403,
+            "Forbidden",
+            json!({ "causes": [{ "reason": "NamespaceTerminating", "field": "metadata.namespace" }] }),
+            "see metadata.namespace",
+        ),
+    ] {
+        let (code, body) = status(code, reason, told, details);
+        bed.cluster
+            .once("POST secrets", Instead::Answer(code, body));
+        let error = refused(&kubernetes, &store("app.1", "hunter2")).await;
+        assert!(error.message.contains(why), "{why}: {error}");
+        assert!(!error.whole().contains("hunter2") && !error.whole().contains("aHVudGVyMg"));
+    }
+    // A quota that nobody has counted yet is none that is used up.
+    let told = "secrets \"x\" is forbidden: status unknown for quota: few, resources: secrets";
+    let (code, body) = status(403, "Forbidden", told, json!({ "kind": "secrets" }));
+    bed.cluster
+        .once("POST secrets", Instead::Answer(code, body));
+    let error = refused(&kubernetes, &store("app.1", "hunter2")).await;
+    assert_eq!(error.kind, ErrorKind::Transient, "{error}");
 }
 
 #[tokio::test]

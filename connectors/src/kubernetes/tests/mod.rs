@@ -23,7 +23,7 @@ use crate::secret::SecretRef;
 
 mod hostile;
 mod server;
-mod tokens;
+pub(super) mod tokens;
 
 use server::{Cluster, Instead, TOKEN};
 
@@ -80,11 +80,11 @@ impl Bed {
     }
 }
 
-fn fresh() -> String {
+pub(super) fn fresh() -> String {
     Uuid::new_v4().simple().to_string()
 }
 
-fn key(text: &str) -> OperationKey {
+pub(super) fn key(text: &str) -> OperationKey {
     OperationKey {
         idempotency: text.to_owned(),
         attempt: 1,
@@ -92,7 +92,7 @@ fn key(text: &str) -> OperationKey {
     }
 }
 
-fn destroy(account: &NativeId, credential: &CredentialId) -> Operation {
+pub(super) fn destroy(account: &NativeId, credential: &CredentialId) -> Operation {
     Operation::DestroyCredential {
         account: account.clone(),
         credential: credential.clone(),
@@ -333,6 +333,44 @@ async fn a_change_in_between_is_a_conflict_and_never_overwritten() {
         }
     }
     assert_eq!(bed.password(), "one");
+}
+
+#[tokio::test]
+async fn a_secret_that_is_removed_is_switched_only_when_it_is_gone() {
+    let bed = Bed::new().await;
+    let kubernetes = bed.connector();
+    for (credential, password) in [("app.1", "one"), ("app.2", "two")] {
+        does(&kubernetes, &store(credential, password)).await;
+    }
+    does(&kubernetes, &activate("app.1")).await;
+    let of_app = || ("shop".to_owned(), "app-credentials".to_owned());
+    // Somebody's finalizer holds it still.
+    bed.cluster.with(|state| {
+        let mut secret = state.secrets[&of_app()].clone();
+        secret["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let secret = state.touched(secret);
+        state.secrets.insert(of_app(), secret);
+    });
+    for credential in ["app.1", "app.2"] {
+        let error = refused(&kubernetes, &activate(credential)).await;
+        assert_eq!(error.kind, ErrorKind::Conflict, "{error}");
+        assert!(error.message.contains("is being removed"), "{error}");
+    }
+    bed.cluster.with(|state| state.secrets.remove(&of_app()));
+    does(&kubernetes, &activate("app.1")).await;
+
+    // Or it goes between the look and the switch.
+    bed.cluster.between(move |asked, state| {
+        if asked.short() == "PUT secrets/app-credentials" {
+            state.secrets.remove(&of_app());
+        }
+        None
+    });
+    let error = refused(&kubernetes, &activate("app.2")).await;
+    assert_eq!(error.kind, ErrorKind::Conflict, "{error}");
+    assert!(error.message.contains("was removed since"), "{error}");
+    does(&kubernetes, &activate("app.2")).await;
+    assert_eq!(bed.password(), "two");
 }
 
 #[tokio::test]

@@ -29,10 +29,29 @@ impl Asked {
     /// As `POST secrets`, `PUT secrets/app`, `POST serviceaccounts/web/token`.
     pub fn short(&self) -> String {
         let path = match self.path.split_once("/namespaces/") {
-            Some((_, rest)) => rest.split_once('/').map_or(rest, |(_, below)| below),
-            None => self.path.rsplit('/').next().unwrap(),
+            Some((_, rest)) => match rest.split_once('/') {
+                Some((_, below)) => below.to_owned(),
+                None => format!("namespaces/{rest}"),
+            },
+            None => self.path.rsplit('/').next().unwrap().to_owned(),
         };
         format!("{} {path}", self.method)
+    }
+
+    /// As `create secrets`, `get serviceaccounts`.
+    fn right(&self) -> String {
+        let short = self.short();
+        let (method, path) = short.split_once(' ').unwrap();
+        let (plural, name) = path.split_once('/').unwrap_or((path, ""));
+        let verb = match method {
+            "POST" => "create",
+            "PUT" => "update",
+            "PATCH" => "patch",
+            "DELETE" => "delete",
+            _ if name.is_empty() => "list",
+            _ => "get",
+        };
+        format!("{verb} {plural}")
     }
 }
 
@@ -57,10 +76,12 @@ pub(super) struct State {
     pub accounts: BTreeMap<(String, String), Value>,
     /// By token: its claims, and whether its time is over.
     pub tokens: BTreeMap<String, (Value, bool)>,
-    /// What nobody may do, as [`Asked::short`] begins.
+    /// What nobody may do, as [`Asked::right`] says it.
     pub denied: BTreeSet<String>,
     /// The most Secrets a namespace may have.
     pub quota: Option<usize>,
+    /// Namespaces that are not there; all others are.
+    pub nowhere: BTreeSet<String>,
     /// The most objects on one page.
     pub page_size: usize,
     /// Listings whose next page will be asked for in vain.
@@ -356,15 +377,23 @@ impl State {
         if !is_known && asked.token.as_deref() != Some(TOKEN) {
             return status(401, "Unauthorized", "Unauthorized", json!({}));
         }
-        let short = asked.short();
-        if let Some(denied) = self.denied.iter().find(|denied| short.starts_with(*denied)) {
+        let right = asked.right();
+        if self.denied.contains(&right) {
+            let (verb, plural) = right.split_once(' ').unwrap();
             let message = format!(
-                "secrets is forbidden: User \"tenure\" cannot do {denied:?} in API group \"\""
+                "{plural} is forbidden: User \"tenure\" cannot {verb} resource \"{plural}\" in API group \"\" in the namespace \"shop\""
             );
-            return status(403, "Forbidden", &message, json!({ "kind": "secrets" }));
+            return status(403, "Forbidden", &message, json!({ "kind": plural }));
         }
         let parts: Vec<&str> = asked.path.trim_matches('/').split('/').collect();
         match (asked.method.as_str(), parts.as_slice()) {
+            ("GET", ["api", "v1", "namespaces", namespace]) => {
+                if self.nowhere.contains(*namespace) {
+                    return absent("namespaces", namespace);
+                }
+                let meta = json!({ "name": namespace, "uid": "1", "resourceVersion": "1" });
+                (200, json!({ "kind": "Namespace", "metadata": meta }))
+            }
             ("GET", ["api", "v1", "namespaces", namespace, plural]) => {
                 self.list(asked, namespace, plural)
             }
@@ -501,6 +530,10 @@ impl State {
     fn create(&mut self, asked: &Asked, namespace: &str) -> (u16, Value) {
         let name = asked.body["metadata"]["name"].as_str().unwrap().to_owned();
         let key = (namespace.to_owned(), name.clone());
+        // Reads there find nothing, as anywhere.
+        if self.nowhere.contains(namespace) {
+            return absent("namespaces", namespace);
+        }
         if self.secrets.contains_key(&key) {
             let message = format!("secrets \"{name}\" already exists");
             let details = json!({ "name": name, "kind": "secrets" });

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn request(account: &str, attributes: Value) -> (Operation, Slot) {
+pub(in crate::kubernetes) fn request(account: &str, attributes: Value) -> (Operation, Slot) {
     let (into, slot) = HandOver::slot();
     let new = NewCredential {
         account: NativeId::new(account),
@@ -16,7 +16,11 @@ fn request(account: &str, attributes: Value) -> (Operation, Slot) {
     (Operation::IssueCredential(new), slot)
 }
 
-async fn issue(kubernetes: &Kubernetes, account: &str, under: &str) -> (bool, Minted) {
+pub(in crate::kubernetes) async fn issue(
+    kubernetes: &Kubernetes,
+    account: &str,
+    under: &str,
+) -> (bool, Minted) {
     let (operation, slot) = request(account, json!({}));
     match kubernetes.apply(&operation, &key(under)).await.unwrap() {
         Outcome::Done(_) => (true, slot.take().unwrap()),
@@ -26,7 +30,7 @@ async fn issue(kubernetes: &Kubernetes, account: &str, under: &str) -> (bool, Mi
 }
 
 /// Whether the cluster takes the token as one of this account, by both claims.
-async fn lets_in(
+pub(in crate::kubernetes) async fn lets_in(
     kubernetes: &Kubernetes,
     account: &str,
     credential: &CredentialId,
