@@ -11,12 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
+use super::offsets::{self, at};
 use super::problem::{Problem, Problems, suggest};
 use super::schema::Schema;
 use crate::sources::Attributes;
 
-/// The most offsets of notices.
-const NOTICES_MAX: usize = 10;
 const DAY_S: u32 = 86_400;
 
 /// `contractors` of a policy file.
@@ -165,22 +164,6 @@ impl ContractRules {
                 );
             }
         }
-        if document.notices.len() > NOTICES_MAX {
-            wrong(
-                None,
-                format!("`contractors.notices` has more than {NOTICES_MAX}"),
-                "leave some out".to_owned(),
-            );
-        }
-        for offset in &document.notices {
-            if offset.value.ms() <= 0 || offset.value > Span::from_s(365 * DAY_S) {
-                wrong(
-                    at(offset),
-                    format!("a notice {} before the end", offset.value),
-                    "give up to `365d`".to_owned(),
-                );
-            }
-        }
         let max = document.extension.max;
         if max.ms() <= 0 {
             wrong(
@@ -191,15 +174,13 @@ impl ContractRules {
         }
         let text =
             |names: &[Spanned<String>]| names.iter().map(|name| name.value.clone()).collect();
-        let mut offsets: Vec<Span> = document.notices.iter().map(|span| span.value).collect();
-        offsets.sort_unstable_by(|a, b| b.cmp(a));
-        offsets.dedup();
+        let notices = offsets::compile(file, "contractors", &document.notices, &mut problems);
         let types: Vec<String> = text(&document.types);
         problems.into_result(|| Self {
             types: types.into_iter().collect(),
             sponsor: document.sponsor.as_ref().map(|name| name.value.clone()),
             purchase: text(&document.purchase),
-            notices: offsets,
+            notices,
             sponsor_deadline: document.sponsor_deadline,
             owner: document.owner.value.clone(),
             extension_max: max,
@@ -292,15 +273,7 @@ impl ContractRules {
         end: DateTime<Utc>,
         now: DateTime<Utc>,
     ) -> Vec<(Span, DateTime<Utc>)> {
-        if end <= now {
-            return Vec::new();
-        }
-        let times = self.notices.iter().map(|span| (*span, end - span.delta()));
-        let (passed, mut told): (Vec<_>, Vec<_>) = times.partition(|(_, at)| *at <= now);
-        if let Some((span, _)) = passed.last() {
-            told.insert(0, (*span, now));
-        }
-        told
+        offsets::told_before(&self.notices, end, now)
     }
 
     /// Whether the end that stands may be moved to `asked`.
@@ -330,11 +303,6 @@ impl ContractRules {
         }
         Ok(())
     }
-}
-
-fn at<T>(spanned: &Spanned<T>) -> Option<(u64, u64)> {
-    let line = spanned.defined.line();
-    (line > 0).then(|| (line, spanned.defined.column()))
 }
 
 #[cfg(test)]

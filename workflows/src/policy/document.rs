@@ -9,6 +9,7 @@ use serde_saphyr::Spanned;
 
 use super::contracts::ContractorDocument;
 use super::credentials::CredentialDocument;
+use super::exceptions::ExceptionDocument;
 use super::guard::GuardDocument;
 use super::leavers::LeaverDocument;
 use crate::timeline::Precedence;
@@ -37,6 +38,9 @@ pub struct PolicyFile {
     /// When access ends of whom only the last day is known. In one file only; without it, when that day is over.
     #[serde(default)]
     pub leavers: Option<LeaverDocument>,
+    /// How long a right is kept that no role gives and that somebody confirmed. In one file only.
+    #[serde(default)]
+    pub exceptions: Option<ExceptionDocument>,
     /// In which order access goes and comes when somebody moves. In one file only.
     #[serde(default)]
     pub moves: Option<MovesDocument>,

@@ -14,10 +14,12 @@ pub mod contracts;
 pub mod credentials;
 pub mod document;
 pub mod evaluate;
+pub mod exceptions;
 pub mod explain;
 pub mod expression;
 pub mod guard;
 pub mod leavers;
+mod offsets;
 pub mod plan;
 pub mod problem;
 pub mod schema;
@@ -33,6 +35,7 @@ pub use document::{AccountTemplate, AttributeDocument, MoveOrder, OnLeave, Polic
 pub use evaluate::{
     EvaluationError, IdentityFacts, Reason, Wanted, WantedAccount, WantedGrant, evaluate,
 };
+pub use exceptions::ExceptionRules;
 pub use explain::{Chance, Explanation, Outcome, Trace, explain};
 pub use expression::missing_attribute;
 pub use leavers::{LastDay, LeaverRules};

@@ -17,6 +17,7 @@ use crate::policy::document::{
     AccountDocument, AccountTemplate, AttributeDocument, GrantDocument, MoveOrder, MovesDocument,
     OnLeave, PolicyFile, RoleDocument,
 };
+use crate::policy::exceptions::{ExceptionDocument, ExceptionRules};
 use crate::policy::expression::Expression;
 use crate::policy::expression::check::{Kind, Variable};
 use crate::policy::guard::{GuardDocument, GuardRules};
@@ -43,6 +44,8 @@ pub(super) struct Loading<'a> {
     moves: Option<Moves>,
     /// The rules, and the file they stand in.
     leavers: Option<(LeaverRules, String)>,
+    /// The rules, and the file they stand in.
+    exceptions: Option<(ExceptionRules, String)>,
     credentials: BTreeMap<String, CredentialRule>,
     pub problems: Problems,
     warnings: Vec<Problem>,
@@ -62,6 +65,7 @@ impl<'a> Loading<'a> {
             attributes: BTreeMap::new(),
             moves: None,
             leavers: None,
+            exceptions: None,
             credentials: BTreeMap::new(),
             problems: Problems::default(),
             warnings: Vec::new(),
@@ -86,6 +90,9 @@ impl<'a> Loading<'a> {
         }
         if let Some(leavers) = document.leavers {
             self.add_leavers(file, &leavers);
+        }
+        if let Some(exceptions) = document.exceptions {
+            self.add_exceptions(file, &exceptions);
         }
         for rule in document.credentials {
             self.add_credential_rule(file, &rule);
@@ -167,6 +174,22 @@ impl<'a> Loading<'a> {
         }
         match LeaverRules::compile(file, document, self.schema) {
             Ok(rules) => self.leavers = Some((rules, file.to_owned())),
+            Err(found) => self.problems.extend(found.list),
+        }
+    }
+
+    fn add_exceptions(&mut self, file: &str, document: &ExceptionDocument) {
+        if let Some((_, first)) = &self.exceptions {
+            self.problems.push(Problem::new(
+                file,
+                None,
+                format!("there is an `exceptions` in `{first}` and another one here"),
+                "keep one of them",
+            ));
+            return;
+        }
+        match ExceptionRules::compile(file, document) {
+            Ok(rules) => self.exceptions = Some((rules, file.to_owned())),
             Err(found) => self.problems.extend(found.list),
         }
     }
@@ -439,6 +462,7 @@ impl<'a> Loading<'a> {
             attributes,
             moves,
             leavers,
+            exceptions,
             credentials,
             problems,
             warnings,
@@ -459,6 +483,7 @@ impl<'a> Loading<'a> {
             attributes,
             moves: moves.unwrap_or_default(),
             leavers: leavers.map(|(rules, _)| rules).unwrap_or_default(),
+            exceptions: exceptions.map(|(rules, _)| rules).unwrap_or_default(),
             credentials: credentials.into_values().collect(),
             hash,
             warnings,
@@ -672,6 +697,10 @@ impl<'a> Loading<'a> {
             let leavers = self.leavers.as_ref().map(|(rules, _)| rules);
             if let Some(rules) = leavers.filter(|it| **it != LeaverRules::default()) {
                 canonical.insert("leavers".to_owned(), json!(rules));
+            }
+            let exceptions = self.exceptions.as_ref().map(|(rules, _)| rules);
+            if let Some(rules) = exceptions.filter(|it| **it != ExceptionRules::default()) {
+                canonical.insert("exceptions".to_owned(), json!(rules));
             }
             if !self.credentials.is_empty() {
                 let rules: Vec<&CredentialRule> = self.credentials.values().collect();

@@ -20,6 +20,7 @@ use super::contracts::ContractRules;
 use super::credentials::CredentialRule;
 use super::document::{AttributeDocument, MoveOrder, OnLeave, PolicyFile};
 use super::evaluate::WantedGrant;
+use super::exceptions::ExceptionRules;
 use super::expression::Expression;
 use super::guard::GuardRules;
 use super::leavers::LeaverRules;
@@ -119,6 +120,7 @@ pub struct PolicySet {
     attributes: BTreeMap<String, AttributeDocument>,
     moves: Moves,
     leavers: LeaverRules,
+    exceptions: ExceptionRules,
     credentials: Vec<CredentialRule>,
     hash: String,
     warnings: Vec<Problem>,
@@ -207,6 +209,12 @@ impl PolicySet {
     #[must_use]
     pub fn leavers(&self) -> &LeaverRules {
         &self.leavers
+    }
+
+    /// How long a right is kept that no role gives and that somebody confirmed.
+    #[must_use]
+    pub fn exceptions(&self) -> &ExceptionRules {
+        &self.exceptions
     }
 
     /// What is wanted of the credentials of non-human identities, by the names of the rules.
