@@ -367,10 +367,8 @@ impl Held<'_> {
                 ExtendedKeyUsagePurpose::ClientAuth,
             ],
         };
-        if let Some(url) = &settings.crl_url {
-            params.crl_distribution_points = vec![CrlDistributionPoint {
-                uris: vec![url.clone()],
-            }];
+        if let Some(url) = settings.crl_url_of(generation.number) {
+            params.crl_distribution_points = vec![CrlDistributionPoint { uris: vec![url] }];
         }
         let issuer = self.issuer(generation)?;
         let mut made = || -> Result<rcgen::Certificate, rcgen::Error> {
@@ -429,7 +427,7 @@ impl Held<'_> {
         write("crl.pem", &all)
     }
 
-    /// The list of the revoked of one generation, as PEM; written as DER beside.
+    /// The list of the revoked of one generation, as PEM; written as DER beside its keys, and where others read it.
     fn revoked(&self, generation: &Generation) -> Result<String, Error> {
         let authority = self.authority;
         let issuer = self.issuer(generation)?;
@@ -469,7 +467,14 @@ impl Held<'_> {
         let list = made()
             .map_err(|error| authority.rcgen("the list of the revoked could not be made", error))?;
         let path = authority.folder_of(generation.number).join("crl.der");
-        disk::replace(&path, list.der(), PUBLIC).map_err(|error| authority.disk(&path, error))?;
+        let shown = authority
+            .settings
+            .folder
+            .join(format!("crl-g{}.der", generation.number));
+        for path in [path, shown] {
+            disk::replace(&path, list.der(), PUBLIC)
+                .map_err(|error| authority.disk(&path, error))?;
+        }
         list.pem()
             .map_err(|error| authority.rcgen("the list of the revoked has no form", error))
     }

@@ -42,7 +42,7 @@
 //!   authority_lifetime_s: 157680000     # five
 //!   backdate_s: 300                     # for clocks that are late
 //!   crl_lifetime_s: 604800              # made again when half of it is over, by the node's clock
-//!   crl_url: http://ca.example/crl.pem  # put into certificates
+//!   crl_url: "http://ca.example/crl-{generation}.der"   # put into certificates: where `crl-g1.der` of the folder is served
 //! ```
 //!
 //! Attributes of a request: `names` (hosts and addresses; without it those of the signing request), `common_name`, `usage`

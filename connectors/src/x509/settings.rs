@@ -51,10 +51,13 @@ pub(super) struct Settings {
     /// How long a list of the revoked is good for.
     #[serde(default = "crl_lifetime_s")]
     pub crl_lifetime_s: u64,
-    /// Where the list is served, for those who look it up.
+    /// Where the list is served, for those who look it up; [`GENERATION`] in it stands for the generation that signed.
     #[serde(default)]
     pub crl_url: Option<String>,
 }
+
+/// Each generation has a list of its own, and an address names one list.
+const GENERATION: &str = "{generation}";
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -170,6 +173,12 @@ fn lifetime_s_max() -> u64 {
 fn backdate_s() -> u64 {
     300
 }
+fn is_http(url: &str) -> bool {
+    let server = url.strip_prefix("http://");
+    server.is_some_and(|server| !server.is_empty() && !server.starts_with('/'))
+        && url.chars().all(|c| c.is_ascii_graphic())
+}
+
 fn crl_lifetime_s() -> u64 {
     7 * DAY_S
 }
@@ -232,14 +241,21 @@ impl Settings {
             ));
         }
         match &self.crl_url {
-            Some(url)
-                if !url.starts_with("http://") || url.chars().any(|c| !c.is_ascii_graphic()) =>
-            {
+            Some(url) if !is_http(url) => {
                 // Whoever checks a certificate cannot first check the one of the server with the list.
-                Some("`crl_url` must be an address that begins with `http://`".to_owned())
+                Some(
+                    "`crl_url` must be an address that begins with `http://` and names a server"
+                        .to_owned(),
+                )
             }
             _ => None,
         }
+    }
+
+    /// Where the list of a generation is served.
+    pub(super) fn crl_url_of(&self, generation: u32) -> Option<String> {
+        let url = self.crl_url.as_ref()?;
+        Some(url.replace(GENERATION, &format!("g{generation}")))
     }
 }
 
@@ -270,6 +286,10 @@ mod tests {
             (json!({"root_lifetime_s": 0}), "root_lifetime_s"),
             (json!({"backdate_s": 100_000}), "backdate_s"),
             (json!({"crl_url": "https://ca.example/crl"}), "crl_url"),
+            (json!({"crl_url": "http://"}), "crl_url"),
+            (json!({"crl_url": "http:///crl.der"}), "crl_url"),
+            (json!({"crl_url": "http://ca.example/a b"}), "crl_url"),
+            (json!({"crl_url": "ca.example/crl.der"}), "crl_url"),
             (
                 json!({"key_algorithm": "rsa_1024"}),
                 "unknown variant `rsa_1024`",

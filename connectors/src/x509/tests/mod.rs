@@ -201,7 +201,7 @@ async fn openssl_accepts_what_is_issued_with_every_kind_of_key() {
     for algorithm in ["ecdsa_p256", "ecdsa_p384", "ed25519"] {
         let lab = Lab::new();
         let ca = lab.connector(
-            &json!({"key_algorithm": algorithm, "crl_url": "http://ca.example.org/crl.pem"}),
+            &json!({"key_algorithm": algorithm, "crl_url": "http://ca.example.org/crl-{generation}.der"}),
         );
         let minted = issue_new(&ca, by_system(), "1").await.unwrap();
         let chain = minted.public.unwrap();
@@ -240,11 +240,15 @@ async fn openssl_accepts_what_is_issued_with_every_kind_of_key() {
         for part in [
             "DNS:a.example.org, IP Address:127.0.0.1",
             "CA:FALSE",
-            "http://ca.example.org/crl.pem",
+            "http://ca.example.org/crl-g1.der",
             "Digital Signature",
         ] {
             assert!(shown.contains(part), "{part} in {shown}");
         }
+        // What lies there is one list, in the form that readers of addresses take.
+        let list = text(&lab.path("crl-g1.der"));
+        let (good, said) = openssl(&["crl", "-inform", "DER", "-in", &list, "-noout", "-issuer"]);
+        assert!(good, "{algorithm}: {said}");
         // Keys are for the owner alone.
         for (name, mode) in [
             ("g1/root.key", 0o600),
@@ -252,6 +256,7 @@ async fn openssl_accepts_what_is_issued_with_every_kind_of_key() {
             ("index.jsonl", 0o600),
             ("g1", 0o700),
             ("bundle.pem", 0o644),
+            ("crl-g1.der", 0o644),
         ] {
             let found = std::fs::metadata(lab.path(name))
                 .unwrap()
