@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use crate::credential::{
-    Credential, CredentialId, CredentialKind, RenewalWindow, Signed, SignedOne,
+    Credential, CredentialId, CredentialKind, Renewal, RenewalWindow, Signed, SignedOne,
 };
 pub use crate::handover::{
     HandOver, Issuing, Material, MaterialName, Minted, NewCredential, Slot, StoredCredential, Takes,
@@ -593,6 +593,9 @@ pub struct Capabilities {
     /// The kinds that [`Operation::IssueCredential`] makes, and how.
     #[serde(default)]
     pub issues: BTreeMap<CredentialKind, Issuing>,
+    /// Whether it has opinions about when a credential should be renewed.
+    #[serde(default)]
+    pub renewal: bool,
     /// Whether an account can be found by its owner key.
     pub finds_by_owner: bool,
     /// Whether a person, not a program, carries operations out.
@@ -842,6 +845,23 @@ pub trait Connector: Send + Sync {
         Err(Error::new(
             ErrorKind::Unsupported,
             "this system cannot list credentials",
+        ))
+    }
+
+    /// When the system wishes a credential to be renewed; no opinion about one that it does not have. A question to the system
+    /// itself, which nothing else depends on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] unless the capability is declared.
+    async fn renewal(
+        &self,
+        account: &NativeId,
+        credential: &CredentialId,
+    ) -> Result<Renewal, Error> {
+        let _ = (account, credential);
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "this system does not say when to renew",
         ))
     }
 

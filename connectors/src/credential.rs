@@ -125,9 +125,6 @@ pub struct Credential {
     pub label: Option<String>,
     #[serde(default)]
     pub expires_at: Option<DateTime<Utc>>,
-    /// When the system wishes it to be renewed, if it has an opinion.
-    #[serde(default)]
-    pub renewal: Option<RenewalWindow>,
 }
 
 /// When something should be renewed.
@@ -135,6 +132,16 @@ pub struct Credential {
 pub struct RenewalWindow {
     pub start: DateTime<Utc>,
     pub end: DateTime<Utc>,
+}
+
+/// What a system says when it is asked when a credential should be renewed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Renewal {
+    /// Within what; none if it has no opinion.
+    pub window: Option<RenewalWindow>,
+    /// After how long it wants to be asked again, if it says.
+    pub ask_again_s: Option<u64>,
 }
 
 /// What an authority signed and is still good, as far as it tells: not more than the first so many.
@@ -167,7 +174,6 @@ impl Credential {
             active: None,
             label: None,
             expires_at: None,
-            renewal: None,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use chrono::DateTime;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
@@ -11,8 +12,8 @@ use crate::connector::{
     Account, Attributes, Capabilities, Changes, Claim, ClaimName, Connector, Coverage, Credential,
     CredentialId, CredentialKind, Cursor, Entitlement, EntitlementName, Error, ErrorKind, Finding,
     Health, Issuing, Kind, Material, MaterialName, Minted, NativeId, NewCredential, Object,
-    ObjectRef, Observation, Operation, OperationKey, OperationName, Outcome, Page, Receipt, Use,
-    Verdict,
+    ObjectRef, Observation, Operation, OperationKey, OperationName, Outcome, Page, Receipt,
+    Renewal, RenewalWindow, Use, Verdict,
 };
 use crate::secret::SecretRef;
 
@@ -499,6 +500,7 @@ impl Connector for Memory {
                     },
                 ),
             ]),
+            renewal: true,
             finds_by_owner: true,
             by_hand: false,
         }
@@ -644,6 +646,22 @@ impl Connector for Memory {
         Ok(Coverage {
             value: listed.collect(),
             blind_spots: Vec::new(),
+        })
+    }
+
+    /// Every key within a moment, for ever.
+    async fn renewal(
+        &self,
+        account: &NativeId,
+        credential: &CredentialId,
+    ) -> Result<Renewal, Error> {
+        let state = self.lock();
+        let held = state.accounts.get(account.as_str());
+        let held = held.filter(|held| held.keys.contains_key(credential));
+        let (start, end) = (DateTime::UNIX_EPOCH, DateTime::UNIX_EPOCH);
+        Ok(Renewal {
+            window: held.map(|_| RenewalWindow { start, end }),
+            ask_again_s: None,
         })
     }
 

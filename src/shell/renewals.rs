@@ -1,14 +1,14 @@
 //! What has to be looked at now and then of authorities: when they wish what they issued to be replaced, and whether their list of
 //! the revoked is still fresh.
 //!
-//! Every node has this loop for each system that issues certificates, and the one that owns the shard of the system's name asks.
+//! Every node has this loop for each system that issues certificates or has opinions, and the one that owns the shard of its name asks.
 //! Two that both believe they do (a lease just changed hands) hear the same and write the same.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use workflows::renewals::{ask, has_opinions};
+use workflows::renewals::{ask, has_opinions, is_authority};
 use workflows::systems::{System, Systems};
 
 use super::queries::is_mine;
@@ -27,7 +27,8 @@ pub async fn keep_asking(
     database: Database,
     owner: String,
 ) {
-    if !has_opinions(&system) {
+    let (is_authority, has_opinions) = (is_authority(&system), has_opinions(&system));
+    if !is_authority && !has_opinions {
         return;
     }
     let mut looked_at: Option<Instant> = None;
@@ -44,9 +45,12 @@ pub async fn keep_asking(
                 continue;
             }
         }
-        if looked_at.is_none_or(|at| at.elapsed() >= LOOKED_AT_EVERY) {
+        if is_authority && looked_at.is_none_or(|at| at.elapsed() >= LOOKED_AT_EVERY) {
             looked_at = Some(Instant::now());
             look(&system).await;
+        }
+        if !has_opinions {
+            continue;
         }
         match ask(&database.directory, &systems, &system, now()).await {
             Ok(asked) => {

@@ -4,24 +4,39 @@
 //! again, after each that is in use; what it says takes the place of the rule of thumb by which a certificate is replaced
 //! when two thirds of its life are over ([`crate::rotation::due`]). One that does not answer is asked later, and what it said before
 //! holds: renewing does not wait for an opinion.
+//!
+//! It says itself when it wants to be asked again. One that is away is asked after nothing more in the same look.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::TimeDelta;
 use connectors::connector::{
-    Claim, Connector as _, CredentialId, CredentialKind, Error, NativeId, RenewalWindow, Verdict,
+    Claim, Connector as _, CredentialId, CredentialKind, Error, ErrorKind, NativeId, Renewal,
+    RetryClass, Verdict,
 };
 use connectors::secret::SecretRef;
 use engine::core::Timestamp;
 use engine::store::StoreError;
+use futures_util::{StreamExt as _, stream};
 use secrecy::ExposeSecret as _;
 
 use crate::directory::{Directory, RotationRow, Wish};
 use crate::rotation::settings::PART_ID;
 use crate::systems::{System, Systems};
 
-/// How long an answer holds.
+/// When one is asked again that does not say when, or that refused to answer.
 pub const ASKED_AGAIN: TimeDelta = TimeDelta::hours(6);
+/// When one is asked again that is away.
+const AWAY_AGAIN: TimeDelta = TimeDelta::minutes(15);
+/// Whatever it says, it is asked neither sooner nor later than this (RFC 9773, section 4.3).
+const AGAIN_MIN: TimeDelta = TimeDelta::minutes(1);
+const AGAIN_MAX: TimeDelta = TimeDelta::days(1);
 /// The most that are asked after in one look; the rest is left to the next.
 const ASKED_MAX: u32 = 500;
+/// How many are asked after at once; fewer where a system takes fewer.
+const AT_ONCE_MAX: usize = 8;
+/// How many answers are kept at a time: what is lost when the node ends meanwhile.
+const PAGE: usize = 32;
 
 /// What one look found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,15 +49,21 @@ pub struct Asked {
     pub failed: Option<String>,
 }
 
-/// Whether it can have an opinion.
+/// Whether it issues certificates, and so has to be looked at.
 #[must_use]
-pub fn has_opinions(system: &System) -> bool {
+pub fn is_authority(system: &System) -> bool {
     let can = system.capabilities();
     can.issues.contains_key(&CredentialKind::Certificate)
         && can.credentials.contains(&CredentialKind::Certificate)
 }
 
-/// Asks `system` after what it issued and was not asked after for [`ASKED_AGAIN`], and keeps its answers.
+/// Whether it can have an opinion.
+#[must_use]
+pub fn has_opinions(system: &System) -> bool {
+    system.capabilities().renewal
+}
+
+/// Asks `system` after what it issued and is to be asked after now, and keeps its answers.
 ///
 /// # Errors
 /// When the database does not answer. A system that does not is told in what is given.
@@ -52,45 +73,102 @@ pub async fn ask(
     system: &System,
     now: Timestamp,
 ) -> Result<Asked, StoreError> {
-    let before = now - ASKED_AGAIN;
     let rows = directory
-        .rotations_renewable(system.name(), before, ASKED_MAX)
+        .rotations_renewable(system.name(), now, ASKED_MAX)
         .await?;
-    let (mut found, mut wishes) = (Asked::default(), Vec::new());
-    for row in &rows {
-        found.asked += 1;
-        match wish(systems, system, row).await {
-            Ok(window) => {
-                found.wished += usize::from(window.is_some());
-                wishes.push(Wish::of(row, window, now));
-            }
-            Err(error) => {
-                let told = format!("`{}`: {}", row.name, error.whole());
-                found.failed.get_or_insert(told);
-                // It is asked later; whoever is behind it in the row is not kept waiting.
-                wishes.push(Wish::of(row, None, now));
-            }
+    let look = Look {
+        systems,
+        system,
+        now,
+        is_away: AtomicBool::new(false),
+    };
+    let mut found = Asked::default();
+    for page in rows.chunks(PAGE) {
+        let questions: Vec<_> = page.iter().map(|row| look.ask(row)).collect();
+        let answers: Vec<Answer> = stream::iter(questions)
+            .buffered(AT_ONCE_MAX)
+            .collect()
+            .await;
+        let mut wishes = Vec::with_capacity(page.len());
+        for (row, answer) in page.iter().zip(&answers) {
+            let window = match answer {
+                Answer::Said(renewal) => renewal.window,
+                Answer::Failed(error) => {
+                    let told = || format!("`{}`: {}", row.name, error.whole());
+                    found.failed.get_or_insert_with(told);
+                    None
+                }
+                Answer::NotAsked => None,
+            };
+            found.asked += usize::from(!matches!(answer, Answer::NotAsked));
+            found.wished += usize::from(window.is_some());
+            wishes.push(Wish::of(row, window, now, look.again(answer)));
         }
-    }
-    if !wishes.is_empty() {
         directory.put_wishes(&wishes).await?;
     }
     Ok(found)
 }
 
-/// When the authority wishes what the place shows to be replaced.
-async fn wish(
-    systems: &Systems,
-    system: &System,
-    row: &RotationRow,
-) -> Result<Option<RenewalWindow>, Error> {
-    let (Some(id), Some(holder)) = (shown(systems, row).await?, row.declared.users.first()) else {
-        return Ok(None);
-    };
-    let holder = NativeId::new(holder);
-    let listed = system.connector().credentials(&holder).await?;
-    let shown = listed.value.into_iter().find(|one| one.id == id);
-    Ok(shown.and_then(|one| one.renewal))
+/// One look at one authority.
+struct Look<'a> {
+    systems: &'a Systems,
+    system: &'a System,
+    now: Timestamp,
+    /// It is asked nothing more.
+    is_away: AtomicBool,
+}
+
+/// What came of a question.
+enum Answer {
+    Said(Renewal),
+    Failed(Error),
+    NotAsked,
+}
+
+impl Look<'_> {
+    async fn ask(&self, row: &RotationRow) -> Answer {
+        if self.is_away.load(Ordering::Relaxed) {
+            return Answer::NotAsked;
+        }
+        let id = match shown(self.systems, row).await {
+            Ok(id) => id,
+            Err(error) => return Answer::Failed(error),
+        };
+        let (Some(id), Some(holder)) = (id, row.declared.users.first()) else {
+            return Answer::Said(Renewal::default());
+        };
+        let holder = NativeId::new(holder);
+        match self.system.connector().renewal(&holder, &id).await {
+            Ok(said) if said.window.is_some_and(|window| window.end < window.start) => {
+                let what = "it wishes a time that ends before it begins";
+                Answer::Failed(Error::new(ErrorKind::Bug, what))
+            }
+            Ok(said) => Answer::Said(said),
+            Err(error) => {
+                if error.retry_class() != RetryClass::Never {
+                    self.is_away.store(true, Ordering::Relaxed);
+                }
+                Answer::Failed(error)
+            }
+        }
+    }
+
+    /// When to ask again.
+    fn again(&self, answer: &Answer) -> Timestamp {
+        let after = match answer {
+            Answer::Said(said) => said.ask_again_s.map_or(ASKED_AGAIN, |seconds| {
+                let after = i64::try_from(seconds).ok();
+                after.and_then(TimeDelta::try_seconds).unwrap_or(AGAIN_MAX)
+            }),
+            Answer::NotAsked => AWAY_AGAIN,
+            Answer::Failed(error) => match error.retry_class() {
+                RetryClass::Never => ASKED_AGAIN,
+                RetryClass::NotBefore(until) => until - self.now,
+                RetryClass::Backoff | RetryClass::SystemDown => AWAY_AGAIN,
+            },
+        };
+        self.now + after.clamp(AGAIN_MIN, AGAIN_MAX)
+    }
 }
 
 /// How the system calls what the place shows.

@@ -19,7 +19,7 @@ use super::challenge::{self, Proof, Shown};
 use super::settings::Settings;
 use crate::answer;
 use crate::answer::roots;
-use crate::connector::{Error, ErrorKind};
+use crate::connector::{Error, ErrorKind, Renewal, RenewalWindow};
 use crate::disk;
 use crate::layer::Clock;
 
@@ -476,25 +476,34 @@ impl Authority {
         }
     }
 
-    /// When the authority wants the certificate to be renewed; `None` if it has no opinion.
+    /// When the authority wants the certificate to be renewed, and to be asked again.
     pub async fn renewal(
         &self,
         account: &Account,
         certificate: &CertificateDer<'static>,
-    ) -> Result<Option<(DateTime<Utc>, DateTime<Utc>)>, Error> {
+    ) -> Result<Renewal, Error> {
         let Ok(id) = CertificateIdentifier::try_from(certificate) else {
-            return Ok(None);
+            return Ok(Renewal::default());
         };
         match account.renewal_info(&id).await {
-            Ok((info, _)) => {
+            Ok((info, again)) => {
                 let window = info.suggested_window;
                 let at =
                     |time: time::OffsetDateTime| DateTime::from_timestamp(time.unix_timestamp(), 0);
-                Ok(at(window.start)
-                    .zip(at(window.end))
-                    .filter(|(start, end)| start <= end))
+                let window = at(window.start).zip(at(window.end));
+                Ok(Renewal {
+                    window: window.map(|(start, end)| RenewalWindow { start, end }),
+                    // A part of a second went by since it was said.
+                    ask_again_s: Some(
+                        again
+                            .as_millis()
+                            .div_ceil(1_000)
+                            .try_into()
+                            .unwrap_or(u64::MAX),
+                    ),
+                })
             }
-            Err(instant_acme::Error::Unsupported(_)) => Ok(None),
+            Err(instant_acme::Error::Unsupported(_)) => Ok(Renewal::default()),
             Err(error) => Err(self.told("asking when to renew", error)),
         }
     }

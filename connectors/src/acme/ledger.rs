@@ -50,6 +50,12 @@ pub(super) struct Leaf {
     offset: u64,
 }
 
+impl Leaf {
+    pub fn is_good(&self, now: DateTime<Utc>) -> bool {
+        !self.revoked && self.not_after > now
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Ledger {
     journal: Journal<Line>,

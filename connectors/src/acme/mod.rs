@@ -6,7 +6,7 @@
 //! | credential | a certificate, by its fingerprint                                                              |
 //! | issue      | order, proof of every name, request, download; the account is made with the first one          |
 //! | destroy    | `revokeCert` with reason superseded                                                            |
-//! | renewal    | the window that the authority suggests (ARI, RFC 9773), where it has an opinion                |
+//! | renewal    | the window that the authority suggests (ARI, RFC 9773); only this question asks for it         |
 //!
 //! # What was ordered is not lost
 //!
@@ -62,7 +62,7 @@ use crate::connector::{
     Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialId, CredentialKind,
     Cursor, Error, ErrorKind, Finding, Health, Issuing, Kind, Material, MaterialName, Minted,
     NativeId, NewCredential, Object, ObjectRef, Observation, Operation, OperationKey,
-    OperationName, Outcome, Page, Receipt, RenewalWindow, Verdict,
+    OperationName, Outcome, Page, Receipt, Renewal, Verdict,
 };
 use crate::disk;
 use crate::layer::real_clock;
@@ -317,7 +317,7 @@ impl Acme {
                 // The last one for the same names is the one that this one renews.
                 None => {
                     let good = ledger.of_account(&of).map(|(_, leaf)| leaf);
-                    let good = good.filter(|leaf| !leaf.revoked && leaf.not_after > now);
+                    let good = good.filter(|leaf| leaf.is_good(now));
                     let mut good: Vec<&Leaf> = good.collect();
                     good.sort_by_key(|leaf| Reverse(leaf.not_after));
                     for leaf in good.into_iter().take(RENEWED_MAX) {
@@ -511,43 +511,15 @@ impl Acme {
             .map(|(minted, _)| minted.credential))
     }
 
-    /// All that are good, and why the authority does not say when it wishes them to be renewed, if it does not.
-    async fn all(&self, account: &NativeId) -> Result<(Vec<Credential>, Option<String>), Error> {
+    /// All that are good. What was revoked, or has ended, is not there any more.
+    async fn all(&self, account: &NativeId) -> Result<Vec<Credential>, Error> {
         let (of, now) = (account.as_str().to_owned(), self.now());
-        let found = self
-            .ledger(move |ledger| {
-                // What was revoked, or has ended, is not there any more.
-                let of_account = ledger
-                    .of_account(&of)
-                    .filter(|(_, leaf)| !leaf.revoked && leaf.not_after > now);
-                of_account
-                    .map(|(id, leaf)| Ok((listed(id, leaf, now), leaf_of(&ledger.chain(leaf)?)?)))
-                    .collect::<Result<Vec<_>, Error>>()
-            })
-            .await?;
-        let ask = self.authority.settings.renewal_info && !found.is_empty();
-        // It is an opinion: what is there is there, whether it says it or not.
-        let (acme, mut silent) = match ask {
-            false => (None, None),
-            true => match self.authority.account().await {
-                Ok(acme) => (Some(acme), None),
-                Err(error) => (None, Some(error.whole())),
-            },
-        };
-        let mut all = Vec::new();
-        for (mut credential, der) in found {
-            if let (Some(acme), None) = (&acme, &silent) {
-                match self.authority.renewal(acme, &der).await {
-                    Ok(window) => {
-                        credential.renewal =
-                            window.map(|(start, end)| RenewalWindow { start, end });
-                    }
-                    Err(error) => silent = Some(error.whole()),
-                }
-            }
-            all.push(credential);
-        }
-        Ok((all, silent))
+        self.ledger(move |ledger| {
+            let all = ledger.of_account(&of);
+            let good = all.filter(|(_, leaf)| leaf.is_good(now));
+            Ok(good.map(|(id, leaf)| listed(id, leaf, now)).collect())
+        })
+        .await
     }
 }
 
@@ -565,7 +537,7 @@ fn digest(key: &str) -> String {
 
 fn listed(id: &CredentialId, leaf: &Leaf, now: DateTime<Utc>) -> Credential {
     Credential {
-        active: Some(!leaf.revoked && leaf.not_after > now),
+        active: Some(leaf.is_good(now)),
         label: leaf.label.clone(),
         expires_at: Some(leaf.not_after),
         ..Credential::new(id.clone(), CredentialKind::Certificate)
@@ -633,6 +605,7 @@ impl Connector for Acme {
                 },
             )]
             .into(),
+            renewal: self.authority.settings.renewal_info,
             ..Capabilities::default()
         }
     }
@@ -754,12 +727,29 @@ impl Connector for Acme {
     }
 
     async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
-        let (value, silent) = self.all(account).await?;
         let others = "certificates that others ordered for the same names, with another account or authority";
-        let silent = silent.map(|why| format!("when the authority wishes a renewal: {why}"));
         Ok(Coverage {
-            value,
-            blind_spots: std::iter::once(others.to_owned()).chain(silent).collect(),
+            value: self.all(account).await?,
+            blind_spots: vec![others.to_owned()],
         })
+    }
+
+    async fn renewal(
+        &self,
+        account: &NativeId,
+        credential: &CredentialId,
+    ) -> Result<Renewal, Error> {
+        if !self.authority.settings.renewal_info {
+            return Err(self.error(
+                ErrorKind::Unsupported,
+                "the authority is not asked when to renew; set `renewal_info`",
+            ));
+        }
+        let known = self.known(account, credential).await?;
+        let Some((_, certificate)) = known.filter(|(leaf, _)| leaf.is_good(self.now())) else {
+            return Ok(Renewal::default());
+        };
+        let account = self.authority.account().await?;
+        self.authority.renewal(&account, &certificate).await
     }
 }

@@ -10,7 +10,7 @@ use crate::connector::{CredentialId, Error, ErrorKind, NativeId, Outcome, Receip
 
 impl Acme {
     /// What the journal has of a certificate, and the certificate itself, in DER.
-    async fn known(
+    pub(super) async fn known(
         &self,
         account: &NativeId,
         credential: &CredentialId,

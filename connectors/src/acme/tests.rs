@@ -57,6 +57,15 @@ impl Lab {
         Acme::from_settings("ca", self.settings(changes)).unwrap()
     }
 
+    /// The same account, as if it were with another authority.
+    fn moved(&self, url: &str, ca: &Path) -> Acme {
+        let path = self.path("acme/account.json");
+        let mut account: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        account["directory"] = json!(url);
+        std::fs::write(&path, account.to_string()).unwrap();
+        self.acme(&json!({"directory_url": url, "ca_file": ca}))
+    }
+
     /// A program that puts names into the lab's DNS.
     fn dns(&self) -> Value {
         let program = self.path("dns-hook");
@@ -528,70 +537,59 @@ async fn renewing(answer: &'static str) -> (String, tempfile::NamedTempFile) {
     (format!("{base}/dir"), ca)
 }
 
+/// An address where nobody listens.
+async fn nowhere() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    format!("https://localhost:{port}/dir")
+}
+
 #[tokio::test]
-async fn the_authority_says_when_to_renew() {
+async fn the_authority_says_when_to_renew_if_it_is_asked() {
+    const WINDOW: &str =
+        r#"{"suggestedWindow":{"start":"2031-01-02T04:00:00Z","end":"2031-01-03T04:00:00Z"}}"#;
     let lab_ = Lab::new();
     let name = fresh("example.org");
     let acme = lab_.acme(&json!({}));
-    issue(&acme, &[&name], "1").await;
-    let window = |credentials: Vec<Credential>| credentials[0].renewal;
-    let web = NativeId::new("web");
-    assert_eq!(
-        window(acme.credentials(&web).await.unwrap().value),
-        None,
-        "Pebble has no opinion"
-    );
-    for (answer, expected) in [
-        (
-            r#"{"suggestedWindow":{"start":"2031-01-02T04:00:00Z","end":"2031-01-03T04:00:00Z"}}"#,
-            true,
-        ),
-        (
-            r#"{"suggestedWindow":{"start":"2031-01-04T04:00:00Z","end":"2031-01-03T04:00:00Z"}}"#,
-            false,
-        ),
-    ] {
-        let (url, ca) = renewing(answer).await;
-        // The same account, as if it were with the other authority.
-        let path = lab_.path("acme/account.json");
-        let mut account: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        account["directory"] = json!(url);
-        std::fs::write(&path, account.to_string()).unwrap();
-        let acme = lab_.acme(&json!({"directory_url": url, "ca_file": ca.path()}));
-        let seen = window(acme.credentials(&web).await.unwrap().value);
-        assert_eq!(seen.is_some(), expected, "{answer}");
-        if let Some(seen) = seen {
-            assert_eq!(seen.start.to_rfc3339(), "2031-01-02T04:00:00+00:00");
-            assert_eq!(seen.end.to_rfc3339(), "2031-01-03T04:00:00+00:00");
-        }
-    }
+    let id = issue(&acme, &[&name], "1").await.1.credential.id;
+    let (web, mail) = (NativeId::new("web"), NativeId::new("mail"));
+    assert!(acme.capabilities().renewal);
+    let none = Renewal::default();
+    let told = acme.renewal(&web, &id).await.unwrap();
+    assert_eq!(told, none, "Pebble has no opinion");
+
+    let (url, ca) = renewing(WINDOW).await;
+    let acme = lab_.moved(&url, ca.path());
+    let told = acme.renewal(&web, &id).await.unwrap();
+    let window = told.window.unwrap();
+    assert_eq!(window.start.to_rfc3339(), "2031-01-02T04:00:00+00:00");
+    assert_eq!(window.end.to_rfc3339(), "2031-01-03T04:00:00+00:00");
+    assert_eq!(told.ask_again_s, Some(60));
+    let told = acme.renewal(&mail, &id).await.unwrap();
+    assert_eq!(told, none, "it is not mail's");
+
     let (url, ca) = renewing("nonsense").await;
-    let path = lab_.path("acme/account.json");
-    let mut account: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    account["directory"] = json!(url);
-    std::fs::write(&path, account.to_string()).unwrap();
-    let acme = lab_.acme(&json!({"directory_url": url, "ca_file": ca.path()}));
-    // What it does not say is told, and what is there is there.
-    let seen = acme.credentials(&web).await.unwrap();
-    assert_eq!(seen.value.len(), 1);
-    assert_eq!(window(seen.value), None);
-    assert!(
-        seen.blind_spots[1].contains("when to renew"),
-        "{:?}",
-        seen.blind_spots
-    );
+    let error = lab_.moved(&url, ca.path()).renewal(&web, &id).await;
+    let error = error.unwrap_err();
+    assert!(error.message.contains("when to renew"), "{error}");
+
+    // What is there is listed without the authority.
+    let away = lab_.moved(&nowhere().await, ca.path());
+    let error = away.renewal(&web, &id).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unreachable, "{}", error.whole());
+    let listed = away.credentials(&web).await.unwrap();
+    assert_eq!((listed.value.len(), listed.blind_spots.len()), (1, 1));
+
+    let unasked = lab_.acme(&json!({"renewal_info": false}));
+    assert!(!unasked.capabilities().renewal);
+    let error = unasked.renewal(&web, &id).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unsupported);
 }
 
 #[tokio::test]
 async fn an_authority_that_is_away_or_is_none_is_told_apart() {
     let lab_ = Lab::new();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!(
-        "https://localhost:{}/dir",
-        listener.local_addr().unwrap().port()
-    );
-    drop(listener);
-    let away = lab_.acme(&json!({"directory_url": url}));
+    let away = lab_.acme(&json!({"directory_url": nowhere().await}));
     let (operation, _) = request(Material::BySystem, &["a.example.org"]);
     let error = away.apply(&operation, &key("1")).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable, "{}", error.whole());

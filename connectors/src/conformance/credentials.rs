@@ -3,7 +3,7 @@
 use super::bench::{Bench, Checked, Stop, ensure, failed, key, said};
 use crate::connector::{
     Claim, ClaimName, Credential, CredentialId, CredentialKind, NativeId, ObjectRef, Operation,
-    OperationName as Op, Outcome,
+    OperationName as Op, Outcome, Renewal,
 };
 
 /// Identifiers that look like patterns, queries or paths.
@@ -114,6 +114,29 @@ pub(super) async fn listed(bench: &Bench) -> Checked {
         })?;
     }
     Ok(())
+}
+
+pub(super) async fn renewal(bench: &Bench) -> Checked {
+    if !bench.can.renewal {
+        return Err(Stop::NotApplicable("`renewal` is not declared".to_owned()));
+    }
+    let (account, credentials) = planted(bench).await?;
+    for credential in &credentials {
+        if let Some(window) = asked(bench, &account, &credential.id).await?.window {
+            ensure(window.start <= window.end, || {
+                format!("`{}` is to be renewed within {window:?}", credential.id)
+            })?;
+        }
+    }
+    let nothing = asked(bench, &account, &CredentialId::new("nothing")).await?;
+    ensure(nothing.window.is_none(), || {
+        format!("a credential that does not exist is to be renewed: {nothing:?}")
+    })
+}
+
+async fn asked(bench: &Bench, account: &NativeId, id: &CredentialId) -> Checked<Renewal> {
+    let asked = bench.connector.renewal(account, id).await;
+    asked.map_err(|error| Stop::Failed(format!("renewal of `{id}`: {}", error.whole())))
 }
 
 pub(super) async fn destroy_twice(bench: &Bench) -> Checked {

@@ -235,6 +235,10 @@ pub(super) async fn undeclared_reads(bench: &Bench) -> Checked {
     if bench.can.credentials.is_empty() {
         unsupported("credentials", bench.connector.credentials(&account).await)?;
     }
+    if !bench.can.renewal {
+        let id = CredentialId::new("nothing");
+        unsupported("renewal", bench.connector.renewal(&account, &id).await)?;
+    }
     if !bench.can.dependents {
         unsupported(
             "dependents",

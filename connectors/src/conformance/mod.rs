@@ -143,6 +143,10 @@ const TESTS: &[(&str, TestFn)] = &[
     ("credentials of an account are listed", |b| {
         Box::pin(credentials::listed(b))
     }),
+    (
+        "asked when to renew: of what there is, and of nothing else",
+        |b| Box::pin(credentials::renewal(b)),
+    ),
     ("destroy a credential twice, and no other", |b| {
         Box::pin(credentials::destroy_twice(b))
     }),

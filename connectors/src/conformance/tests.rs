@@ -18,8 +18,9 @@ use serde_json::{Value, json};
 use super::{Door, Fixture, Report, Session, Verdict as TestVerdict, run};
 use crate::connector::{
     Account, Attributes, Capabilities, Changes, Claim, ClaimName, Connector, Coverage, Credential,
-    Cursor, EntitlementName, Error, ErrorKind, HandOver, Health, Kind, NativeId, Object, ObjectRef,
-    Operation, OperationKey, OperationName, Outcome, Page, Use, Verdict,
+    CredentialId, Cursor, EntitlementName, Error, ErrorKind, HandOver, Health, Kind, NativeId,
+    Object, ObjectRef, Operation, OperationKey, OperationName, Outcome, Page, Renewal, Use,
+    Verdict,
 };
 use crate::memory::{Memory, NAME_BYTES_MAX, PAGE_SIZE};
 
@@ -113,6 +114,7 @@ enum Mistake {
     KeysStay,
     AllKeysGo,
     HidesKeys,
+    WishesForAll,
     OwnerStays,
     IssuesAgain,
     KeepsTheHalves,
@@ -142,6 +144,7 @@ impl Connector for Broken {
         if self.is(Mistake::UndeclaredWorks) {
             can.operations.remove(&OperationName::EndSessions);
             can.claims.remove(&ClaimName::NoSessions);
+            can.renewal = false;
         }
         can
     }
@@ -318,6 +321,19 @@ impl Connector for Broken {
         Ok(listed)
     }
 
+    async fn renewal(
+        &self,
+        account: &NativeId,
+        credential: &CredentialId,
+    ) -> Result<Renewal, Error> {
+        if self.is(Mistake::WishesForAll)
+            && let Some(any) = self.inner.credentials(account).await?.value.first()
+        {
+            return self.inner.renewal(account, &any.id).await;
+        }
+        self.inner.renewal(account, credential).await
+    }
+
     async fn dependents(&self, object: &ObjectRef) -> Result<Coverage<Vec<Use>>, Error> {
         self.inner.dependents(object).await
     }
@@ -464,6 +480,14 @@ async fn every_mistake_turns_the_suite_red() {
             "hostile credential identifiers end nothing",
         ),
         (Mistake::HidesKeys, "credentials of an account are listed"),
+        (
+            Mistake::WishesForAll,
+            "asked when to renew: of what there is, and of nothing else",
+        ),
+        (
+            Mistake::UndeclaredWorks,
+            "an undeclared read is unsupported",
+        ),
         (
             Mistake::ProvesEverything,
             "claim credential_inactive both ways",

@@ -31,9 +31,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::connector::{
-    Capabilities, Changes, Claim, Connector, Coverage, Credential, Cursor, Error, ErrorKind,
-    Finding, Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome,
-    Page, Receipt, Use, Verdict,
+    Capabilities, Changes, Claim, Connector, Coverage, Credential, CredentialId, Cursor, Error,
+    ErrorKind, Finding, Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey,
+    Outcome, Page, Receipt, Renewal, Use, Verdict,
 };
 use crate::handover::to_be_tried;
 
@@ -320,6 +320,19 @@ impl Connector for Exec {
         self.read::<WireCredentials>(&Ask::Credentials { account })
             .await
             .map(Into::into)
+    }
+
+    async fn renewal(
+        &self,
+        account: &NativeId,
+        credential: &CredentialId,
+    ) -> Result<Renewal, Error> {
+        self.offers(self.capabilities.renewal, "renewal")?;
+        self.read(&Ask::Renewal {
+            account,
+            credential,
+        })
+        .await
     }
 
     async fn dependents(&self, object: &ObjectRef) -> Result<Coverage<Vec<Use>>, Error> {

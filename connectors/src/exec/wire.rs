@@ -60,6 +60,10 @@ pub(super) enum Ask<'a> {
     Credentials {
         account: &'a NativeId,
     },
+    Renewal {
+        account: &'a NativeId,
+        credential: &'a CredentialId,
+    },
     Dependents {
         object: &'a ObjectRef,
     },
@@ -414,6 +418,7 @@ pub(super) struct WireCapabilities {
     dependents: bool,
     credentials: BTreeSet<CredentialKind>,
     issues: BTreeMap<CredentialKind, Issuing>,
+    renewal: bool,
     finds_by_owner: bool,
     by_hand: bool,
 }
@@ -434,6 +439,7 @@ impl WireCapabilities {
         for (name, mine, theirs) in [
             ("changes", self.changes, other.changes),
             ("dependents", self.dependents, other.dependents),
+            ("renewal", self.renewal, other.renewal),
             ("finds_by_owner", self.finds_by_owner, other.finds_by_owner),
         ] {
             if mine && !theirs {
@@ -462,6 +468,7 @@ impl From<WireCapabilities> for Capabilities {
             dependents: wire.dependents,
             credentials: wire.credentials,
             issues: wire.issues,
+            renewal: wire.renewal,
             finds_by_owner: wire.finds_by_owner,
             by_hand: wire.by_hand,
         }
@@ -776,6 +783,13 @@ mod tests {
             (
                 Ask::Credentials { account: &ann },
                 json!({"id": 7, "call": "credentials", "account": "a\n1"}),
+            ),
+            (
+                Ask::Renewal {
+                    account: &ann,
+                    credential: &CredentialId::new("7"),
+                },
+                json!({"id": 7, "call": "renewal", "account": "a\n1", "credential": "7"}),
             ),
         ] {
             assert_eq!(on_the_line(&ask), form);

@@ -14,7 +14,8 @@
 //!
 //! The failures are those of different calls: one operation that makes the system choke is that operation's
 //! problem, not everybody's. Only "no connection" counts each time, since it cannot be any call's own fault.
-//! An answer that says no ("not found", "denied") is an answer, and ends a row of failures.
+//! An answer that says no ("not found", "denied") is an answer, and ends a row of failures. Who does not say when it wishes
+//! something to be renewed keeps nobody from anything: that opinion often comes from elsewhere than what it is about.
 //!
 //! A refused login opens at once and waits long: every further try may lock our own account.
 
@@ -249,6 +250,9 @@ impl Breaker {
             }
             return;
         };
+        if call.method == Method::Renewal {
+            return;
+        }
         match error.kind {
             ErrorKind::AuthExpired => self.open(&mut circuit, error, self.limits.open_max_ms, None),
             ErrorKind::RateLimited { until } => {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::connector::{
-    Capabilities, Changes, Claim, Connector, Coverage, Credential, Cursor, Error, ErrorKind,
-    Finding, Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome,
-    Page, Use, Verdict,
+    Capabilities, Changes, Claim, Connector, Coverage, Credential, CredentialId, Cursor, Error,
+    ErrorKind, Finding, Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey,
+    Outcome, Page, Renewal, Use, Verdict,
 };
 
 /// The methods of a connector.
@@ -22,6 +22,7 @@ pub enum Method {
     Poll,
     Verify,
     Credentials,
+    Renewal,
     Dependents,
 }
 
@@ -37,6 +38,7 @@ impl Method {
             Self::Poll => "poll",
             Self::Verify => "verify",
             Self::Credentials => "credentials",
+            Self::Renewal => "renewal",
             Self::Dependents => "dependents",
         }
     }
@@ -101,6 +103,7 @@ impl Answer for Changes {}
 impl Answer for Verdict {}
 impl Answer for Coverage<Vec<Use>> {}
 impl Answer for Coverage<Vec<Credential>> {}
+impl Answer for Renewal {}
 
 impl Answer for Health {
     fn none_within(after_ms: u64) -> Result<Self, Error> {
@@ -243,6 +246,19 @@ impl<L: Layer> Connector for Layered<L> {
             .around(
                 &Call::new(Method::Credentials, "credentials", account),
                 self.inner.credentials(account),
+            )
+            .await
+    }
+
+    async fn renewal(
+        &self,
+        account: &NativeId,
+        credential: &CredentialId,
+    ) -> Result<Renewal, Error> {
+        self.layer
+            .around(
+                &Call::new(Method::Renewal, "renewal", &(account, credential)),
+                self.inner.renewal(account, credential),
             )
             .await
     }

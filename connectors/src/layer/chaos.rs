@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::connector::{
-    Capabilities, Changes, Claim, Connector, Coverage, Credential, Cursor, Error, ErrorKind,
-    Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome, Page, Use,
-    Verdict,
+    Capabilities, Changes, Claim, Connector, Coverage, Credential, CredentialId, Cursor, Error,
+    ErrorKind, Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome,
+    Page, Renewal, Use, Verdict,
 };
 
 /// The longest delay that may be asked for.
@@ -225,6 +225,14 @@ impl Connector for Chaos {
 
     async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
         self.read(self.read_fate(), self.inner.credentials(account))
+            .await
+    }
+    async fn renewal(
+        &self,
+        account: &NativeId,
+        credential: &CredentialId,
+    ) -> Result<Renewal, Error> {
+        self.read(self.read_fate(), self.inner.renewal(account, credential))
             .await
     }
     async fn dependents(&self, object: &ObjectRef) -> Result<Coverage<Vec<Use>>, Error> {

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use crate::connector::{
-    Attributes, Capabilities, Changes, Claim, Connector, Coverage, Credential, Cursor, Error,
-    ErrorKind, Handle, Health, Kind, NativeId, NewCredential, Object, ObjectRef, Operation,
-    OperationKey, Outcome, Page, Receipt, StoredCredential, Use, Verdict,
+    Attributes, Capabilities, Changes, Claim, Connector, Coverage, Credential, CredentialId,
+    Cursor, Error, ErrorKind, Handle, Health, Kind, NativeId, NewCredential, Object, ObjectRef,
+    Operation, OperationKey, Outcome, Page, Receipt, Renewal, StoredCredential, Use, Verdict,
 };
 
 /// What the identifier of an account starts with that a dry run pretends to have made.
@@ -194,6 +194,14 @@ impl Connector for DryRun {
 
     async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
         self.inner.credentials(account).await
+    }
+
+    async fn renewal(
+        &self,
+        account: &NativeId,
+        credential: &CredentialId,
+    ) -> Result<Renewal, Error> {
+        self.inner.renewal(account, credential).await
     }
 
     async fn dependents(&self, object: &ObjectRef) -> Result<Coverage<Vec<Use>>, Error> {

@@ -28,9 +28,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::connector::{
-    Capabilities, Changes, Claim, Connector, Coverage, Credential, Cursor, Error, ErrorKind,
-    Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome, Page, Use,
-    Verdict,
+    Capabilities, Changes, Claim, Connector, Coverage, Credential, CredentialId, Cursor, Error,
+    ErrorKind, Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome,
+    Page, Renewal, Use, Verdict,
 };
 
 mod breaker;
@@ -300,6 +300,13 @@ impl Connector for Guarded {
     }
     async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
         self.stack().credentials(account).await
+    }
+    async fn renewal(
+        &self,
+        account: &NativeId,
+        credential: &CredentialId,
+    ) -> Result<Renewal, Error> {
+        self.stack().renewal(account, credential).await
     }
     async fn dependents(&self, object: &ObjectRef) -> Result<Coverage<Vec<Use>>, Error> {
         self.stack().dependents(object).await

@@ -128,6 +128,7 @@ impl Connector for Postgres {
                 },
             )]
             .into(),
+            renewal: false,
             finds_by_owner: true,
             by_hand: false,
         }

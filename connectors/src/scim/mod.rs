@@ -127,6 +127,7 @@ impl Connector for Scim {
             dependents: false,
             credentials,
             issues: std::collections::BTreeMap::new(),
+            renewal: false,
             finds_by_owner: true,
             by_hand: false,
         }

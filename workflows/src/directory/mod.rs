@@ -42,6 +42,8 @@ mod systems;
 #[cfg(test)]
 mod nhi_tests;
 #[cfg(test)]
+mod rotation_renewal_tests;
+#[cfg(test)]
 mod rotation_tests;
 #[cfg(test)]
 mod tests;
@@ -204,6 +206,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "case_asked",
         postgres: include_str!("../../../migrations/postgres/0029_case_asked.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0029_case_asked.sql"),
+    },
+    Migration {
+        version: 31,
+        name: "rotation_name",
+        postgres: include_str!("../../../migrations/postgres/0031_rotation_name.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0031_rotation_name.sql"),
     },
 ];
 

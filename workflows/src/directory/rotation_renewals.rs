@@ -1,5 +1,6 @@
 //! What authorities wish of the certificates they issued, beside the plan of each.
 
+use connectors::connector::RenewalWindow;
 use engine::core::Timestamp;
 use engine::store::{InboxRow, StoreError, Transaction, Work};
 use serde::Serialize;
@@ -7,6 +8,7 @@ use serde_json::json;
 
 use super::database::{execute_all, stored_time, stored_time_option, time_text};
 use super::rotation_statements::{RENEWABLE, WISH};
+use super::rotations::names_of;
 use super::{Directory, RotationRow};
 
 /// The answer of an authority about what one rotation made.
@@ -19,6 +21,8 @@ pub struct Wish {
     since: Timestamp,
     #[serde(with = "stored_time")]
     asked_at: Timestamp,
+    #[serde(with = "stored_time")]
+    next_at: Timestamp,
     #[serde(with = "stored_time_option")]
     renewal_from: Option<Timestamp>,
     #[serde(with = "stored_time_option")]
@@ -26,18 +30,20 @@ pub struct Wish {
 }
 
 impl Wish {
-    /// That `row` is to be replaced within `window`, or that there is no opinion.
+    /// That `row` is to be replaced within `window`, or that there is no opinion, and when it is asked after again.
     #[must_use]
     pub fn of(
         row: &RotationRow,
-        window: Option<connectors::connector::RenewalWindow>,
+        window: Option<RenewalWindow>,
         asked_at: Timestamp,
+        next_at: Timestamp,
     ) -> Self {
         Self {
             shard_id: row.shard_id,
             name: row.name.clone(),
             since: row.since,
             asked_at,
+            next_at,
             renewal_from: window.map(|window| window.start),
             renewal_until: window.map(|window| window.end),
         }
@@ -55,19 +61,21 @@ impl Work for Put<'_> {
 }
 
 impl Directory {
-    /// What `system` issued, is used, and whose authority was not asked after it since `before`.
+    /// What `system` issued, is used, and is to be asked after by `by`, in the order of the names.
     ///
     /// # Errors
     /// When the database does not answer, or holds what this program cannot read.
     pub async fn rotations_renewable(
         &self,
         system: &str,
-        before: Timestamp,
+        by: Timestamp,
         limit: u32,
     ) -> Result<Vec<RotationRow>, StoreError> {
+        let (after, before) = names_of(Some(system));
         let parameter = json!({
-            "of": format!("{system}/"),
-            "before": time_text(before),
+            "after": after,
+            "before": before,
+            "by": time_text(by),
             "limit": limit,
         });
         self.reader().rows(&RENEWABLE, &parameter).await

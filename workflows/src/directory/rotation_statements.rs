@@ -244,6 +244,7 @@ pub(super) const MOVE: Sql = Sql {
             renewal_from = CASE WHEN w.phase = 'closed' THEN NULL ELSE r.renewal_from END,
             renewal_until = CASE WHEN w.phase = 'closed' THEN NULL ELSE r.renewal_until END,
             renewal_asked_at = CASE WHEN w.phase = 'closed' THEN NULL ELSE r.renewal_asked_at END,
+            renewal_next_at = CASE WHEN w.phase = 'closed' THEN NULL ELSE r.renewal_next_at END,
             promoted_at = CASE WHEN w.closed THEN NULL ELSE COALESCE(w.since, r.promoted_at) END,
             promoted_expires_at = CASE WHEN w.closed THEN NULL WHEN w.since IS NULL THEN r.promoted_expires_at
                 ELSE w.expires_at END,
@@ -272,6 +273,7 @@ pub(super) const MOVE: Sql = Sql {
             renewal_from = CASE WHEN w.value ->> 'phase' = 'closed' THEN NULL ELSE r.renewal_from END,
             renewal_until = CASE WHEN w.value ->> 'phase' = 'closed' THEN NULL ELSE r.renewal_until END,
             renewal_asked_at = CASE WHEN w.value ->> 'phase' = 'closed' THEN NULL ELSE r.renewal_asked_at END,
+            renewal_next_at = CASE WHEN w.value ->> 'phase' = 'closed' THEN NULL ELSE r.renewal_next_at END,
             promoted_at = CASE WHEN w.value ->> 'closed' THEN NULL ELSE COALESCE(w.value ->> 'since', r.promoted_at) END,
             promoted_expires_at = CASE WHEN w.value ->> 'closed' THEN NULL
                 WHEN w.value ->> 'since' IS NULL THEN r.promoted_expires_at ELSE w.value ->> 'expires_at' END,
@@ -321,22 +323,22 @@ pub(super) const FORGET_KNOWN: Sql = Sql {
               AND graph_edge.last_seen_at < w.value ->> 'before')",
 };
 
-/// What a system issued and who issued it may have an opinion about, that was not asked after since a moment.
+/// What a system issued, is used, and is to be asked after by a moment.
 pub(super) const RENEWABLE: Sql = Sql {
     table: "rotation",
     postgres: "
         SELECT to_jsonb(r)::text FROM rotation AS r
         WHERE r.open_case IS NULL AND r.wanted AND r.mode = 'reissue' AND r.last_rotated_at IS NOT NULL
-          AND starts_with(r.name, $1::jsonb->>'of')
-          AND (r.renewal_asked_at IS NULL OR r.renewal_asked_at <= ($1::jsonb->>'before')::timestamptz)
+          AND r.name COLLATE \"C\" > $1::jsonb->>'after' AND r.name COLLATE \"C\" < $1::jsonb->>'before'
+          AND (r.renewal_next_at IS NULL OR r.renewal_next_at <= ($1::jsonb->>'by')::timestamptz)
         ORDER BY r.name COLLATE \"C\" LIMIT ($1::jsonb->>'limit')::bigint",
     sqlite: concat!(
         "SELECT ",
         sqlite_row!(),
         " FROM rotation AS r
         WHERE r.open_case IS NULL AND r.wanted AND r.mode = 'reissue' AND r.last_rotated_at IS NOT NULL
-          AND substr(r.name, 1, length(?1 ->> 'of')) = ?1 ->> 'of'
-          AND (r.renewal_asked_at IS NULL OR r.renewal_asked_at <= ?1 ->> 'before')
+          AND r.name > ?1 ->> 'after' AND r.name < ?1 ->> 'before'
+          AND (r.renewal_next_at IS NULL OR r.renewal_next_at <= ?1 ->> 'by')
         ORDER BY r.name LIMIT ?1 ->> 'limit'"
     ),
 };
@@ -345,16 +347,16 @@ pub(super) const RENEWABLE: Sql = Sql {
 pub(super) const WISH: Sql = Sql {
     table: "rotation",
     postgres: "
-        UPDATE rotation AS r SET renewal_asked_at = w.asked_at,
+        UPDATE rotation AS r SET renewal_asked_at = w.asked_at, renewal_next_at = w.next_at,
             renewal_from = COALESCE(w.renewal_from, r.renewal_from),
             renewal_until = COALESCE(w.renewal_until, r.renewal_until),
             planned = r.planned AND (w.renewal_from IS NULL OR (w.renewal_from = r.renewal_from
                 AND w.renewal_until = r.renewal_until) IS TRUE)
         FROM jsonb_to_recordset($1::jsonb) AS w(shard_id int, name text, asked_at timestamptz,
-            renewal_from timestamptz, renewal_until timestamptz, since timestamptz)
+            next_at timestamptz, renewal_from timestamptz, renewal_until timestamptz, since timestamptz)
         WHERE r.shard_id = w.shard_id AND r.name = w.name AND r.open_case IS NULL AND r.since = w.since",
     sqlite: "
-        UPDATE rotation AS r SET renewal_asked_at = w.value ->> 'asked_at',
+        UPDATE rotation AS r SET renewal_asked_at = w.value ->> 'asked_at', renewal_next_at = w.value ->> 'next_at',
             renewal_from = COALESCE(w.value ->> 'renewal_from', r.renewal_from),
             renewal_until = COALESCE(w.value ->> 'renewal_until', r.renewal_until),
             planned = r.planned AND (w.value ->> 'renewal_from' IS NULL OR (w.value ->> 'renewal_from' IS r.renewal_from

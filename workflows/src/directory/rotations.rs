@@ -142,6 +142,18 @@ pub struct RotationFilter {
     pub starts_by: Option<Timestamp>,
 }
 
+/// Between what the names of the credentials of a system stand, or those of all.
+pub(super) fn names_of(system: Option<&str>) -> (String, String) {
+    match system {
+        // No system is called so.
+        Some(system) if system.contains('/') => (String::new(), String::new()),
+        // What comes after a slash is a zero.
+        Some(system) => (format!("{system}/"), format!("{system}0")),
+        // Names begin with that of a system: a small letter, a digit, or one of `-_.`.
+        None => (String::new(), "~".to_owned()),
+    }
+}
+
 /// What was begun, and when to look again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Begun {

@@ -42,7 +42,7 @@ open(os.path.join(folder, "pids"), "a").write(f"{os.getpid()}\n")
 first = len(open(os.path.join(folder, "pids")).read().split()) == 1
 caps = {"operations": ["create_account", "disable_account", "set_password", "issue_credential"],
         "claims": ["account_exists", "credential_works"],
-        "lists": ["account"], "finds_by_owner": True}
+        "lists": ["account"], "finds_by_owner": True, "renewal": True}
 out = sys.stdout.buffer
 def say(id, **rest):
     out.write(json.dumps({"id": id, **rest}).encode() + b"\n"); out.flush()
@@ -86,6 +86,9 @@ for line in sys.stdin.buffer:
             "credential": {"id": "7", "kind": "api_key"}, "after": {"shown": "S3cret"}}})
     elif mode == "mints nonsense": say(r["id"], ok={"outcome": "done", "minted": ["S3cret"], "receipt": {}})
     elif mode == "mints later": say(r["id"], ok={"outcome": "accepted", "handle": {"token": "t", "poll_after_ms": 1}})
+    elif mode == "wishes":
+        say(r["id"], ok={"window": {"start": "2030-01-01T00:00:00Z", "end": "2030-01-02T00:00:00Z"}, "ask_again_s": 60}
+            if r["credential"] == "7" else {})
     elif mode == "is full": say(r["id"], error={"kind": "full", "message": "two keys already"})
     elif mode == "environment": say(r["id"], ok={"outcome": "done", "receipt": {"after": [dict(os.environ), hello]}})
     elif mode == "one at a time":
@@ -358,6 +361,7 @@ async fn what_is_not_declared_never_reaches_the_plugin() {
     let claim = Claim::AccountAbsent {
         account: NativeId::new("ann"),
     };
+    let (ann, id) = (NativeId::new("ann"), CredentialId::new("7"));
     for kind in [
         plugin.exec.apply(&grant, &key()).await.unwrap_err().kind,
         plugin.exec.verify(&claim).await.unwrap_err().kind,
@@ -369,10 +373,24 @@ async fn what_is_not_declared_never_reaches_the_plugin() {
             .kind,
         plugin.exec.changes(None).await.unwrap_err().kind,
         plugin.exec.dependents(&object).await.unwrap_err().kind,
+        plugin.exec.renewal(&ann, &id).await.unwrap_err().kind,
     ] {
         assert_eq!(kind, ErrorKind::Unsupported);
     }
     assert!(plugin.pids().is_empty(), "it was not even started");
+}
+
+#[tokio::test]
+async fn when_to_renew_is_asked() {
+    let plugin = Misbehaving::with("wishes", json!({"capabilities": {"renewal": true}}));
+    let ann = NativeId::new("ann");
+    let ask = async |id: &str| plugin.exec.renewal(&ann, &CredentialId::new(id)).await;
+    let told = ask("7").await.unwrap();
+    let window = told.window.unwrap();
+    assert_eq!(window.start.to_rfc3339(), "2030-01-01T00:00:00+00:00");
+    assert_eq!(window.end.to_rfc3339(), "2030-01-02T00:00:00+00:00");
+    assert_eq!(told.ask_again_s, Some(60));
+    assert_eq!(ask("8").await.unwrap(), Renewal::default());
 }
 
 #[tokio::test]
@@ -755,7 +773,7 @@ async fn a_plugin_is_told_the_secret_to_try_and_its_answer_does_not_repeat_it() 
     std::fs::write(file.path(), "S3cret\n").unwrap();
     let works = |path: String| Claim::CredentialWorks {
         account: NativeId::new("ann"),
-        credential: crate::connector::CredentialId::new("7"),
+        credential: CredentialId::new("7"),
         secret: crate::secret::SecretRef::File(path),
     };
     let claim = works(file.path().display().to_string());

@@ -108,6 +108,31 @@ async fn an_answer_that_says_no_ends_a_row_of_failures() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_opinion_that_is_not_given_keeps_nobody_away() {
+    let until = start_of_time() + TimeDelta::hours(1);
+    for kind in [
+        ErrorKind::Unreachable,
+        ErrorKind::RateLimited { until },
+        ErrorKind::AuthExpired,
+    ] {
+        let system = Moody::new(Mood::Fails(kind));
+        let guarded = guarded(&system, Limits::default());
+        let ann = NativeId::new("ann");
+        for number in 0..20 {
+            let id = CredentialId::new(number.to_string());
+            assert_eq!(guarded.renewal(&ann, &id).await.unwrap_err().kind, kind);
+        }
+        assert!(guarded.availability().is_ready(), "{kind:?}");
+        // And one that is away is not asked for it.
+        fail(&guarded, 0, 5).await;
+        let calls = system.calls();
+        let id = CredentialId::new("x");
+        assert!(guarded.renewal(&ann, &id).await.is_err());
+        assert_eq!(system.calls(), calls, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_login_opens_at_once_and_for_long() {
     let system = Moody::new(Mood::Fails(ErrorKind::AuthExpired));
     let clock = virtual_clock();

@@ -18,9 +18,9 @@ use tokio::time::Instant;
 
 use super::{Clock, Guarded, Limits};
 use crate::connector::{
-    Capabilities, Changes, Claim, Connector, Coverage, Credential, Cursor, Error, ErrorKind,
-    Finding, Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey, Outcome,
-    Page, Use, Verdict,
+    Capabilities, Changes, Claim, Connector, Coverage, Credential, CredentialId, Cursor, Error,
+    ErrorKind, Finding, Handle, Health, Kind, NativeId, Object, ObjectRef, Operation, OperationKey,
+    Outcome, Page, Renewal, Use, Verdict,
 };
 use crate::memory::Memory;
 
@@ -159,6 +159,14 @@ impl Connector for Moody {
     async fn credentials(&self, account: &NativeId) -> Result<Coverage<Vec<Credential>>, Error> {
         self.call().await?;
         self.inner.credentials(account).await
+    }
+    async fn renewal(
+        &self,
+        account: &NativeId,
+        credential: &CredentialId,
+    ) -> Result<Renewal, Error> {
+        self.call().await?;
+        self.inner.renewal(account, credential).await
     }
     async fn dependents(&self, object: &ObjectRef) -> Result<Coverage<Vec<Use>>, Error> {
         self.call().await?;
