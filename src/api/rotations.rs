@@ -28,6 +28,8 @@ const CURSOR_MARK: char = '/';
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListParameters {
+    /// Only those of credentials of this system.
+    system: Option<String>,
     /// Only those of this non-human identity.
     nhi: Option<String>,
     /// Only those that are under way.
@@ -104,17 +106,16 @@ pub(super) async fn list(
     let after = input::cursor(parameters.cursor.as_deref(), |name| {
         is_storable(name).then(|| name.to_owned())
     })?;
-    if !parameters.nhi.as_deref().is_none_or(is_storable) {
-        return Err(ApiError::wrong(
-            "nhi",
-            "holds U+0000, which no key of an identity does",
-        ));
+    for (field, said) in [("system", &parameters.system), ("nhi", &parameters.nhi)] {
+        if !said.as_deref().is_none_or(is_storable) {
+            return Err(ApiError::wrong(field, "holds U+0000, which no name does"));
+        }
     }
     let filter = RotationFilter {
+        system: parameters.system,
         nhi: parameters.nhi,
         open_only: parameters.open,
         phase: parameters.phase,
-        starts_by: None,
     };
     let directory = &api.database.directory;
     let found = directory

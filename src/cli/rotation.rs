@@ -332,7 +332,7 @@ async fn status(context: &Context, status: Status) -> anyhow::Result<Exit> {
             open_only: !status.all,
             ..RotationFilter::default()
         };
-        rotations::all(&database.directory, &filter).await?
+        database.directory.all_rotations(&filter).await?
     };
     let mut shown = Vec::with_capacity(rows.len());
     for row in rows {

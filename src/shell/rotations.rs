@@ -7,7 +7,7 @@ use engine::core::id::CaseId;
 use engine::store::StoreError;
 use serde::Serialize;
 use uuid::Uuid;
-use workflows::directory::{Directory, PAGE_ROWS_MAX, RotationFilter, RotationRow};
+use workflows::directory::{Directory, PAGE_ROWS_MAX, RotationRow};
 use workflows::rotation::{Phase, mode};
 
 use super::Database;
@@ -51,25 +51,6 @@ pub enum NotBack {
         "`{name}` has reached `{phase}`: the old one is gone, and there is no way back; replace it again"
     )]
     Gone { name: String, phase: &'static str },
-}
-
-/// All that a filter wants.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn all(
-    directory: &Directory,
-    filter: &RotationFilter,
-) -> Result<Vec<RotationRow>, StoreError> {
-    let mut found: Vec<RotationRow> = Vec::new();
-    loop {
-        let after = found.last().map(|row| row.name.as_str());
-        let page = directory.rotations(filter, after, PAGE_ROWS_MAX).await?;
-        if page.is_empty() {
-            return Ok(found);
-        }
-        found.extend(page);
-    }
 }
 
 /// All that is planned to begin by `until`, in the order of the time.

@@ -67,6 +67,11 @@ async fn rotated(server: &Server) {
         (names(&page), &page["next"]),
         (vec!["badges/card:3"], &json!(null))
     );
+    for (system, count) in [("badges", 3), ("badge", 0), ("badges%2Fcard", 0)] {
+        let path = format!("/v1/rotations?system={system}");
+        let of = reader.get(&path).await.expect(200);
+        assert_eq!(names(&of).len(), count, "{system}");
+    }
     let of = reader.get("/v1/rotations?nhi=web").await.expect(200);
     assert_eq!(names(&of), ["badges/card:3"]);
     let open = reader.get("/v1/rotations?open=true").await.expect(200);
@@ -265,6 +270,7 @@ async fn refused(server: &Server) {
         "cursor=%21",
         "cursor=AAAA",
         "nhi=%00",
+        "system=%00",
     ] {
         admin
             .get(&format!("/v1/rotations?{query}"))

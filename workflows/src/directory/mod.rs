@@ -42,6 +42,8 @@ mod systems;
 #[cfg(test)]
 mod nhi_tests;
 #[cfg(test)]
+mod rotation_list_tests;
+#[cfg(test)]
 mod rotation_renewal_tests;
 #[cfg(test)]
 mod rotation_tests;

@@ -84,30 +84,59 @@ pub(super) const NAMED_FOR_UPDATE: Sql = Sql {
     sqlite: NAMED.sqlite,
 };
 
-pub(super) const LIST: Sql = Sql {
-    table: "rotation",
-    postgres: "
-        SELECT to_jsonb(r)::text
-        FROM jsonb_to_record($1::jsonb) AS w(nhi text, open_only boolean, phase text, starts_by timestamptz)
-        JOIN rotation AS r ON true
-        WHERE (w.nhi IS NULL OR r.nhi_key = w.nhi)
-          AND (NOT w.open_only OR r.open_case IS NOT NULL)
-          AND (w.phase IS NULL OR r.phase = w.phase)
-          AND (w.starts_by IS NULL OR (r.wanted AND r.starts_at <= w.starts_by))
-          AND r.name COLLATE \"C\" > $1::jsonb->>'after'
-        ORDER BY r.name COLLATE \"C\" LIMIT ($1::jsonb->>'limit')::bigint",
-    sqlite: concat!(
-        "SELECT ",
-        sqlite_row!(),
-        " FROM rotation AS r
-        WHERE (?1 ->> 'nhi' IS NULL OR r.nhi_key = ?1 ->> 'nhi')
+/// A page of a list by name. `$postgres` and `$sqlite` say what the rows have in common that an index begins with and goes on
+/// from by name, so a page costs what is read for it; whatever else is wanted is looked at row by row.
+macro_rules! by_name {
+    ($postgres:literal, $sqlite:literal) => {
+        Sql {
+            table: "rotation",
+            postgres: concat!(
+                "
+        SELECT to_jsonb(r)::text FROM rotation AS r
+        WHERE r.name COLLATE \"C\" > $1::jsonb->>'after' AND r.name COLLATE \"C\" < $1::jsonb->>'before'",
+                $postgres,
+                "
+          AND (NOT ($1::jsonb->>'open_only')::boolean OR r.open_case IS NOT NULL)
+          AND ($1::jsonb->>'phase' IS NULL OR r.phase = $1::jsonb->>'phase')
+        ORDER BY r.name COLLATE \"C\" LIMIT ($1::jsonb->>'limit')::bigint"
+            ),
+            sqlite: concat!(
+                "SELECT ",
+                sqlite_row!(),
+                " FROM rotation AS r
+        WHERE r.name > ?1 ->> 'after' AND r.name < ?1 ->> 'before'",
+                $sqlite,
+                "
           AND (NOT ?1 ->> 'open_only' OR r.open_case IS NOT NULL)
           AND (?1 ->> 'phase' IS NULL OR r.phase = ?1 ->> 'phase')
-          AND (?1 ->> 'starts_by' IS NULL OR (r.wanted AND r.starts_at <= ?1 ->> 'starts_by'))
-          AND r.name > ?1 ->> 'after'
         ORDER BY r.name LIMIT ?1 ->> 'limit'"
-    ),
-};
+            ),
+        }
+    };
+}
+
+pub(super) const LIST: Sql = by_name!("", "");
+
+pub(super) const LIST_OF_NHI: Sql = by_name!(
+    "
+          AND r.nhi_key = $1::jsonb->>'nhi'",
+    "
+          AND r.nhi_key = ?1 ->> 'nhi'"
+);
+
+pub(super) const LIST_OPEN: Sql = by_name!(
+    "
+          AND r.open_case IS NOT NULL",
+    "
+          AND r.open_case IS NOT NULL"
+);
+
+pub(super) const LIST_IN_PHASE: Sql = by_name!(
+    "
+          AND r.phase = $1::jsonb->>'phase'",
+    "
+          AND r.phase = ?1 ->> 'phase'"
+);
 
 /// What begins next, in the order of the time.
 pub(super) const UPCOMING: Sql = Sql {

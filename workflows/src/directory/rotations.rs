@@ -19,11 +19,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Directory;
-use super::database::{execute_all, rows_in, rows_of, stored_time, stored_time_option, time_text};
-use super::rotation_statements::{
-    BEGIN, DECLARE, DUE, END, LIST, NAMED, NAMED_FOR_UPDATE, NEXT, UPCOMING,
+use super::database::{
+    Sql, execute_all, rows_in, rows_of, stored_time, stored_time_option, time_text,
 };
+use super::rotation_statements::{
+    BEGIN, DECLARE, DUE, END, LIST, LIST_IN_PHASE, LIST_OF_NHI, LIST_OPEN, NAMED, NAMED_FOR_UPDATE,
+    NEXT, UPCOMING,
+};
+use super::{Directory, PAGE_ROWS_MAX};
 use crate::nhi::declare::{Declared, ReplaceMode};
 use crate::nhi::graph::Node;
 use crate::rotation::{self, Because, Facts, Phase, Rotation};
@@ -129,17 +132,44 @@ pub fn subject(name: &str) -> Subject {
 }
 
 /// Which rotations a listing wants.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct RotationFilter {
+    /// Of this system.
+    pub system: Option<String>,
     /// Of this non-human identity.
     pub nhi: Option<String>,
     /// Only those under way.
     pub open_only: bool,
     /// Only those that have reached it last.
     pub phase: Option<Phase>,
-    /// Only those that begin by then.
-    #[serde(with = "stored_time_option")]
-    pub starts_by: Option<Timestamp>,
+}
+
+impl RotationFilter {
+    /// The statement that walks over the fewest rows.
+    pub(super) fn statement(&self) -> &'static Sql {
+        if self.nhi.is_some() {
+            &LIST_OF_NHI
+        } else if self.open_only {
+            &LIST_OPEN
+        } else if self.phase.is_some() {
+            &LIST_IN_PHASE
+        } else {
+            &LIST
+        }
+    }
+
+    /// What it is asked with.
+    pub(super) fn page(&self, after: Option<&str>, limit: u32) -> Value {
+        let (from, before) = names_of(self.system.as_deref());
+        json!({
+            "nhi": self.nhi,
+            "open_only": self.open_only,
+            "phase": self.phase,
+            "after": from.as_str().max(after.unwrap_or_default()),
+            "before": before,
+            "limit": limit,
+        })
+    }
 }
 
 /// Between what the names of the credentials of a system stand, or those of all.
@@ -317,12 +347,27 @@ impl Directory {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Vec<RotationRow>, StoreError> {
-        let mut parameter = json!(filter);
-        if let Value::Object(fields) = &mut parameter {
-            fields.insert("after".to_owned(), json!(after.unwrap_or_default()));
-            fields.insert("limit".to_owned(), json!(limit));
+        let parameter = filter.page(after, limit);
+        self.reader().rows(filter.statement(), &parameter).await
+    }
+
+    /// All that a filter wants, by name.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds what this program cannot read.
+    pub async fn all_rotations(
+        &self,
+        filter: &RotationFilter,
+    ) -> Result<Vec<RotationRow>, StoreError> {
+        let mut found: Vec<RotationRow> = Vec::new();
+        loop {
+            let after = found.last().map(|row| row.name.as_str());
+            let page = self.rotations(filter, after, PAGE_ROWS_MAX).await?;
+            if page.is_empty() {
+                return Ok(found);
+            }
+            found.extend(page);
         }
-        self.reader().rows(&LIST, &parameter).await
     }
 
     /// What is planned to begin by `until`, in the order of the time; after the one that begins at `after` and is named so.

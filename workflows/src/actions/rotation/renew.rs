@@ -26,7 +26,7 @@ use super::super::apply::failure;
 use super::super::context::{Context, database};
 use super::promote::until;
 use super::{Plan, authority, blocked, kept, output, plan, trust};
-use crate::directory::{PAGE_ROWS_MAX, RotationFilter, RotationRow};
+use crate::directory::{RotationFilter, RotationRow};
 use crate::nhi::declare::ReplaceMode;
 use crate::nhi::graph::Node;
 use crate::rotation::rollover::next;
@@ -192,31 +192,14 @@ pub(super) async fn look(
 
 /// Those of a system that are declared to be issued anew.
 async fn reissued(context: &Context<'_>, system: &str) -> Result<Vec<RotationRow>, Failure> {
-    let directory = context.actions.directory();
-    let prefix = format!("{system}/");
-    let (mut after, mut found) = (prefix.clone(), Vec::new());
-    // Names are in order: those of a system stand together.
-    loop {
-        let page = directory
-            .rotations(
-                &RotationFilter::default(),
-                Some(after.as_str()),
-                PAGE_ROWS_MAX,
-            )
-            .await
-            .map_err(|error| database(&error))?;
-        let Some(last) = page.last() else {
-            return Ok(found);
-        };
-        last.name.clone_into(&mut after);
-        let is_last = !after.starts_with(&prefix);
-        found.extend(page.into_iter().filter(|row| {
-            row.name.starts_with(&prefix) && row.wanted && row.mode == ReplaceMode::Reissue
-        }));
-        if is_last {
-            return Ok(found);
-        }
-    }
+    let filter = RotationFilter {
+        system: Some(system.to_owned()),
+        ..RotationFilter::default()
+    };
+    let all = context.actions.directory().all_rotations(&filter).await;
+    let mut all = all.map_err(|error| database(&error))?;
+    all.retain(|row| row.wanted && row.mode == ReplaceMode::Reissue);
+    Ok(all)
 }
 
 /// Which certificate a rotation replaces next: the one that its place shows, or as it was declared.
