@@ -46,14 +46,19 @@ impl Lab {
         std::fs::write(&program, script).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         lab.verdict("exit 0");
+        lab.limited(timeout_ms)
+    }
+
+    /// The same, with another time for the program.
+    fn limited(self, timeout_ms: u64) -> Self {
         let web = json!({
             "parts": {"key": {"file": "tls.key"}, "certificate": {"file": "tls.crt"}},
-            "reload": {"command": [program, "now"], "timeout_ms": timeout_ms},
+            "reload": {"command": [self.path("reload.sh"), "now"], "timeout_ms": timeout_ms},
         });
-        let settings = json!({"root": lab.folder.path(), "bundles": {"web": web}});
+        let settings = json!({"root": self.folder.path(), "bundles": {"web": web}});
         Self {
             files: Files::from_settings("files", settings).unwrap(),
-            ..lab
+            ..self
         }
     }
 
@@ -303,18 +308,30 @@ async fn the_consumer_is_told_once_and_its_refusal_takes_the_switch_back() {
 
 #[tokio::test]
 async fn a_consumer_that_hangs_is_ended_and_told_again() {
-    let lab = Lab::reloading(300);
+    let mut lab = Lab::reloading(300);
     is_done(lab.store("1", "one").await);
     lab.verdict("echo started >&2; exec sleep 1000");
-    let Outcome::Ambiguous { reason } = lab.activate("1").await.unwrap() else {
-        panic!();
-    };
-    assert!(reason.contains("after 300 ms: started"), "{reason}");
+    // A busy machine may take longer to start it than its time is.
+    let mut told = String::new();
+    for limit_ms in [300, 3_000, 30_000] {
+        if told.ends_with(": started") {
+            break;
+        }
+        lab = lab.limited(limit_ms);
+        let Outcome::Ambiguous { reason } = lab.activate("1").await.unwrap() else {
+            panic!();
+        };
+        assert!(reason.contains(&format!("after {limit_ms} ms")), "{reason}");
+        told = reason;
+    }
+    assert!(told.ends_with(" ms: started"), "{told}");
     assert!(!lab.active("1").await, "nobody knows whether it is read");
+    let calls = lab.calls();
+    let lab = lab.limited(10_000);
     // A program that talks without end does not hold us up.
     lab.verdict("head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; exit 0");
     is_done(lab.activate("1").await);
-    assert_eq!(lab.calls(), 2);
+    assert_eq!(lab.calls(), calls + 1);
     assert!(lab.active("1").await);
     // One that leaves a child behind with its output open neither.
     lab.verdict("sleep 30 & exit 0");
