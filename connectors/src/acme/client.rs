@@ -81,7 +81,7 @@ impl HttpClient for Http {
 }
 
 pub(super) struct Authority {
-    system: String,
+    pub system: String,
     pub settings: Settings,
     http: Http,
     pub clock: Clock,

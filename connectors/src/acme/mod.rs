@@ -57,7 +57,7 @@ use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::answer::{named, page};
+use crate::answer::{name_in, named, page};
 use crate::connector::{
     Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialId, CredentialKind,
     Cursor, Error, ErrorKind, Finding, Health, Issuing, Kind, Material, MaterialName, Minted,
@@ -670,13 +670,8 @@ impl Connector for Acme {
     }
 
     async fn get(&self, wanted: &ObjectRef) -> Result<Option<Object>, Error> {
-        let name = match wanted {
-            ObjectRef::Account(id) => id.as_str().to_owned(),
-            ObjectRef::AccountNamed(name) => name.clone(),
-            ObjectRef::AccountOwnedBy(_) => {
-                return Err(self.error(ErrorKind::Unsupported, "holders carry no owner key"));
-            }
-            ObjectRef::Entitlement(_) => return Ok(None),
+        let Some(name) = name_in(&self.authority.system, wanted)?.map(str::to_owned) else {
+            return Ok(None);
         };
         self.ledger(move |ledger| {
             let known = ledger.of_account(&name).next().is_some();

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use crate::answer::{named, page, verdict};
+use crate::answer::{name_in, named, page, verdict};
 use crate::connector::{
     Capabilities, Claim, ClaimName, Connector, Coverage, Credential, CredentialId, CredentialKind,
     Cursor, Error, ErrorKind, Finding, Health, Issuing, Kind, MaterialName, NativeId, Object,
@@ -216,13 +216,8 @@ impl Connector for Ssh {
     }
 
     async fn get(&self, wanted: &ObjectRef) -> Result<Option<Object>, Error> {
-        let name = match wanted {
-            ObjectRef::Account(id) => id.as_str().to_owned(),
-            ObjectRef::AccountNamed(name) => name.clone(),
-            ObjectRef::AccountOwnedBy(_) => {
-                return Err(self.error(ErrorKind::Unsupported, "holders carry no owner key"));
-            }
-            ObjectRef::Entitlement(_) => return Ok(None),
+        let Some(name) = name_in(&self.system, wanted)?.map(str::to_owned) else {
+            return Ok(None);
         };
         self.held(move |held| {
             let is_known = held.holders().any(|holder| holder == name);
