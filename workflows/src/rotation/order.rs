@@ -27,12 +27,14 @@ pub fn order(credentials: &BTreeSet<Node>, edges: &[Edge]) -> (Vec<Node>, BTreeS
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::nhi::graph::Confidence;
 
-    fn minted(from: &str, to: &str) -> Edge {
+    /// The one and what it made, with `>` between.
+    pub(in crate::rotation) fn minted(text: &str) -> Edge {
+        let (from, to) = text.split_once('>').unwrap();
         let at = "2026-11-26T00:00:00Z".parse().unwrap();
         Edge {
             from: Node::credential(from),
@@ -59,11 +61,7 @@ mod tests {
             ("s/a s/b s/c", "s/a>s/b s/b>s/a", "s/c | s/a s/b"),
         ] {
             let nodes = names.split_whitespace().map(Node::credential).collect();
-            let edges: Vec<Edge> = edges
-                .split_whitespace()
-                .filter_map(|edge| edge.split_once('>'))
-                .map(|(from, to)| minted(from, to))
-                .collect();
+            let edges: Vec<Edge> = edges.split_whitespace().map(minted).collect();
             let (first, circle) = order(&nodes, &edges);
             let show = |nodes: Vec<&Node>| {
                 nodes

@@ -86,9 +86,8 @@ pub fn next(waiting: &BTreeSet<Node>, under_way: &BTreeSet<Node>, edges: &[Edge]
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::nhi::graph::Confidence;
+    use crate::rotation::order::tests::minted;
 
     /// Those that are trusted, the one that signs with `!`: the old one and the new one.
     #[test]
@@ -114,20 +113,6 @@ mod tests {
                 Err(why) => why,
             };
             assert!(found.contains(told), "{trusted}: {found}");
-        }
-    }
-
-    fn minted(text: &str) -> Edge {
-        let (from, to) = text.split_once('>').unwrap();
-        let at = "2026-11-26T00:00:00Z".parse().unwrap();
-        Edge {
-            from: Node::credential(from),
-            relation: Relation::Minted,
-            to: Node::credential(to),
-            source: "test".to_owned(),
-            first_seen_at: at,
-            last_seen_at: at,
-            confidence: Confidence::Declared,
         }
     }
 
