@@ -151,6 +151,7 @@ impl Running {
             node.owner(),
         );
         let running = Self {
+            due: intake.due(),
             intake,
             policies,
             policy,
@@ -159,7 +160,6 @@ impl Running {
             configuration,
             definitions,
             node,
-            due: Arc::new(Notify::new()),
             stop: CancellationToken::new(),
             side: TaskTracker::new(),
         };

@@ -204,6 +204,7 @@ mod tests {
             ("mover", "deletion", OnConflict::Queue),
             ("mover", "handover", OnConflict::Preempt),
             ("leaver", "handover", OnConflict::Preempt),
+            ("certification", "handover", OnConflict::Preempt),
         ] {
             assert_eq!(then(new, open), expected, "{new} while {open}");
         }

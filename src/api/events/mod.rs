@@ -416,6 +416,9 @@ impl Checking<'_> {
                 self.note(&format!("/data{at}"), what);
             }
         }
+        if let (Some(text), Ok(tz), Some(effective_at)) = (&sent.data.until, &tz, effective_at) {
+            self.until(text, *tz, effective_at);
+        }
         let said = sent.data.said();
         if !input::storable(&said) {
             self.note("/data", "holds U+0000, which cannot be stored");
@@ -441,6 +444,26 @@ impl Checking<'_> {
                 .map(|id| event_id(&sent.source, id)),
             data: said,
         })
+    }
+
+    /// Whether something can be kept so long. What is no time at all was told before.
+    fn until(&mut self, text: &str, zone: chrono_tz::Tz, effective_at: DateTime<Utc>) {
+        let Some(until) = data::until(text, zone) else {
+            return;
+        };
+        if !YEARS.contains(&until.year()) {
+            let (first, last) = (YEARS.start(), YEARS.end());
+            let what = format!(
+                "is in the year {}; give one from {first} to {last}",
+                until.year()
+            );
+            self.note("/data/until", what);
+        } else if until <= effective_at {
+            let what = format!(
+                "is over at {until}, and the decision takes effect at {effective_at}; give a later one, or `revoke`"
+            );
+            self.note("/data/until", what);
+        }
     }
 
     /// When access ends of somebody whose last day is said.

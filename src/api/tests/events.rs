@@ -196,7 +196,33 @@ async fn data_is_what_its_type_has() {
         event["data"] = data;
         event
     };
+    let decided = |decision: &str, until: &str| json!({"system": "ldap", "entitlement": "pay", "decision": decision, "until": until});
     for (event_type, data, at) in [
+        (
+            "certification.decided",
+            decided("keep", "2026-01-01"),
+            "/data/until",
+        ),
+        (
+            "certification.decided",
+            decided("keep", "soon"),
+            "/data/until",
+        ),
+        (
+            "certification.decided",
+            decided("keep", "9999-12-31"),
+            "/data/until",
+        ),
+        (
+            "certification.decided",
+            decided("revoke", "2099-12-31"),
+            "/data/until",
+        ),
+        (
+            "certification.decided",
+            decided("ended", "2099-12-31"),
+            "/data/decision",
+        ),
         ("hire", json!({"project": "x"}), "/data/project"),
         ("project.start", json!({}), "/data/project"),
         ("transfer", json!({"reason": "x"}), "/data"),

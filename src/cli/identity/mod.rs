@@ -15,6 +15,7 @@ use workflows::directory::{
     IdentityStatus,
 };
 use workflows::intake::MergeReport;
+use workflows::policy::HeldBy;
 use workflows::timeline::{Employment, Precedence};
 
 use super::format::{Listing, Tone, counted, paint, plain, shortened, time};
@@ -650,6 +651,11 @@ fn grants(detail: &IdentityDetail) -> String {
             (GrantStatus::Revoked, _) => ("revoked".to_owned(), Tone::Dim),
             (GrantStatus::Uncertain, _) => ("uncertain".to_owned(), Tone::Bad),
         };
+        let excepted = row.status == GrantStatus::Active && row.held_by == HeldBy::Exception;
+        let exception = excepted.then(|| match row.exception_until {
+            Some(end) => format!("exception until {}", time::clock(end, now())),
+            None => "exception".to_owned(),
+        });
         let reasons: Vec<String> = row
             .reasons
             .iter()
@@ -661,6 +667,7 @@ fn grants(detail: &IdentityDetail) -> String {
                     format!("{} via {}", plain(&reason.role), way.join(", "))
                 }
             })
+            .chain(exception)
             .collect();
         listing.row([
             (plain(&row.system), Tone::Strong),

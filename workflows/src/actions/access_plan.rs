@@ -150,7 +150,7 @@ fn access_plan(
         message: error.message.clone(),
         whole: error.to_string(),
     })?;
-    let mut plan = policy::plan(&wanted, &held(holdings, &wanted));
+    let mut plan = policy::plan(&wanted, &held(holdings, &wanted, moment.now));
     let hash = policy.hash();
     // On leave the account is closed anyway: nobody hands anything over.
     let later = if wanted.active && wanted.suspended.is_none() {
@@ -345,7 +345,7 @@ fn in_line(
 ) -> Result<(Wanted, policy::Plan), String> {
     let facts = identity_facts(holdings);
     let wanted = policy::evaluate(policy, &facts).map_err(|error| error.to_string())?;
-    let mut plan = policy::plan(&wanted, &held(holdings, &wanted));
+    let mut plan = policy::plan(&wanted, &held(holdings, &wanted, now));
     let moment = Moment {
         effective_at: now,
         now,
@@ -506,6 +506,7 @@ fn reviewed(
     let asked_for = holdings.grants.iter().filter(|held| {
         held.status == GrantStatus::Active
             && held.held_by == policy::HeldBy::Exception
+            && !held.is_over(moment.now)
             && !wants(wanted, &held.system, &held.entitlement)
     });
     for held in asked_for {
@@ -520,6 +521,8 @@ fn reviewed(
             None if patience.review => from + patience.review_within.delta(),
             None => continue,
         };
+        // Nobody is asked for longer than it has.
+        let until = held.exception_until.map_or(until, |end| end.min(until));
         if until > moment.now {
             review.insert(grant, until);
         } else {
@@ -546,8 +549,9 @@ fn wants(wanted: &Wanted, system: &str, entitlement: &str) -> bool {
 }
 
 /// What counts as held. What is uncertain counts as not held where it is wanted, so that it is made sure, and
-/// as held where it is not, so that it is taken away.
-fn held(holdings: &Holdings, wanted: &Wanted) -> Held {
+/// as held where it is not, so that it is taken away. An exception whose end has come is a right like one of a role: it goes
+/// unless one gives it.
+fn held(holdings: &Holdings, wanted: &Wanted, now: Timestamp) -> Held {
     let mut held = Held::default();
     for account in &holdings.accounts {
         let wanted = wanted
@@ -573,7 +577,12 @@ fn held(holdings: &Holdings, wanted: &Wanted) -> Held {
             GrantStatus::Uncertain if !wanted => {}
             GrantStatus::Uncertain | GrantStatus::Planned | GrantStatus::Revoked => continue,
         }
-        held.grants.insert(key, grant.held_by);
+        let by = if grant.is_over(now) {
+            policy::HeldBy::Policy
+        } else {
+            grant.held_by
+        };
+        held.grants.insert(key, by);
     }
     held
 }

@@ -36,10 +36,11 @@ pub(super) async fn disable(context: &Context<'_>) -> Result<AttemptResult, Fail
     {
         let system = context.required("system")?;
         let holdings = context.holdings().await?;
+        let now = context.actions.clock().now();
         // A right of a role that has no end, or one that was asked for, is a reason for the account.
         let keeps = |grant: &GrantRow| match grant.held_by {
             HeldBy::Policy => grant.until.is_none(),
-            HeldBy::Exception => true,
+            HeldBy::Exception => !grant.is_over(now),
             HeldBy::Unmanaged => false,
         };
         let needed = holdings.grants.iter().any(|grant| {

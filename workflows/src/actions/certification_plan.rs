@@ -1,29 +1,48 @@
-//! `certification.plan`: what reviews of access decided, against what the person holds and what policy wants.
+//! `certification.plan`: what reviews of access decided, and which exceptions are over, against what the person holds and what
+//! policy wants.
 //!
 //! Takes `{events}`, the `certification.decided` of the case. Gives, each as a list for `for_each`:
 //!
 //! | field | items |
 //! |---|---|
-//! | `revoke` | `{system, entitlement, account, policy}`: rights to take |
-//! | `keep` | `{system, entitlement, held_by}`: rights that were confirmed and that policy does not give: exceptions from now on |
+//! | `revoke` | `{system, entitlement, account, policy}`: rights to take; `over` says since when nobody keeps it any more |
+//! | `keep` | `{system, entitlement, held_by, ends}`: rights that were confirmed and that policy does not give: exceptions from now on, until then; `asked` is the later end that was decided and that policy does not let it have. With `held_by: policy`, exceptions that are over and that a role gives by now |
 //! | `wanted` | `{system, entitlement, roles}`: rights that were decided against and that policy gives |
 //! | `confirmed` | `{system, entitlement}`: rights that were confirmed and that policy gives anyway |
 //! | `absent` | `{system, entitlement}`: rights that the person does not hold |
+//! | `unchanged` | `{system, entitlement, ends}`: exceptions that were to end and have another end by now, and rights about which something newer is known than what was decided |
+//! | `due` | `{system, entitlement, account, policy, due}`: rights that were kept until then, to be handed over or asked about |
 //!
-//! Of several decisions about one right the one that holds from the latest moment counts, and of one moment the one said last.
+//! and `handed_over`, how many rights are kept for a while, those that are due among them.
+//!
+//! Of several decisions about one right the one that holds from the latest moment counts, and of one moment the one said last,
+//! in whatever order they come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use engine::core::Timestamp;
 use engine::core::case::{Failure, Verification};
 use engine::core::input::AttemptResult;
 use engine::core::proof::Proof;
 use serde_json::{Value, json};
 
-use super::context::{Context, identity_facts, permanent};
-use crate::directory::GrantStatus;
-use crate::policy;
-use crate::sources::data::DECISION_REVOKE;
+use super::context::{Context, database, identity_facts, permanent};
+use crate::directory::{Decided, GrantRow, GrantStatus};
+use crate::policy::{self, ExceptionRules, HeldBy};
+use crate::sources::data::{DECISION_ENDED, DECISION_REVOKE, until};
+
+/// The lists of the output.
+const LISTS: [&str; 7] = [
+    "revoke",
+    "keep",
+    "wanted",
+    "confirmed",
+    "absent",
+    "unchanged",
+    "due",
+];
 
 pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure> {
     let holdings = context.holdings().await?;
@@ -32,45 +51,90 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
     let wanted = policy::evaluate(&policy, &facts).map_err(|error| {
         context.undecided(&holdings.identity, &error.message, &error.to_string())
     })?;
-    let lists = ["revoke", "keep", "wanted", "confirmed", "absent"];
+    let now = context.actions.clock().now();
     let mut output: BTreeMap<&str, Vec<Value>> =
-        lists.into_iter().map(|list| (list, Vec::new())).collect();
-    for ((system, entitlement), revokes) in decisions(context.value("events"))? {
+        LISTS.into_iter().map(|list| (list, Vec::new())).collect();
+    let known = context
+        .actions
+        .directory()
+        .decisions(context.subject(), now);
+    let known = known.await.map_err(|error| database(&error))?;
+    let account = |system: &str| {
+        let mut accounts = holdings.accounts.iter();
+        let account = accounts.find(|account| account.system == system);
+        account.map(|account| &account.native_id)
+    };
+    let given_by = |system: &str, entitlement: &str| {
+        let rests = wanted.suspended.iter().flatten();
+        let mut gives = wanted.grants.iter().chain(rests);
+        gives.find(|grant| grant.system == system && grant.entitlement == entitlement)
+    };
+    let mut decided = BTreeSet::new();
+    for ((system, entitlement), said) in decisions(context.value("events"), &known)? {
         let held = holdings.grants.iter().find(|held| {
             held.system == system
                 && held.entitlement == entitlement
                 && matches!(held.status, GrantStatus::Active | GrantStatus::Uncertain)
         });
-        let gives = wanted
-            .grants
-            .iter()
-            .chain(wanted.suspended.iter().flatten())
-            .find(|grant| grant.system == system && grant.entitlement == entitlement);
-        let (list, mut item) = match (held, gives, revokes) {
-            (_, Some(gives), true) => {
-                let roles = gives.reasons.iter().map(|reason| reason.role.as_str());
-                let roles: Vec<&str> = roles.collect();
-                ("wanted", json!({ "roles": roles.join(", ") }))
+        let gives = given_by(&system, &entitlement);
+        let verdict = verdict(said, held, gives.is_some(), policy.exceptions(), now);
+        let mut item = match verdict {
+            Verdict::Wanted => {
+                let reasons = gives.iter().flat_map(|gives| &gives.reasons);
+                let roles: Vec<&str> = reasons.map(|reason| reason.role.as_str()).collect();
+                json!({ "roles": roles.join(", ") })
             }
-            (None, ..) => ("absent", json!({})),
-            (Some(_), None, true) => {
-                let mut accounts = holdings.accounts.iter();
-                let account = accounts.find(|account| account.system == system);
-                let account = account.map(|account| &account.native_id);
-                let item = json!({ "account": account, "policy": policy.hash() });
-                ("revoke", item)
+            Verdict::Revoke { over } => {
+                let mut item = json!({ "account": account(&system), "policy": policy.hash() });
+                put(&mut item, "over", over);
+                item
             }
-            (Some(_), Some(_), false) => ("confirmed", json!({})),
-            (Some(_), None, false) => ("keep", json!({ "held_by": policy::HeldBy::Exception })),
+            Verdict::Keep { ends, asked } => {
+                let mut item = json!({ "held_by": HeldBy::Exception, "ends": ends });
+                put(&mut item, "asked", asked);
+                item
+            }
+            Verdict::Given => json!({ "held_by": HeldBy::Policy }),
+            Verdict::Confirmed | Verdict::Absent => json!({}),
+            Verdict::Unchanged { ends } => {
+                let mut item = json!({});
+                put(&mut item, "ends", ends);
+                item
+            }
         };
         if let Value::Object(fields) = &mut item {
             fields.insert("system".to_owned(), json!(system));
             fields.insert("entitlement".to_owned(), json!(entitlement));
         }
-        output.entry(list).or_default().push(item);
+        output.entry(verdict.list()).or_default().push(item);
+        if !matches!(verdict, Verdict::Unchanged { .. }) {
+            decided.insert((system, entitlement));
+        }
+    }
+    let mut handed_over = 0;
+    for held in &holdings.grants {
+        let Some(due) = held.until.filter(|_| held.status == GrantStatus::Active) else {
+            continue;
+        };
+        handed_over += 1;
+        let (system, entitlement) = (&held.system, &held.entitlement);
+        let is_decided = decided.contains(&(system.clone(), entitlement.clone()));
+        if due <= now && !is_decided && given_by(system, entitlement).is_none() {
+            output.entry("due").or_default().push(json!({
+                "system": system,
+                "entitlement": entitlement,
+                "account": account(system),
+                "policy": policy.hash(),
+                "due": due,
+            }));
+        }
+    }
+    let mut output = json!(output);
+    if let Value::Object(fields) = &mut output {
+        fields.insert("handed_over".to_owned(), json!(handed_over));
     }
     Ok(AttemptResult::Succeeded {
-        output: json!(output),
+        output,
         verification: Verification::NotNeeded,
         proof: Proof {
             operation: Some("plan".to_owned()),
@@ -80,12 +144,104 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
     })
 }
 
-type Moment = Option<DateTime<Utc>>;
+fn put(item: &mut Value, name: &str, moment: Option<Timestamp>) {
+    if let (Value::Object(fields), Some(moment)) = (item, moment) {
+        fields.insert(name.to_owned(), json!(moment));
+    }
+}
 
-/// By system and right: whether it is to go.
-fn decisions(events: Option<&Value>) -> Result<BTreeMap<(String, String), bool>, Failure> {
+/// What becomes of a right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Revoke {
+        over: Option<Timestamp>,
+    },
+    Keep {
+        ends: Timestamp,
+        asked: Option<Timestamp>,
+    },
+    /// It is over as an exception, and a role gives it by now.
+    Given,
+    Wanted,
+    Confirmed,
+    Absent,
+    Unchanged {
+        ends: Option<Timestamp>,
+    },
+}
+
+impl Verdict {
+    fn list(self) -> &'static str {
+        match self {
+            Self::Revoke { .. } => "revoke",
+            Self::Keep { .. } | Self::Given => "keep",
+            Self::Wanted => "wanted",
+            Self::Confirmed => "confirmed",
+            Self::Absent => "absent",
+            Self::Unchanged { .. } => "unchanged",
+        }
+    }
+}
+
+fn verdict(
+    said: Said,
+    held: Option<&GrantRow>,
+    given: bool,
+    rules: &ExceptionRules,
+    now: Timestamp,
+) -> Verdict {
+    let over = |ends: Timestamp| {
+        if given {
+            Verdict::Given
+        } else {
+            Verdict::Revoke { over: Some(ends) }
+        }
+    };
+    match (said, held) {
+        (Said::Revoke, _) if given => Verdict::Wanted,
+        (_, None) => Verdict::Absent,
+        (Said::Revoke, Some(_)) => Verdict::Revoke { over: None },
+        (Said::Keep { .. }, Some(held)) if given && held.held_by != HeldBy::Exception => {
+            Verdict::Confirmed
+        }
+        (Said::Keep { from, until }, Some(_)) => {
+            let ends = rules.end(from.unwrap_or(now), until);
+            if ends <= now {
+                over(ends)
+            } else {
+                let asked = until.filter(|until| *until > ends);
+                Verdict::Keep { ends, asked }
+            }
+        }
+        (Said::Nothing, Some(held)) => match held.exception_until {
+            Some(ends) if held.is_over(now) => over(ends),
+            ends => Verdict::Unchanged { ends },
+        },
+    }
+}
+
+/// What was said about a right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Keep {
+        from: Option<Timestamp>,
+        until: Option<Timestamp>,
+    },
+    Revoke,
+    /// Nothing that counts: whether its end has come is to be looked at.
+    Nothing,
+}
+
+/// From when it holds, and when it was said: the later decision counts.
+type Moment = (Option<DateTime<Utc>>, Option<DateTime<Utc>>);
+
+/// By system and right: what was decided in `events`, unless `known` has something that counts more.
+fn decisions(
+    events: Option<&Value>,
+    known: &[Decided],
+) -> Result<BTreeMap<(String, String), Said>, Failure> {
     let events = events.and_then(Value::as_array);
-    let mut newest: BTreeMap<(String, String), (Moment, Moment, bool)> = BTreeMap::new();
+    let mut newest: BTreeMap<(String, String), (Moment, Said)> = BTreeMap::new();
     for event in events.into_iter().flatten() {
         let text = |at: &str| event.pointer(at).and_then(Value::as_str);
         let (Some(system), Some(entitlement), Some(decision)) = (
@@ -102,20 +258,33 @@ fn decisions(events: Option<&Value>) -> Result<BTreeMap<(String, String), bool>,
             ));
         };
         let moment = |at: &str| text(at).and_then(|at| at.parse().ok());
-        let said = (
-            moment("/effective_at"),
-            moment("/occurred_at"),
-            decision == DECISION_REVOKE,
-        );
-        let place = (system.to_owned(), entitlement.to_owned());
-        let known = newest.entry(place).or_insert(said);
-        if (known.0, known.1) <= (said.0, said.1) {
-            *known = said;
+        let (from, at) = (moment("/effective_at"), moment("/occurred_at"));
+        let zone = text("/zone").and_then(|zone| zone.parse().ok());
+        let asked = text("/data/until");
+        let until = asked.and_then(|asked| until(asked, zone.unwrap_or(Tz::UTC)));
+        let (place, said) = match decision {
+            DECISION_ENDED => ((None, None), Said::Nothing),
+            DECISION_REVOKE => ((from, at), Said::Revoke),
+            _ => ((from, at), Said::Keep { from, until }),
+        };
+        let right = (system.to_owned(), entitlement.to_owned());
+        let before = newest.entry(right).or_insert((place, said));
+        if before.0 <= place {
+            *before = (place, said);
         }
     }
-    let decided = newest.into_iter();
-    Ok(decided
-        .map(|(place, (.., revokes))| (place, revokes))
+    for decided in known {
+        let right = (decided.system.clone(), decided.entitlement.clone());
+        let place = (Some(decided.effective_at), Some(decided.occurred_at));
+        if let Some(before) = newest.get_mut(&right)
+            && before.0 < place
+        {
+            *before = (place, Said::Nothing);
+        }
+    }
+    Ok(newest
+        .into_iter()
+        .map(|(right, (_, said))| (right, said))
         .collect())
 }
 
@@ -133,7 +302,6 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
-    use crate::policy::HeldBy;
     use crate::sources::{BusinessEvent, EventType, Key};
     use crate::testbed::{Company, actor, now, on_both_databases};
 
@@ -166,10 +334,47 @@ mod tests {
             event("2026-01-01T00:00:00.5Z", "keep"),
         );
         for events in [json!([early, late]), json!([late, early])] {
-            let found: Vec<bool> = decisions(Some(&events)).unwrap().into_values().collect();
-            assert_eq!(found, [false]);
+            let found = decisions(Some(&events), &[]).unwrap();
+            let found: Vec<Said> = found.into_values().collect();
+            let from = "2026-01-01T00:00:00.5Z".parse().ok();
+            assert_eq!(found, [Said::Keep { from, until: None }]);
         }
-        assert!(decisions(Some(&json!([{ "id": "x", "data": {} }]))).is_err());
+        assert!(decisions(Some(&json!([{ "id": "x", "data": {} }])), &[]).is_err());
+    }
+
+    #[test]
+    fn an_end_counts_for_nothing_beside_a_decision_and_a_newer_decision_for_more() {
+        let at = |day: u32| format!("2026-01-{day:02}T00:00:00Z");
+        let event = |day: u32, decision: &str| {
+            json!({
+                "effective_at": at(day), "occurred_at": at(day), "zone": "Europe/Zurich",
+                "data": {
+                    "system": "ldap", "entitlement": "a", "decision": decision, "until": "2026-03-31",
+                },
+            })
+        };
+        let moment = |day: u32| -> Timestamp { at(day).parse().unwrap() };
+        let known = |day: u32| Decided {
+            system: "ldap".to_owned(),
+            entitlement: "a".to_owned(),
+            effective_at: moment(day),
+            occurred_at: moment(day),
+        };
+        let check = |events: &[Value], known: &[Decided], expected: Said| {
+            let found = decisions(Some(&json!(events)), known).unwrap();
+            assert_eq!(found.into_values().collect::<Vec<_>>(), [expected]);
+        };
+        let kept = Said::Keep {
+            from: Some(moment(2)),
+            until: "2026-03-31T22:00:00Z".parse().ok(),
+        };
+        check(&[event(9, "ended")], &[], Said::Nothing);
+        check(&[event(9, "ended")], &[known(2)], Said::Nothing);
+        check(&[event(9, "ended"), event(2, "keep")], &[known(2)], kept);
+        check(&[event(2, "keep"), event(9, "ended")], &[known(1)], kept);
+        check(&[event(2, "keep")], &[known(3)], Said::Nothing);
+        check(&[event(2, "revoke")], &[known(3), known(1)], Said::Nothing);
+        check(&[event(2, "revoke")], &[known(2)], Said::Revoke);
     }
 
     async fn a_review_takes_keeps_and_tells_what_policy_contradicts(company: &Company) {

@@ -299,13 +299,17 @@ impl<'a> Context<'a> {
 
     /// The moment before which nothing is to happen, if the parameters name one.
     pub fn due(&self) -> Result<Option<Timestamp>, Failure> {
-        let Some(text) = self.text("due") else {
+        self.moment("due")
+    }
+
+    pub fn moment(&self, name: &str) -> Result<Option<Timestamp>, Failure> {
+        let Some(text) = self.text(name) else {
             return Ok(None);
         };
         text.parse().map(Some).map_err(|_| {
             permanent(
                 "parameter",
-                format!("`due` is `{text}`, which is no time such as 2026-03-01T00:00:00Z"),
+                format!("`{name}` is `{text}`, which is no time such as 2026-03-01T00:00:00Z"),
             )
         })
     }

@@ -56,6 +56,8 @@ mod sessions_revoke;
 #[cfg(test)]
 mod dependency_tests;
 #[cfg(test)]
+mod exception_tests;
+#[cfg(test)]
 mod leaving_tests;
 #[cfg(test)]
 mod moving_tests;
@@ -532,7 +534,7 @@ impl IdentityActions {
             name::DELETION_PLAN => deletion_plan::run(context).await,
             name::APPROVALS_REROUTE => approvals_reroute::run(context).await,
             name::IDENTITY_REGROUP => regroup::run(context).await,
-            name::GRANT_KEEP => grant_keep::run(context),
+            name::GRANT_KEEP => grant_keep::run(context).await,
             name::CERTIFICATION_PLAN => certification_plan::run(context).await,
             name::CASE_FOLLOW => case_follow::run(context).await,
             name::CONTRACT_EXTEND => contract_extend::run(context).await,

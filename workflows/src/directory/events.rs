@@ -7,8 +7,12 @@ use engine::store::{StoreError, Transaction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::database::{ROWS_PER_STATEMENT_MAX, Sql, execute_all, rows_in, rows_of, time_text};
+use super::database::{
+    ROWS_PER_STATEMENT_MAX, Sql, execute_all, rows_in, rows_of, stored_time, time_text,
+};
 use super::rows::EventRow;
+use crate::sources::EventType;
+use crate::sources::data::DECISION_ENDED;
 
 /// All events of these subjects, oldest statement first.
 pub(crate) async fn events_in(
@@ -103,7 +107,35 @@ pub(crate) async fn waiting_due(
         .collect())
 }
 
+/// When a review decided about a right.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Decided {
+    pub system: String,
+    pub entitlement: String,
+    /// From when it holds.
+    #[serde(with = "stored_time")]
+    pub effective_at: Timestamp,
+    /// When it was said.
+    #[serde(with = "stored_time")]
+    pub occurred_at: Timestamp,
+}
+
 impl super::Directory {
+    /// What reviews decided about somebody's rights and holds by `now`, without what was replaced.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn decisions(&self, key: &str, now: Timestamp) -> Result<Vec<Decided>, StoreError> {
+        let parameter = json!({
+            "shard_id": self.shard(key),
+            "key": key,
+            "type": EventType::CertificationDecided,
+            "ended": DECISION_ENDED,
+            "now": time_text(now),
+        });
+        self.reader().rows(&DECISIONS, &parameter).await
+    }
+
     /// Events that wait for their time, soonest first.
     ///
     /// # Errors
@@ -131,6 +163,31 @@ const OF_SUBJECTS: Sql = Sql {
         FROM json_each(?1) AS wanted
         JOIN business_event AS e ON e.shard_id = wanted.value ->> 'shard_id' AND e.subject = wanted.value ->> 'key'
         ORDER BY e.shard_id, e.subject, e.received_at, e.event_id",
+};
+
+const DECISIONS: Sql = Sql {
+    table: "business_event",
+    postgres: "
+        SELECT jsonb_build_object('system', e.data->>'system', 'entitlement', e.data->>'entitlement',
+            'effective_at', e.effective_at, 'occurred_at', e.occurred_at)::text
+        FROM business_event AS e
+        WHERE e.shard_id = ($1::jsonb->>'shard_id')::int AND e.subject = $1::jsonb->>'key'
+          AND e.event_type = $1::jsonb->>'type' AND e.status IN ('started', 'held')
+          AND e.effective_at <= ($1::jsonb->>'now')::timestamptz
+          AND e.data->>'decision' <> $1::jsonb->>'ended'
+          AND NOT EXISTS (SELECT 1 FROM business_event AS later
+                           WHERE later.shard_id = e.shard_id AND later.subject = e.subject
+                             AND later.supersedes = e.event_id)",
+    sqlite: "
+        SELECT json_object('system', e.data ->> 'system', 'entitlement', e.data ->> 'entitlement',
+            'effective_at', e.effective_at, 'occurred_at', e.occurred_at)
+        FROM business_event AS e
+        WHERE e.shard_id = ?1 ->> 'shard_id' AND e.subject = ?1 ->> 'key' AND e.event_type = ?1 ->> 'type'
+          AND e.status IN ('started', 'held') AND e.effective_at <= ?1 ->> 'now'
+          AND e.data ->> 'decision' <> ?1 ->> 'ended'
+          AND NOT EXISTS (SELECT 1 FROM business_event AS later
+                           WHERE later.shard_id = e.shard_id AND later.subject = e.subject
+                             AND later.supersedes = e.event_id)",
 };
 
 const CLAIM: Sql = Sql {

@@ -278,6 +278,7 @@ macro_rules! holdings {
             'grants', (SELECT json_group_array(json_object('shard_id', g.shard_id, 'identity_key', g.identity_key,
                     'system', g.system, 'entitlement', g.entitlement, 'status', g.status, 'held_by', g.held_by,
                     'reasons', json(g.reasons), 'policy_hash', g.policy_hash, 'since', g.since, 'until', g.until,
+                    'exception_until', g.exception_until,
                     'verified_at', g.verified_at, 'unverified', g.unverified, 'case_id', g.case_id)
                     ORDER BY g.system, g.entitlement)
                 FROM grant_held AS g WHERE g.shard_id = i.shard_id AND g.identity_key = i.identity_key)

@@ -358,25 +358,27 @@ const PUT_GRANTS: Sql = Sql {
     table: "grant_held",
     postgres: "
         INSERT INTO grant_held (shard_id, identity_key, system, entitlement, status, held_by, reasons, policy_hash,
-            since, until, verified_at, unverified, case_id)
+            since, until, exception_until, verified_at, unverified, case_id)
         SELECT shard_id, identity_key, system, entitlement, status, held_by, reasons, policy_hash,
-            since, until, verified_at, unverified, case_id
+            since, until, exception_until, verified_at, unverified, case_id
         FROM jsonb_populate_recordset(NULL::grant_held, $1::jsonb)
         ON CONFLICT (shard_id, identity_key, system, entitlement) DO UPDATE SET
             status = excluded.status, held_by = excluded.held_by, reasons = excluded.reasons,
             policy_hash = excluded.policy_hash, since = excluded.since, until = excluded.until,
-            verified_at = excluded.verified_at, unverified = excluded.unverified, case_id = excluded.case_id",
+            exception_until = excluded.exception_until, verified_at = excluded.verified_at,
+            unverified = excluded.unverified, case_id = excluded.case_id",
     sqlite: "
         INSERT INTO grant_held (shard_id, identity_key, system, entitlement, status, held_by, reasons, policy_hash,
-            since, until, verified_at, unverified, case_id)
+            since, until, exception_until, verified_at, unverified, case_id)
         SELECT value ->> 'shard_id', value ->> 'identity_key', value ->> 'system', value ->> 'entitlement',
             value ->> 'status', value ->> 'held_by', value -> 'reasons', value ->> 'policy_hash', value ->> 'since',
-            value ->> 'until', value ->> 'verified_at', value ->> 'unverified', value ->> 'case_id'
+            value ->> 'until', value ->> 'exception_until', value ->> 'verified_at', value ->> 'unverified', value ->> 'case_id'
         FROM json_each(?1) WHERE true
         ON CONFLICT (shard_id, identity_key, system, entitlement) DO UPDATE SET
             status = excluded.status, held_by = excluded.held_by, reasons = excluded.reasons,
             policy_hash = excluded.policy_hash, since = excluded.since, until = excluded.until,
-            verified_at = excluded.verified_at, unverified = excluded.unverified, case_id = excluded.case_id",
+            exception_until = excluded.exception_until, verified_at = excluded.verified_at,
+            unverified = excluded.unverified, case_id = excluded.case_id",
 };
 
 const TAKE_ACCOUNT: Sql = Sql {

@@ -59,6 +59,7 @@ use engine::store::{Migration, Store, StoreError, Work};
 
 use database::Reader;
 
+pub use events::Decided;
 pub(crate) use events::{Claim, claim, events_in, events_named, mark, put_events, waiting_due};
 pub(crate) use heard::{Expect, Hear};
 pub(crate) use identities::{
@@ -208,6 +209,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "case_asked",
         postgres: include_str!("../../../migrations/postgres/0029_case_asked.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0029_case_asked.sql"),
+    },
+    Migration {
+        version: 30,
+        name: "exception_end",
+        postgres: include_str!("../../../migrations/postgres/0030_exception_end.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0030_exception_end.sql"),
     },
     Migration {
         version: 31,

@@ -24,6 +24,7 @@ use super::statements::{
     REASONS,
 };
 use crate::actions::name;
+use crate::policy::HeldBy;
 
 /// What a step says it did, in its output (or, when it never gave one, in what it was asked).
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -36,8 +37,10 @@ struct Effect {
     entitlement: Option<String>,
     reasons: Vec<GrantReason>,
     policy: Option<String>,
-    /// `exception`: somebody confirmed a right that no role gives.
-    held_by: Option<String>,
+    /// Why somebody keeps a right that was asked about, where that changes.
+    held_by: Option<HeldBy>,
+    /// When such a right goes.
+    ends: Option<DateTime<Utc>>,
     attributes_digest: Option<String>,
     /// From when on it was to be so, where that is another moment than that of the case.
     due: Option<DateTime<Utc>>,
@@ -84,7 +87,14 @@ impl Effect {
                 .and_then(|reasons| serde_json::from_value(reasons.clone()).ok())
                 .unwrap_or_default(),
             policy: text("policy"),
-            held_by: text("held_by"),
+            held_by: merged
+                .get("held_by")
+                .and_then(|by| serde_json::from_value(by.clone()).ok()),
+            // Only the step itself knows whether there was anything to end.
+            ends: output
+                .get("ends")
+                .and_then(Value::as_str)
+                .and_then(|ends| ends.parse().ok()),
             attributes_digest: text("attributes_digest"),
             due: text("due").and_then(|due| due.parse().ok()),
             skipped: truth("skipped").unwrap_or(false),
@@ -217,13 +227,16 @@ struct EndChange {
     until: Option<DateTime<Utc>>,
 }
 
-/// A right that somebody confirmed: from now on an exception.
+/// A right that somebody confirmed: why it is held from now on, and until when. What is not said stays as it is.
 #[derive(Debug, Serialize)]
 struct Excepted {
     shard_id: i32,
     identity_key: String,
     system: String,
     entitlement: String,
+    held_by: Option<HeldBy>,
+    #[serde(with = "stored_time_option")]
+    exception_until: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -291,7 +304,7 @@ struct Changes {
     lags: BTreeMap<(i32, String, String, LagKind), LagChange>,
     reasons: BTreeMap<(i32, String, String, String), ReasonsChange>,
     ends: BTreeMap<(i32, String, String, String), EndChange>,
-    excepted: Vec<Excepted>,
+    excepted: BTreeMap<(i32, String, String, String), Excepted>,
     activated: Vec<StatusChange>,
     leaving: Vec<StatusChange>,
     departed: Vec<StatusChange>,
@@ -348,9 +361,7 @@ impl Changes {
                     (name::GRANT_KEEP, StepEnding::Done) => {
                         if let (Some(system), Some(right)) = (&effect.system, &effect.entitlement) {
                             self.end(outcome, system, right, None);
-                            if effect.held_by.as_deref() == Some("exception") {
-                                self.except(outcome, system, right);
-                            }
+                            self.except(outcome, system, right, &effect);
                         }
                     }
                     _ if effect.skipped => {}
@@ -597,13 +608,25 @@ impl Changes {
     }
 
     /// Somebody confirmed a right.
-    fn except(&mut self, outcome: &Outcome, system: &str, entitlement: &str) {
-        self.excepted.push(Excepted {
-            shard_id: outcome.shard.0,
-            identity_key: outcome.subject.0.clone(),
-            system: system.to_owned(),
-            entitlement: entitlement.to_owned(),
-        });
+    fn except(&mut self, outcome: &Outcome, system: &str, entitlement: &str, effect: &Effect) {
+        if effect.held_by.is_none() && effect.ends.is_none() {
+            return;
+        }
+        let key = (
+            outcome.shard.0,
+            outcome.subject.0.clone(),
+            system.to_owned(),
+            entitlement.to_owned(),
+        );
+        let change = Excepted {
+            shard_id: key.0,
+            identity_key: key.1.clone(),
+            system: key.2.clone(),
+            entitlement: key.3.clone(),
+            held_by: effect.held_by,
+            exception_until: effect.ends,
+        };
+        self.excepted.insert(key, change);
     }
 
     /// A plan also says which rights stay, but for other reasons than before, and until when those stay that go.
@@ -662,7 +685,8 @@ impl Changes {
         execute_all(transaction, &PUT_CREDENTIALS, &credentials).await?;
         execute_all(transaction, &REASONS, &reasons).await?;
         execute_all(transaction, &ENDS, &ends).await?;
-        execute_all(transaction, &EXCEPT, &self.excepted).await?;
+        let excepted: Vec<_> = self.excepted.into_values().collect();
+        execute_all(transaction, &EXCEPT, &excepted).await?;
         execute_all(transaction, &PUT_LAGS, &lags).await?;
         let rotations: Vec<_> = self.rotations.into_values().collect();
         Moved::write(transaction, &rotations).await?;

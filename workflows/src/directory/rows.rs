@@ -142,12 +142,25 @@ pub struct GrantRow {
     pub policy_hash: Option<String>,
     #[serde(with = "stored_time_option")]
     pub since: Option<DateTime<Utc>>,
+    /// When it went; of one that is active, until when it is kept to be handed over, or while it is asked about.
     #[serde(with = "stored_time_option")]
     pub until: Option<DateTime<Utc>>,
+    /// When it goes, if it is an exception with an end.
+    #[serde(with = "stored_time_option", default)]
+    pub exception_until: Option<DateTime<Utc>>,
     #[serde(with = "stored_time_option")]
     pub verified_at: Option<DateTime<Utc>>,
     pub unverified: Option<String>,
     pub case_id: String,
+}
+
+impl GrantRow {
+    /// Whether nothing keeps it any more but that nobody has taken it: an exception whose end has come.
+    #[must_use]
+    pub fn is_over(&self, now: DateTime<Utc>) -> bool {
+        self.held_by == crate::policy::HeldBy::Exception
+            && self.exception_until.is_some_and(|end| end <= now)
+    }
 }
 
 /// The role that gives a right, and the way from the role whose rule holds to it.

@@ -60,6 +60,8 @@ pub const PUT_GRANTS: Sql = Sql {
             policy_hash = COALESCE(excluded.policy_hash, grant_held.policy_hash),
             since = CASE WHEN grant_held.status = 'active' THEN grant_held.since
                 ELSE COALESCE(excluded.since, grant_held.since) END,
+            -- Given by a role, or gone, it is no exception any more.
+            exception_until = CASE excluded.status WHEN 'uncertain' THEN grant_held.exception_until ELSE NULL END,
             until = excluded.until, verified_at = excluded.verified_at, unverified = excluded.unverified,
             case_id = excluded.case_id",
     sqlite: "
@@ -77,6 +79,8 @@ pub const PUT_GRANTS: Sql = Sql {
             policy_hash = COALESCE(excluded.policy_hash, grant_held.policy_hash),
             since = CASE WHEN grant_held.status = 'active' THEN grant_held.since
                 ELSE COALESCE(excluded.since, grant_held.since) END,
+            -- Given by a role, or gone, it is no exception any more.
+            exception_until = CASE excluded.status WHEN 'uncertain' THEN grant_held.exception_until ELSE NULL END,
             until = excluded.until, verified_at = excluded.verified_at, unverified = excluded.unverified,
             case_id = excluded.case_id",
 };
@@ -85,12 +89,12 @@ pub const PUT_GRANTS: Sql = Sql {
 pub const CLOSE_GRANTS: Sql = Sql {
     table: "grant_held",
     postgres: "
-        UPDATE grant_held AS g SET status = 'revoked', until = gone.at
+        UPDATE grant_held AS g SET status = 'revoked', until = gone.at, exception_until = NULL
         FROM jsonb_to_recordset($1::jsonb) AS gone(shard_id int, identity_key text, system text, at timestamptz)
         WHERE g.shard_id = gone.shard_id AND g.identity_key = gone.identity_key AND g.system = gone.system
           AND g.status <> 'revoked'",
     sqlite: "
-        UPDATE grant_held SET status = 'revoked', until = gone.value ->> 'at'
+        UPDATE grant_held SET status = 'revoked', until = gone.value ->> 'at', exception_until = NULL
         FROM json_each(?1) AS gone
         WHERE grant_held.shard_id = gone.value ->> 'shard_id' AND grant_held.identity_key = gone.value ->> 'identity_key'
           AND grant_held.system = gone.value ->> 'system' AND grant_held.status <> 'revoked'",
@@ -131,16 +135,25 @@ pub const ENDS: Sql = Sql {
           AND grant_held.entitlement = changed.value ->> 'entitlement' AND grant_held.status = 'active'",
 };
 
-/// Rights that somebody confirmed and no role gives.
+/// Rights that somebody confirmed: why, and until when they are held from now on. What is not said stays as it is.
 pub const EXCEPT: Sql = Sql {
     table: "grant_held",
     postgres: "
-        UPDATE grant_held AS g SET held_by = 'exception', reasons = '[]'
-        FROM jsonb_to_recordset($1::jsonb) AS now(shard_id int, identity_key text, system text, entitlement text)
+        UPDATE grant_held AS g SET
+            held_by = COALESCE(now.held_by, g.held_by),
+            reasons = CASE WHEN now.held_by = 'exception' AND g.held_by <> 'exception' THEN '[]' ELSE g.reasons END,
+            exception_until = CASE COALESCE(now.held_by, g.held_by)
+                WHEN 'exception' THEN COALESCE(now.exception_until, g.exception_until) END
+        FROM jsonb_to_recordset($1::jsonb)
+            AS now(shard_id int, identity_key text, system text, entitlement text, held_by text, exception_until timestamptz)
         WHERE g.shard_id = now.shard_id AND g.identity_key = now.identity_key AND g.system = now.system
           AND g.entitlement = now.entitlement AND g.status = 'active'",
     sqlite: "
-        UPDATE grant_held SET held_by = 'exception', reasons = '[]'
+        UPDATE grant_held SET
+            held_by = COALESCE(changed.value ->> 'held_by', held_by),
+            reasons = CASE WHEN changed.value ->> 'held_by' = 'exception' AND held_by <> 'exception' THEN '[]' ELSE reasons END,
+            exception_until = CASE COALESCE(changed.value ->> 'held_by', held_by)
+                WHEN 'exception' THEN COALESCE(changed.value ->> 'exception_until', exception_until) END
         FROM json_each(?1) AS changed
         WHERE grant_held.shard_id = changed.value ->> 'shard_id'
           AND grant_held.identity_key = changed.value ->> 'identity_key'

@@ -290,6 +290,7 @@ pub(super) fn grants(
         policy_hash: None,
         since: None,
         until: None,
+        exception_until: None,
         verified_at: Some(now),
         unverified: None,
         case_id: staged.id.clone(),

@@ -15,6 +15,7 @@ mod adopt;
 mod clock;
 mod contracts;
 mod correlate;
+mod exceptions;
 mod groups;
 mod guard;
 mod heard;
@@ -53,6 +54,7 @@ use engine::core::Timestamp;
 use engine::core::id::Actor;
 use engine::runner::Definitions;
 use engine::store::{InboxRow, StoreError, Transaction, Work};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use self::contracts::ContractPolicy;
@@ -78,6 +80,7 @@ pub use self::adopt::WaveReport;
 pub use self::contracts::{
     EXTENSION, ExtendError, Extended, Extension, ExtensionAsked, ExtensionInput,
 };
+pub use self::exceptions::ExceptionEnd;
 pub(crate) use self::guard::holders;
 pub use self::guard::{PolicyCell, protected};
 pub use self::merge::{MergeReport, MovedAccount, Part, REGROUP, RegroupInput, RegroupReport};
@@ -105,6 +108,8 @@ pub struct Intake {
     indexed: Arc<tokio::sync::Mutex<bool>>,
     contracts: Option<ContractPolicy>,
     written: heard::Written,
+    /// Told when something was planned that may be due before all else that waits.
+    due: Arc<Notify>,
     /// What the guard measures accounts and rights by. Without one it counts people alone.
     policy: PolicyCell,
     /// How much each configured source may change at once.
@@ -121,9 +126,17 @@ impl Intake {
             indexed: Arc::default(),
             contracts: None,
             written: heard::Written::default(),
+            due: Arc::default(),
             policy: PolicyCell::default(),
             limits: Arc::default(),
         }
+    }
+
+    /// What is told when something was planned that may be due before all else that waits: for whoever sleeps until
+    /// [`Intake::start_due`] is to be called.
+    #[must_use]
+    pub fn due(&self) -> Arc<Notify> {
+        Arc::clone(&self.due)
     }
 
     /// Lets the guard measure what would become of accounts and rights under the policy in force.

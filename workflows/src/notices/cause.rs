@@ -6,6 +6,7 @@ use engine::core::case::Ask;
 use engine::core::definition::Lane;
 use engine::core::id::{CaseId, Place};
 use engine::store::{Outcome, OutcomeKind, StepEnding};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -27,7 +28,9 @@ pub const VARS_BYTES_MAX: usize = 16 * 1024;
 pub(super) fn may_be_told(outcome: &OutcomeKind, notices: &Notices) -> bool {
     match outcome {
         OutcomeKind::Step { uses, ending, .. } => {
-            uses == name::NOTIFY && *ending == StepEnding::Done
+            let tells =
+                uses == name::NOTIFY || (uses == name::GRANT_KEEP && notices.settings().is_some());
+            tells && *ending == StepEnding::Done
         }
         OutcomeKind::Closed { .. } => false,
         OutcomeKind::Asked { .. }
@@ -150,6 +153,12 @@ pub(super) fn caused(outcome: &Outcome, notices: &Notices) -> Vec<NoticeRow> {
                 &notify.vars,
             )
         }
+        OutcomeKind::Step {
+            uses,
+            ending: StepEnding::Done,
+            output,
+            ..
+        } if uses == name::GRANT_KEEP => excepted(&case, outcome.generation, output, notices),
         OutcomeKind::Step { .. } | OutcomeKind::Closed { .. } => Vec::new(),
         OutcomeKind::Asked {
             place,
@@ -183,6 +192,65 @@ pub(super) fn caused(outcome: &Outcome, notices: &Notices) -> Vec<NoticeRow> {
             case.told(kind::CASE_DEADLINE, to, &json!({}), notices)
         }
     }
+}
+
+/// What a step says that lets somebody keep a right for a time.
+#[derive(Deserialize)]
+struct Kept {
+    system: String,
+    entitlement: String,
+    ends: DateTime<Utc>,
+    tell: Vec<Tell>,
+}
+
+/// When the end of an exception is told.
+#[derive(Deserialize)]
+struct Tell {
+    before: String,
+    at: DateTime<Utc>,
+}
+
+/// The end of an exception, before it comes. Said again it is the same.
+fn excepted(
+    about: &About<'_>,
+    generation: u32,
+    output: &Value,
+    notices: &Notices,
+) -> Vec<NoticeRow> {
+    // A right that is no exception has no end.
+    let Ok(kept) = Kept::deserialize(output) else {
+        return Vec::new();
+    };
+    let subject = about.subject.unwrap_or_default();
+    let right = json!([
+        subject,
+        generation,
+        kept.system,
+        kept.entitlement,
+        kept.ends
+    ]);
+    let mut rows = Vec::new();
+    for (index, told) in kept.tell.iter().enumerate() {
+        let about = About {
+            root: format!("exception/{right}/{}", told.before),
+            ..about.clone()
+        };
+        // When that one is due this one has nothing more to say.
+        let next = kept.tell.get(index + 1).map(|next| next.at);
+        let vars = json!({
+            "system": kept.system,
+            "entitlement": kept.entitlement,
+            "end": kept.ends,
+            "before": told.before,
+            "next": next,
+        });
+        let told_at = about.told(kind::EXCEPTION_ENDING, Vec::new(), &vars, notices);
+        rows.extend(told_at.into_iter().map(|row| NoticeRow {
+            due_at: told.at,
+            ..row
+        }));
+    }
+    rows
 }
 
 fn asked(

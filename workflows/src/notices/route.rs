@@ -20,7 +20,8 @@ use super::recipient::{Address, Recipient};
 use super::rows::{DeliveryRow, DeliveryState, NoticeRow, NoticeState, Way};
 use super::settings::NotificationSettings;
 use super::template::kind;
-use crate::directory::{IdentityRow, IdentityStatus};
+use crate::directory::{GrantStatus, IdentityRow, IdentityStatus};
+use crate::policy::HeldBy;
 use crate::sources::record::attribute;
 use crate::timeline::{Precedence, runs_until};
 
@@ -199,11 +200,10 @@ impl Router {
                 .iter()
                 .map(|spell| (spell.start, spell.end))
                 .collect();
-            // After a time without a node only the last one is sent.
-            let next = notice.vars.get("next").and_then(Value::as_str);
-            let next = next.and_then(|next| next.parse::<DateTime<Utc>>().ok());
-            let is_late = next.is_some_and(|next| next <= now);
-            return Ok(!is_late && runs_until(&spells, now) == Some(end));
+            return Ok(!is_late(notice, now) && runs_until(&spells, now) == Some(end));
+        }
+        if notice.name == kind::EXCEPTION_ENDING {
+            return Ok(!is_late(notice, now) && self.is_excepted(notice).await?);
         }
         if notice.name == kind::CREDENTIAL_EXPIRING {
             return self.ends_so(notice).await;
@@ -233,11 +233,33 @@ impl Router {
         ))
     }
 
+    /// Whether a right is still an exception that ends when its notice says, of somebody who is there.
+    async fn is_excepted(&self, notice: &NoticeRow) -> Result<bool, StoreError> {
+        let text = |name: &str| notice.vars.get(name).and_then(Value::as_str);
+        let end = moment(notice, "end");
+        let Some(subject) = notice.subject.as_deref().filter(|_| end.is_some()) else {
+            return Ok(false);
+        };
+        let Some(held) = self.outbox.directory().holdings(subject).await? else {
+            return Ok(false);
+        };
+        let here = held.identity.status == IdentityStatus::Active;
+        Ok(here
+            && held.grants.iter().any(|grant| {
+                grant.status == GrantStatus::Active
+                    && grant.held_by == HeldBy::Exception
+                    && grant.exception_until == end
+                    && Some(grant.system.as_str()) == text("system")
+                    && Some(grant.entitlement.as_str()) == text("entitlement")
+            }))
+    }
+
     /// Whether a credential still ends when its notice says: it may have been replaced since, or be no more.
     async fn ends_so(&self, notice: &NoticeRow) -> Result<bool, StoreError> {
         let text = |name: &str| notice.vars.get(name).and_then(Value::as_str);
-        let end = text("end").and_then(|end| end.parse::<DateTime<Utc>>().ok());
-        let (Some(name), Some(nhi), Some(end)) = (text("credential"), text("nhi"), end) else {
+        let (Some(name), Some(nhi), Some(end)) =
+            (text("credential"), text("nhi"), moment(notice, "end"))
+        else {
             return Ok(false);
         };
         let directory = self.outbox.directory();
@@ -444,6 +466,17 @@ impl Router {
             ..hook(notice, now)
         }
     }
+}
+
+/// A moment that the notice tells of.
+fn moment(notice: &NoticeRow, name: &str) -> Option<DateTime<Utc>> {
+    let text = notice.vars.get(name).and_then(Value::as_str);
+    text.and_then(|text| text.parse().ok())
+}
+
+/// Whether the next notice of the same end is due: after a time without a node only the last one is sent.
+fn is_late(notice: &NoticeRow, now: DateTime<Utc>) -> bool {
+    moment(notice, "next").is_some_and(|next| next <= now)
 }
 
 /// The message to the program that is told.

@@ -30,7 +30,7 @@ macro_rules! built_in {
 }
 
 /// The built-in templates: file name and text.
-pub const BUILT_IN: [(&str, &str); 15] = [
+pub const BUILT_IN: [(&str, &str); 16] = [
     built_in!("approval.asked.yaml"),
     built_in!("approval.due.yaml"),
     built_in!("task.asked.yaml"),
@@ -43,6 +43,7 @@ pub const BUILT_IN: [(&str, &str); 15] = [
     built_in!("contract.ending.yaml"),
     built_in!("contract.sponsor_gone.yaml"),
     built_in!("credential.expiring.yaml"),
+    built_in!("exception.ending.yaml"),
     built_in!("digest.yaml"),
     built_in!("message.yaml"),
     built_in!("test.yaml"),
@@ -62,13 +63,14 @@ pub mod kind {
     pub const CONTRACT_ENDING: &str = "contract.ending";
     pub const CONTRACT_SPONSOR_GONE: &str = "contract.sponsor_gone";
     pub const CREDENTIAL_EXPIRING: &str = "credential.expiring";
+    pub const EXCEPTION_ENDING: &str = "exception.ending";
     pub const DIGEST: &str = "digest";
     pub const MESSAGE: &str = "message";
     pub const TEST: &str = "test";
 }
 
 /// What `vars` has in the notices whose cause is built in; those of `uses: notify` have what the step gives.
-const VARS: [(&str, &[&str]); 15] = [
+const VARS: [(&str, &[&str]); 16] = [
     (kind::APPROVAL_ASKED, &["question", "quorum", "due"]),
     (kind::APPROVAL_DUE, &["question", "quorum", "due"]),
     (kind::TASK_ASKED, &["title", "instructions", "proof", "due"]),
@@ -96,6 +98,10 @@ const VARS: [(&str, &[&str]); 15] = [
             "before",
             "expired",
         ],
+    ),
+    (
+        kind::EXCEPTION_ENDING,
+        &["system", "entitlement", "end", "before"],
     ),
     (kind::DIGEST, &[]),
     (kind::MESSAGE, &["subject", "text"]),

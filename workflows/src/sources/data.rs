@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
+use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::event::EventType;
 use super::record::{IdentityType, attribute};
+use super::time::end_of_day;
 
 /// The fields every type may have.
 const ALWAYS: [&str; 6] = [
@@ -22,6 +24,8 @@ const ALWAYS: [&str; 6] = [
 /// What a review of access decides about a right.
 pub const DECISION_KEEP: &str = "keep";
 pub const DECISION_REVOKE: &str = "revoke";
+/// Nobody decided anything: the time of a right that was kept is over. No source may say so.
+pub const DECISION_ENDED: &str = "ended";
 /// How much of a name in a message is shown.
 const NAME_CHARS_SHOWN: usize = 100;
 
@@ -63,6 +67,9 @@ pub struct EventData {
     /// Whether the person keeps it: `keep` or `revoke`.
     #[schemars(extend("enum" = ["keep", "revoke"]))]
     pub decision: Option<String>,
+    /// With `keep`: until when, as a day, which is then over in `zone`, or as a moment, RFC 3339. When left out, as policy says.
+    #[schemars(extend("anyOf" = [{ "format": "date" }, { "format": "date-time" }]))]
+    pub until: Option<String>,
     /// The last day of work, in `zone`.
     #[schemars(with = "Option<NaiveDate>")]
     pub last_day: Option<String>,
@@ -154,7 +161,7 @@ fn fields(event_type: EventType) -> Fields {
         | EventType::ServiceRegistered
         | EventType::ServiceRetired => (&[], &[], &[]),
         EventType::CertificationDecided => (
-            &["system", "entitlement", "decision"],
+            &["system", "entitlement", "decision", "until"],
             &["system", "entitlement", "decision"],
             &[],
         ),
@@ -383,6 +390,19 @@ pub fn mistakes(event_type: EventType, data: &EventData) -> Vec<(String, String)
     {
         note("/decision", "is neither `keep` nor `revoke`".to_owned());
     }
+    if let Some(text) = &data.until {
+        if until(text, Tz::UTC).is_none() {
+            let what = "is neither a day nor a time; write one like `2026-12-31` or `2026-12-31T18:00:00Z`";
+            note("/until", what.to_owned());
+        }
+        if data.decision.as_deref() == Some(DECISION_REVOKE) {
+            note(
+                "/until",
+                "says how long a right is kept, and `decision` is `revoke`; leave it out"
+                    .to_owned(),
+            );
+        }
+    }
     for (at, party) in [("/from", &data.from), ("/to", &data.to)] {
         if party.as_ref().is_some_and(|party| !is_party(party)) {
             note(
@@ -413,6 +433,18 @@ pub fn mistakes(event_type: EventType, data: &EventData) -> Vec<(String, String)
         }
     }
     mistakes
+}
+
+/// When `until` is: a moment as it is, as far as both databases keep it, and a day when it is over in `zone`.
+#[must_use]
+pub fn until(text: &str, zone: Tz) -> Option<DateTime<Utc>> {
+    match text.parse::<NaiveDate>() {
+        Ok(day) => Some(end_of_day(day, zone)),
+        Err(_) => {
+            let moment = DateTime::parse_from_rfc3339(text).ok()?;
+            DateTime::from_timestamp_micros(moment.timestamp_micros())
+        }
+    }
 }
 
 /// What an attribute that every source fills in the same way must be, when it is not.
@@ -493,6 +525,7 @@ impl EventData {
             "system": self.system,
             "entitlement": self.entitlement,
             "decision": self.decision,
+            "until": self.until,
             "last_day": self.last_day,
             "previous_last_day": self.previous_last_day,
             "reason": self.reason,
@@ -522,6 +555,7 @@ impl EventData {
             ("supersedes", self.supersedes.is_some()),
             ("system", self.system.is_some()),
             ("to", self.to.is_some()),
+            ("until", self.until.is_some()),
             ("version", self.version.is_some()),
             ("zone", self.zone.is_some()),
         ];

@@ -89,6 +89,7 @@ fn what_belongs_to_a_type_is_kept_and_refused_of_others() {
         ("project", json!("apollo")),
         ("system", json!("ldap")),
         ("to", json!({"key": "a"})),
+        ("until", json!("2026-12-31")),
     ];
     for event_type in EventType::ALL {
         for (name, value) in &values {
@@ -232,6 +233,27 @@ fn data_that_belongs_to_another_type_or_says_nothing_is_told() {
             "/entitlement: is empty",
             "/decision: is neither `keep` nor `revoke`",
         ],
+    );
+    let decided = |decision: &str, until: &str| json!({"system": "ldap", "entitlement": "pay", "decision": decision, "until": until});
+    for until in ["2026-12-31", "2026-12-31T18:00:00+01:00"] {
+        check("certification.decided", decided("keep", until), &[]);
+        check(
+            "certification.decided",
+            decided("revoke", until),
+            &["/until: says how long a right is kept, and `decision` is `revoke`"],
+        );
+    }
+    for until in ["", "soon", "2026-02-29", "2026-12-31T18:00:00"] {
+        check(
+            "certification.decided",
+            decided("keep", until),
+            &["/until: is neither a day nor a time; write one like `2026-12-31`"],
+        );
+    }
+    check(
+        "certification.decided",
+        decided("ended", "2026-12-31"),
+        &["/decision: is neither `keep` nor `revoke`"],
     );
     check(
         "certification.decided",
