@@ -11,8 +11,8 @@ use engine::runner::Command;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
-use workflows::directory::{NotBegun, RotationFilter, RotationRow};
-use workflows::rotation::Phase;
+use workflows::directory::{Granted, NotBegun, RotationFilter, RotationRow};
+use workflows::rotation::{Exposed, Phase};
 
 use super::auth::{Caller, Role};
 use super::commands::{CommandState, ReasonBody, reason, send};
@@ -64,6 +64,9 @@ pub struct RunBody {
     /// Strangers know it: no approval, no overlap, no soak, and a rotation that is under way ends for it.
     #[serde(default)]
     compromised: bool,
+    /// With `compromised`, while it is being replaced: the `old` one, the `new` one, or `both`, which is meant without it.
+    #[schema(value_type = Option<String>)]
+    which: Option<Exposed>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -72,6 +75,8 @@ pub struct Begun {
     name: String,
     /// The case that replaces it.
     case: Uuid,
+    /// Whether it begins now. Else it was under way already, and the compromise is kept with it.
+    begins: bool,
 }
 
 impl From<NotBegun> for ApiError {
@@ -232,12 +237,24 @@ pub(super) async fn run(
     let by = caller.require(Role::Operate)?;
     let reason = reason(body.reason)?;
     let name = name(&system, &id)?;
-    let begun = (api.database.directory)
-        .ask_rotation(&name, body.compromised, by, &reason, api.clock.now())
+    if body.which.is_some() && !body.compromised {
+        return Err(ApiError::wrong(
+            "which",
+            "says which of two strangers know; say `compromised` too, or leave it out",
+        ));
+    }
+    let exposed = (body.compromised).then(|| body.which.unwrap_or(Exposed::Both));
+    let asked = (api.database.directory)
+        .ask_rotation(&name, exposed, by, &reason, api.clock.now())
         .await?;
-    let case = begun?;
+    let Granted { case, begins } = asked?;
     api.nudge.notify_one();
-    let mut response = (StatusCode::ACCEPTED, Json(Begun { name, case: case.0 })).into_response();
+    let begun = Begun {
+        name,
+        case: case.0,
+        begins,
+    };
+    let mut response = (StatusCode::ACCEPTED, Json(begun)).into_response();
     if let Ok(location) = HeaderValue::try_from(format!("/v1/cases/{case}")) {
         response.headers_mut().insert(header::LOCATION, location);
     }

@@ -5,9 +5,9 @@ use clap::{Args, Subcommand};
 use engine::core::duration::Span;
 use engine::runner::Command;
 use serde::Serialize;
-use workflows::directory::{RotationFilter, RotationRow};
+use workflows::directory::{Granted, RotationFilter, RotationRow};
 use workflows::nhi::graph::Node;
-use workflows::rotation::{Phase, order};
+use workflows::rotation::{Exposed, Phase, order};
 
 use super::format::{Listing, Tone, paint, plain, shortened, time};
 use super::{Context, Exit, actor};
@@ -69,20 +69,27 @@ struct Plan {
 #[command(after_long_help = "\
 It begins as soon as a node runs, whatever is planned. With --compromised nothing is waited for: no approval, no overlap, no
 soak. Those who use it and have not read the new one are refused from then on, what is open with the old one ends, and a
-rotation that is under way ends for it.
+rotation that is under way ends for it. There are two of it then: `--compromised=old` is the one that is being replaced, `=new` the
+one that takes its place, and without it both are meant. It is said once, whatever is under way: docs/rotation.md has a table.
 
 Examples:
   tenure rotation run warehouse/password:billing --reason 'the owner has changed'
-  tenure rotation run warehouse/password:billing --compromised --reason 'it was in a log'")]
+  tenure rotation run warehouse/password:billing --compromised --reason 'it was in a log'
+  tenure rotation run warehouse/password:billing --compromised=old --reason 'it was in a log until yesterday'")]
 struct Run {
     #[arg(value_name = "NAME")]
     name: String,
     /// Why; stands in the evidence
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Strangers know it
-    #[arg(long)]
-    compromised: bool,
+    /// Strangers know it; while it is being replaced, which of the two: `old`, `new` or `both`
+    #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "both",
+        value_parser = which)]
+    compromised: Option<Exposed>,
+}
+
+fn which(text: &str) -> Result<Exposed, String> {
+    Exposed::named(text).ok_or_else(|| "say `old`, `new` or `both`".to_owned())
 }
 
 /// Take a rotation back that is under way
@@ -252,6 +259,8 @@ fn histogram(found: &[RotationRow]) -> String {
 struct Begun {
     name: String,
     case: String,
+    /// Whether it begins now, or is under way already.
+    begins: bool,
     node_alive: bool,
 }
 
@@ -264,9 +273,11 @@ async fn begin(context: &Context, run: &Run) -> anyhow::Result<Exit> {
         .directory
         .ask_rotation(&run.name, run.compromised, &actor(), &run.reason, now())
         .await?;
+    let Granted { case, begins } = begun?;
     let begun = Begun {
         name: run.name.clone(),
-        case: begun?.to_string(),
+        case: case.to_string(),
+        begins,
         node_alive: database.node_alive().await?,
     };
     context.output.result(&begun, |begun| {
@@ -279,8 +290,13 @@ async fn begin(context: &Context, run: &Run) -> anyhow::Result<Exit> {
             "no node is running on this database; it begins as soon as `tenure serve` runs"
                 .to_owned()
         };
+        let what = if begun.begins {
+            "is replaced by"
+        } else {
+            "is kept as compromised, and is being replaced at once already by"
+        };
         format!(
-            "{} {} is replaced by case {}; {follow}",
+            "{} {} {what} case {}; {follow}",
             paint(Tone::Good.sign(), Tone::Good),
             plain(&begun.name),
             short(&begun.case)
@@ -399,6 +415,16 @@ fn detail(one: &RotationView) -> String {
         line("reached", row.phase.as_str().to_owned());
     }
     line("waits for", plain(one.waits.as_deref().unwrap_or_default()));
+    line("known to strangers since", moment(row.exposed_at));
+    line(
+        "said by",
+        plain(row.exposed_by.as_deref().unwrap_or_default()),
+    );
+    line(
+        "said",
+        plain(row.exposed_reason.as_deref().unwrap_or_default()),
+    );
+    line("then", plain(one.follows.as_deref().unwrap_or_default()));
     line(
         "answers for it",
         plain(row.answerable.as_deref().unwrap_or_default()),

@@ -1,7 +1,7 @@
 //! How far rotations are, and what comes next, for whoever asks: the command line and the API.
 
 use chrono::{DateTime, Utc};
-use engine::core::case::{Case, InstanceState, StepRun};
+use engine::core::case::{Case, CaseState, InstanceState, StepRun};
 use engine::core::definition::Step;
 use engine::core::id::CaseId;
 use engine::store::StoreError;
@@ -11,6 +11,7 @@ use workflows::directory::{Directory, PAGE_ROWS_MAX, RotationRow};
 use workflows::rotation::{Phase, mode};
 
 use super::Database;
+use super::case_view::short;
 
 /// A rotation with what follows from its row and its case.
 #[derive(Debug, Clone, Serialize)]
@@ -24,6 +25,8 @@ pub struct RotationView {
     pub blocked: bool,
     /// What keeps it, in words.
     pub waits: Option<String>,
+    /// What follows by itself when this is over, because strangers know it.
+    pub follows: Option<String>,
     /// What its case did, or the one before when none is under way.
     pub timeline: Vec<Done>,
 }
@@ -90,7 +93,7 @@ pub async fn whole(database: &Database, row: RotationRow) -> RotationView {
 
 fn with_case(row: RotationRow, case: Option<Case>) -> RotationView {
     let open = case.as_ref().filter(|_| row.open_case.is_some());
-    let (blocked, waits) = match open.and_then(waits) {
+    let (blocked, waits) = match open.and_then(|case| queued(&row, case).or_else(|| waits(case))) {
         Some((blocked, why)) => (blocked, Some(why)),
         None => (row.phase == Phase::Blocked, row.reason.clone()),
     };
@@ -100,6 +103,7 @@ fn with_case(row: RotationRow, case: Option<Case>) -> RotationView {
         can_roll_back: row.open_case.is_some() && !row.compromised && mode.can_roll_back(row.phase),
         blocked,
         waits,
+        follows: follows(&row),
         timeline: case.as_ref().map(timeline).unwrap_or_default(),
         row,
     }
@@ -127,6 +131,32 @@ pub fn case_to_undo(row: &RotationRow) -> Result<&str, NotBack> {
 async fn named_case(database: &Database, case: Option<&str>) -> Option<Case> {
     let id = CaseId(case?.parse::<Uuid>().ok()?);
     database.case(id).await.ok()
+}
+
+/// A case that takes the place of another begins when nothing of that is in flight.
+fn queued(row: &RotationRow, case: &Case) -> Option<(bool, String)> {
+    if case.state != CaseState::Queued {
+        return None;
+    }
+    let before = row.last_case.as_deref().map(short).unwrap_or_default();
+    Some((
+        false,
+        format!(
+            "the rotation that was under way has to end first (case {before}): an attempt of it is out"
+        ),
+    ))
+}
+
+/// What comes after a rotation whose credential strangers know.
+fn follows(row: &RotationRow) -> Option<String> {
+    row.exposed_at?;
+    match (&row.open_case, row.exposed_again) {
+        (Some(_), true) => Some(
+            "what comes into use now may be known too, so it is replaced again as soon as this one is closed".to_owned(),
+        ),
+        (Some(_), false) => None,
+        (None, _) => Some("it is replaced at once when it begins".to_owned()),
+    }
 }
 
 /// What keeps a case, where something does, and whether that is in its way: what its unfinished work says.
@@ -166,7 +196,7 @@ fn timeline(case: &Case) -> Vec<Done> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use serde_json::json;
 
     use super::*;
@@ -180,6 +210,27 @@ mod tests {
             "changed_at": "2026-01-01T00:00:00Z",
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn what_follows_a_compromise_is_told() {
+        for (open_case, exposed, again, told) in [
+            (None, false, false, None),
+            (Some("c"), false, false, None),
+            (Some("c"), true, false, None),
+            (Some("c"), true, true, Some("replaced again")),
+            (None, true, false, Some("at once")),
+        ] {
+            let mut row = row("promoted", open_case, open_case.is_some());
+            row.exposed_at = exposed.then_some(row.since);
+            row.exposed_again = again;
+            let view = with_case(row, None);
+            match (view.follows, told) {
+                (None, None) => {}
+                (Some(follows), Some(told)) => assert!(follows.contains(told), "{follows}"),
+                other => panic!("{open_case:?} {exposed} {again}: {other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -180,9 +180,20 @@ async fn rotated(server: &Server) {
         .await
         .expect(202);
     admin
-        .post(&format!("{path}/run"), stolen)
+        .post(
+            &format!("{path}/run"),
+            json!({"reason": "c", "which": "new"}),
+        )
         .await
-        .problem(409, "conflict");
+        .problem(422, "invalid");
+    // Said again it is not lost, and begins nothing beside what is under way.
+    let again = admin.post(&format!("{path}/run"), stolen).await.expect(202);
+    let one = reader.get(path).await.expect(200);
+    assert_eq!(
+        (&again["begins"], &again["case"], &one["exposed_again"]),
+        (&json!(false), &one["open_case"], &json!(true))
+    );
+    assert!(one["follows"].as_str().unwrap().contains("again"), "{one}");
     server.settled().await;
     let no_way = admin
         .post(&format!("{path}/rollback"), json!({"reason": "b"}))

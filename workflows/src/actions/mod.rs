@@ -145,6 +145,7 @@ pub mod name {
     pub const ROTATION_DISABLE_OLD: &str = "rotation.disable_old";
     pub const ROTATION_ENABLE_OLD: &str = "rotation.enable_old";
     pub const ROTATION_CONTAIN_OLD: &str = "rotation.contain_old";
+    pub const ROTATION_CONTAIN_NEW: &str = "rotation.contain_new";
     pub const ROTATION_SOAK: &str = "rotation.soak";
     pub const ROTATION_DESTROY_OLD: &str = "rotation.destroy_old";
     pub const ROTATION_CLEAN: &str = "rotation.clean";
@@ -163,7 +164,7 @@ pub mod name {
 }
 
 /// Every action, with a sentence for people.
-pub const ACTIONS: [(&str, &str); 69] = [
+pub const ACTIONS: [(&str, &str); 70] = [
     (
         name::ACCESS_PLAN,
         "compares what policy wants for the person with what they hold",
@@ -360,6 +361,10 @@ pub const ACTIONS: [(&str, &str); 69] = [
     (
         name::ROTATION_CONTAIN_OLD,
         "ends what is open with the old credential",
+    ),
+    (
+        name::ROTATION_CONTAIN_NEW,
+        "ends what is open under the name that gets a new secret, before anybody reads that",
     ),
     (
         name::ROTATION_SOAK,

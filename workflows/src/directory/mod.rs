@@ -29,6 +29,7 @@ mod pulls;
 pub mod resources;
 mod reviews;
 mod rollouts;
+mod rotation_asks;
 mod rotation_moves;
 mod rotation_plans;
 mod rotation_renewals;
@@ -102,9 +103,10 @@ pub use projection::{DirectoryProjection, LagKind};
 pub use pulls::{HintRow, PullMarkRow};
 pub use reviews::{ReviewFilter, ReviewRow, ReviewStatus};
 pub use rollouts::{LoadedRow, RolloutChange, RolloutRow, RolloutStatus};
+pub use rotation_asks::{Granted, NotBegun};
 pub use rotation_renewals::Wish;
 pub(crate) use rotations::IRREVOCABLE_DUE;
-pub use rotations::{Begun, NotBegun, RotationFilter, RotationRow, subject as rotation_subject};
+pub use rotations::{Begun, RotationFilter, RotationRow, subject as rotation_subject};
 pub use rows::{
     AccountRow, AccountStatus, EventRow, EventStatus, GrantReason, GrantRow, GrantStatus,
     IdentityRow, IdentityStatus, SnapshotRow, SnapshotStatus, SystemState, SystemStateRow,
@@ -221,6 +223,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "rotation_name",
         postgres: include_str!("../../../migrations/postgres/0031_rotation_name.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0031_rotation_name.sql"),
+    },
+    Migration {
+        version: 33,
+        name: "rotation_exposed",
+        postgres: include_str!("../../../migrations/postgres/0033_rotation_exposed.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0033_rotation_exposed.sql"),
     },
 ];
 

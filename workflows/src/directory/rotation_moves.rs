@@ -35,6 +35,8 @@ pub(super) struct Moved {
     since: Option<Timestamp>,
     #[serde(with = "stored_time_option")]
     expires_at: Option<Timestamp>,
+    /// What it puts into use is made from here on: what was said before of others does not concern it.
+    fresh: bool,
     closed: bool,
     #[serde(with = "stored_time")]
     changed_at: Timestamp,
@@ -57,6 +59,7 @@ impl Moved {
             dominated_by: None,
             since: None,
             expires_at: None,
+            fresh: false,
             closed: false,
             changed_at: outcome.at,
         };
@@ -75,6 +78,7 @@ impl Moved {
                     name::ROTATION_PREFLIGHT => {
                         moved.overlap_s = output.get("overlap_s").and_then(Value::as_i64);
                         moved.dominated_by = text("dominated_by").map(str::to_owned);
+                        moved.fresh = output.get("fresh").and_then(Value::as_bool) == Some(true);
                     }
                     name::ROTATION_PROMOTE | name::ROTATION_SWITCH | name::ROTATION_SIGN
                         if *ending == StepEnding::Done =>
@@ -138,6 +142,7 @@ impl Moved {
                 self.expires_at
             },
             since: later.since.or(self.since),
+            fresh: later.fresh || self.fresh,
             closed: later.closed || self.closed,
             ..later
         };

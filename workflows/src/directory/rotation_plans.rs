@@ -100,8 +100,10 @@ impl Work for Planning<'_> {
     async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
         let limit = json!({ "limit": AT_ONCE_MAX });
         let rows: Vec<RotationRow> = rows_in(transaction, &UNPLANNED, &limit).await?;
-        let plan =
-            |row: &RotationRow| rotation::plan(&row.declared, &row.facts(), &row.name, self.now);
+        let plan = |row: &RotationRow| match row.exposed_at {
+            Some(known_at) => Some(rotation::at_once(&row.facts(), known_at, self.now)),
+            None => rotation::plan(&row.declared, &row.facts(), &row.name, self.now),
+        };
         let planned: Vec<(&RotationRow, Option<Planned>)> =
             rows.iter().map(|row| (row, plan(row))).collect();
         let together = together(&planned, self.now);

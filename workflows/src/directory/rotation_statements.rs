@@ -14,7 +14,8 @@ macro_rules! sqlite_row {
             'failed_at', r.failed_at, 'planned', json(iif(r.planned, 'true', 'false')), 'because', r.because,
             'due_at', r.due_at, 'jitter_s', r.jitter_s, 'past_window', json(iif(r.past_window, 'true', 'false')),
             'starts_at', r.starts_at, 'renewal_from', r.renewal_from, 'renewal_until', r.renewal_until,
-            'changed_at', r.changed_at)"
+            'exposed_at', r.exposed_at, 'exposed_by', r.exposed_by, 'exposed_reason', r.exposed_reason,
+            'exposed_again', json(iif(r.exposed_again, 'true', 'false')), 'changed_at', r.changed_at)"
     };
 }
 
@@ -242,23 +243,47 @@ pub(super) const PLAN: Sql = Sql {
         WHERE r.shard_id = w.value ->> 'shard_id' AND r.name = w.value ->> 'name' AND r.open_case IS NULL",
 };
 
+/// One begins. What is said of its credential stands until another is in its place.
 pub(super) const BEGIN: Sql = Sql {
     table: "rotation",
     postgres: "
         UPDATE rotation AS r SET open_case = w.open_case, phase = 'scheduled', because = w.because,
-            compromised = w.compromised, reason = NULL, answerable = NULL, answer_by = NULL, changed_at = w.changed_at
+            compromised = w.compromised, reason = NULL, answerable = NULL, answer_by = NULL, changed_at = w.changed_at,
+            exposed_at = w.exposed_at, exposed_by = w.exposed_by, exposed_reason = w.exposed_reason,
+            exposed_again = w.exposed_again
         FROM jsonb_to_recordset($1::jsonb) AS w(shard_id int, name text, open_case text, because text,
-            compromised boolean, changed_at timestamptz)
+            compromised boolean, changed_at timestamptz, exposed_at timestamptz, exposed_by text, exposed_reason text,
+            exposed_again boolean)
         WHERE r.shard_id = w.shard_id AND r.name = w.name",
     sqlite: "
         UPDATE rotation AS r SET open_case = w.value ->> 'open_case', phase = 'scheduled',
             because = w.value ->> 'because', compromised = w.value ->> 'compromised', reason = NULL, answerable = NULL,
-            answer_by = NULL, changed_at = w.value ->> 'changed_at'
+            answer_by = NULL, changed_at = w.value ->> 'changed_at', exposed_at = w.value ->> 'exposed_at',
+            exposed_by = w.value ->> 'exposed_by', exposed_reason = w.value ->> 'exposed_reason',
+            exposed_again = w.value ->> 'exposed_again'
         FROM json_each(?1) AS w
         WHERE r.shard_id = w.value ->> 'shard_id' AND r.name = w.value ->> 'name'",
 };
 
-/// What a case did. One that another case took the place of says nothing any more.
+/// What the case under way puts into use is known to strangers too.
+pub(super) const EXPOSE: Sql = Sql {
+    table: "rotation",
+    postgres: "
+        UPDATE rotation AS r SET exposed_at = w.exposed_at, exposed_by = w.exposed_by, exposed_reason = w.exposed_reason,
+            exposed_again = true
+        FROM jsonb_to_recordset($1::jsonb) AS w(shard_id int, name text, open_case text, exposed_at timestamptz,
+            exposed_by text, exposed_reason text)
+        WHERE r.shard_id = w.shard_id AND r.name = w.name AND r.open_case = w.open_case",
+    sqlite: "
+        UPDATE rotation AS r SET exposed_at = w.value ->> 'exposed_at', exposed_by = w.value ->> 'exposed_by',
+            exposed_reason = w.value ->> 'exposed_reason', exposed_again = 1
+        FROM json_each(?1) AS w
+        WHERE r.shard_id = w.value ->> 'shard_id' AND r.name = w.value ->> 'name'
+          AND r.open_case = w.value ->> 'open_case'",
+};
+
+/// What a case did. One that another case took the place of says nothing any more. Strangers know what is used until a case that is
+/// closed has put something into use that was made after it was said.
 pub(super) const MOVE: Sql = Sql {
     table: "rotation",
     postgres: "
@@ -281,10 +306,15 @@ pub(super) const MOVE: Sql = Sql {
             planned = NOT w.closed AND r.planned, compromised = NOT w.closed AND r.compromised,
             failures = CASE WHEN NOT w.closed THEN r.failures WHEN w.phase = 'closed' THEN 0 ELSE r.failures + 1 END,
             failed_at = CASE WHEN NOT w.closed THEN r.failed_at WHEN w.phase = 'closed' THEN NULL ELSE w.changed_at END,
+            exposed_at = CASE WHEN w.phase = 'closed' AND (w.fresh OR NOT r.exposed_again) THEN NULL ELSE r.exposed_at END,
+            exposed_by = CASE WHEN w.phase = 'closed' AND (w.fresh OR NOT r.exposed_again) THEN NULL ELSE r.exposed_by END,
+            exposed_reason = CASE WHEN w.phase = 'closed' AND (w.fresh OR NOT r.exposed_again) THEN NULL
+                ELSE r.exposed_reason END,
+            exposed_again = r.exposed_again AND NOT w.fresh AND NOT w.closed,
             changed_at = w.changed_at
         FROM jsonb_to_recordset($1::jsonb) AS w(shard_id int, name text, case_id text, phase text, reason text,
             answerable text, answer_by timestamptz, turn text, overlap_s bigint, dominated_by text, since timestamptz,
-            expires_at timestamptz, closed boolean, changed_at timestamptz)
+            expires_at timestamptz, fresh boolean, closed boolean, changed_at timestamptz)
         WHERE r.shard_id = w.shard_id AND r.name = w.name AND r.open_case = w.case_id",
     sqlite: "
         UPDATE rotation AS r SET phase = w.value ->> 'phase', reason = w.value ->> 'reason',
@@ -314,6 +344,13 @@ pub(super) const MOVE: Sql = Sql {
                 ELSE r.failures + 1 END,
             failed_at = CASE WHEN NOT w.value ->> 'closed' THEN r.failed_at WHEN w.value ->> 'phase' = 'closed' THEN NULL
                 ELSE w.value ->> 'changed_at' END,
+            exposed_at = CASE WHEN w.value ->> 'phase' = 'closed' AND (w.value ->> 'fresh' OR NOT r.exposed_again) THEN NULL
+                ELSE r.exposed_at END,
+            exposed_by = CASE WHEN w.value ->> 'phase' = 'closed' AND (w.value ->> 'fresh' OR NOT r.exposed_again) THEN NULL
+                ELSE r.exposed_by END,
+            exposed_reason = CASE WHEN w.value ->> 'phase' = 'closed' AND (w.value ->> 'fresh' OR NOT r.exposed_again)
+                THEN NULL ELSE r.exposed_reason END,
+            exposed_again = r.exposed_again AND NOT w.value ->> 'fresh' AND NOT w.value ->> 'closed',
             changed_at = w.value ->> 'changed_at'
         FROM json_each(?1) AS w
         WHERE r.shard_id = w.value ->> 'shard_id' AND r.name = w.value ->> 'name'

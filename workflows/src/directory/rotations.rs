@@ -22,8 +22,9 @@ use uuid::Uuid;
 use super::database::{
     Sql, execute_all, rows_in, rows_of, stored_time, stored_time_option, time_text,
 };
+use super::rotation_asks::Report;
 use super::rotation_statements::{
-    BEGIN, DECLARE, DUE, END, LIST, LIST_IN_PHASE, LIST_OF_NHI, LIST_OPEN, NAMED, NAMED_FOR_UPDATE,
+    BEGIN, DECLARE, DUE, END, LIST, LIST_IN_PHASE, LIST_OF_NHI, LIST_OPEN, NAMED,
     NEXT, UPCOMING,
 };
 use super::{Directory, PAGE_ROWS_MAX};
@@ -97,6 +98,16 @@ pub struct RotationRow {
     pub renewal_from: Option<Timestamp>,
     #[serde(with = "stored_time_option", default)]
     pub renewal_until: Option<Timestamp>,
+    /// Since when it is said that strangers know it, by whom and why; until another is in its place.
+    #[serde(with = "stored_time_option", default)]
+    pub exposed_at: Option<Timestamp>,
+    #[serde(default)]
+    pub exposed_by: Option<String>,
+    #[serde(default)]
+    pub exposed_reason: Option<String>,
+    /// What the case under way puts into use is known too: when it is closed another begins at once.
+    #[serde(default)]
+    pub exposed_again: bool,
     #[serde(with = "stored_time")]
     pub changed_at: Timestamp,
 }
@@ -189,23 +200,6 @@ pub(super) fn names_of(system: Option<&str>) -> (String, String) {
 pub struct Begun {
     pub cases: Vec<CaseId>,
     pub next: Option<Timestamp>,
-}
-
-/// Why a rotation that was asked for does not begin.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotBegun {
-    #[error("`{0}` is not declared with a `rotation`; see docs/rotation.md")]
-    NotDeclared(String),
-    #[error(
-        "`{name}` is being replaced by case {case}, which is {phase}; wait for it, roll it back, or say that it is compromised"
-    )]
-    UnderWay {
-        name: String,
-        case: String,
-        phase: &'static str,
-    },
-    #[error("nothing carries out the mode of `{0}` yet")]
-    NoWorkflow(String),
 }
 
 // --- declared ----------------------------------------------------------------------------------------------
@@ -393,12 +387,18 @@ impl Directory {
 // --- begun -------------------------------------------------------------------------------------------------
 
 #[derive(Serialize)]
-struct BeginRow {
+pub(super) struct BeginRow {
     shard_id: i32,
     name: String,
     open_case: String,
     because: Because,
     compromised: bool,
+    #[serde(with = "stored_time_option")]
+    exposed_at: Option<Timestamp>,
+    exposed_by: Option<String>,
+    exposed_reason: Option<String>,
+    /// Until it turns out that what it puts into use is made after that was said.
+    exposed_again: bool,
     #[serde(with = "stored_time")]
     changed_at: Timestamp,
 }
@@ -420,14 +420,14 @@ impl Work for Starting {
             else {
                 continue;
             };
-            let at = row.starts_at.unwrap_or(self.now);
             let start = Start {
                 row,
-                workflow: workflows.in_time,
+                workflow: workflows.for_because(because),
                 because,
                 by: Actor::engine(),
                 reason: None,
-                at,
+                exposed: (because == Because::Compromised).then(|| Report::kept(row, self.now)),
+                at: row.starts_at.unwrap_or(self.now),
                 now: self.now,
             };
             let case = start.case();
@@ -442,18 +442,20 @@ impl Work for Starting {
 }
 
 /// A rotation that begins.
-struct Start<'a> {
-    row: &'a RotationRow,
-    workflow: &'static str,
-    because: Because,
-    by: Actor,
-    reason: Option<&'a str>,
-    at: Timestamp,
-    now: Timestamp,
+pub(super) struct Start<'a> {
+    pub row: &'a RotationRow,
+    pub workflow: &'static str,
+    pub because: Because,
+    pub by: Actor,
+    pub reason: Option<&'a str>,
+    /// What strangers know of it.
+    pub exposed: Option<Report>,
+    pub at: Timestamp,
+    pub now: Timestamp,
 }
 
 impl Start<'_> {
-    fn case(&self) -> CaseId {
+    pub(super) fn case(&self) -> CaseId {
         let cause = format!(
             "{}\n{}\n{}",
             self.row.name,
@@ -463,13 +465,13 @@ impl Start<'_> {
         CaseId::caused(&NAMESPACE, self.now, &cause)
     }
 
-    fn message(&self, case: CaseId) -> Result<InboxRow, StoreError> {
+    pub(super) fn message(&self, case: CaseId) -> Result<InboxRow, StoreError> {
         let subject = self.row.subject();
-        let lane = match self.because {
-            Because::Compromised => Lane::Revocation,
-            Because::Age | Because::Expiry | Because::Wished | Because::First | Because::Asked => {
-                Lane::Normal
-            }
+        let exposed = self.exposed.as_ref();
+        let lane = if exposed.is_some() {
+            Lane::Revocation
+        } else {
+            Lane::Normal
         };
         let start = StartCase {
             case,
@@ -480,12 +482,14 @@ impl Start<'_> {
                 "credential": self.row.name,
                 "nhi": self.row.nhi_key,
                 "because": self.because,
-                "compromised": self.because == Because::Compromised,
+                "compromised": exposed.is_some(),
+                "exposed": exposed.map(|exposed| exposed.which),
+                "interrupts": exposed.and(self.row.open_case.as_ref()),
                 "due_at": self.row.due_at.map(time_text),
                 "past_window": self.row.past_window,
-                "reason": self.reason,
+                "reason": self.reason.or(exposed.map(|exposed| exposed.reason.as_str())),
             }),
-            initiator: self.by.clone(),
+            initiator: exposed.map_or(&self.by, |exposed| &exposed.by).clone(),
             effective_at: Some(self.at),
         };
         let shard = engine::core::id::ShardId(self.row.shard_id);
@@ -499,82 +503,20 @@ impl Start<'_> {
             })
     }
 
-    fn begin(&self, case: CaseId) -> BeginRow {
+    pub(super) fn begin(&self, case: CaseId) -> BeginRow {
+        let exposed = self.exposed.as_ref();
         BeginRow {
             shard_id: self.row.shard_id,
             name: self.row.name.clone(),
             open_case: case.to_string(),
             because: self.because,
-            compromised: self.because == Because::Compromised,
+            compromised: exposed.is_some(),
+            exposed_at: exposed.map(|exposed| exposed.at),
+            exposed_by: exposed.map(|exposed| exposed.by.0.clone()),
+            exposed_reason: exposed.map(|exposed| exposed.reason.clone()),
+            exposed_again: exposed.is_some_and(|exposed| exposed.which.asks_for_another()),
             changed_at: self.now,
         }
-    }
-}
-
-struct Asking<'a> {
-    directory: &'a Directory,
-    name: &'a str,
-    compromised: bool,
-    by: &'a Actor,
-    reason: &'a str,
-    now: Timestamp,
-    answer: Mutex<Option<Result<CaseId, NotBegun>>>,
-}
-
-#[async_trait::async_trait]
-impl Work for Asking<'_> {
-    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<Vec<InboxRow>, StoreError> {
-        let key = (
-            self.directory.shard(&subject(self.name).0),
-            self.name.to_owned(),
-        );
-        let rows: Vec<RotationRow> = rows_of(transaction, &NAMED_FOR_UPDATE, &[key]).await?;
-        let answer = self.judge(rows.first());
-        let mut messages = Vec::new();
-        if let (Ok(start), Some(_)) = (&answer, rows.first()) {
-            let case = start.case();
-            messages.push(start.message(case)?);
-            execute_all(transaction, &BEGIN, &[start.begin(case)]).await?;
-        }
-        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(answer.map(|start| start.case()));
-        Ok(messages)
-    }
-}
-
-impl Asking<'_> {
-    fn judge<'a>(&'a self, row: Option<&'a RotationRow>) -> Result<Start<'a>, NotBegun> {
-        let name = || self.name.to_owned();
-        let row = row
-            .filter(|row| row.wanted)
-            .ok_or_else(|| NotBegun::NotDeclared(name()))?;
-        let workflows = rotation::mode(row.mode)
-            .workflows
-            .ok_or_else(|| NotBegun::NoWorkflow(name()))?;
-        // One because of a compromise takes the place of any other, and of none like itself.
-        if let Some(case) = &row.open_case
-            && (!self.compromised || row.compromised)
-        {
-            return Err(NotBegun::UnderWay {
-                name: name(),
-                case: case.clone(),
-                phase: row.phase.as_str(),
-            });
-        }
-        let (workflow, because) = if self.compromised {
-            (workflows.at_once, Because::Compromised)
-        } else {
-            (workflows.in_time, Because::Asked)
-        };
-        Ok(Start {
-            row,
-            workflow,
-            because,
-            by: self.by.clone(),
-            reason: Some(self.reason),
-            at: self.now,
-            now: self.now,
-        })
     }
 }
 
@@ -625,33 +567,5 @@ impl Directory {
         }
         begun.next = found.starts_at;
         Ok(begun)
-    }
-
-    /// Begins a rotation that somebody asked for.
-    ///
-    /// # Errors
-    /// When the database does not answer. The inner error says why it does not begin.
-    pub async fn ask_rotation(
-        &self,
-        name: &str,
-        compromised: bool,
-        by: &Actor,
-        reason: &str,
-        now: Timestamp,
-    ) -> Result<Result<CaseId, NotBegun>, StoreError> {
-        let work = Asking {
-            directory: self,
-            name,
-            compromised,
-            by,
-            reason,
-            now,
-            answer: Mutex::default(),
-        };
-        self.write(&work).await?;
-        let answer = work.answer.into_inner();
-        Ok(answer
-            .unwrap_or_else(PoisonError::into_inner)
-            .unwrap_or_else(|| Err(NotBegun::NotDeclared(name.to_owned()))))
     }
 }

@@ -9,7 +9,7 @@
 //!    What the next window would make later than the last moment before it expires does not wait for it, and the plan says so.
 //! 4. One that failed is not tried again before its pause is over, which doubles.
 //!
-//! A compromise asks none of it.
+//! A compromise asks none of it but the last.
 
 use chrono::TimeDelta;
 use connectors::connector::RenewalWindow;
@@ -162,6 +162,19 @@ pub fn plan(rotation: &Rotation, facts: &Facts, named: &str, now: Timestamp) -> 
         _ => planned.past_window = true,
     }
     Some(planned)
+}
+
+/// When one begins whose credential strangers know: now, or when the pause after one that failed is over.
+#[must_use]
+pub fn at_once(facts: &Facts, known_at: Timestamp, now: Timestamp) -> Planned {
+    Planned {
+        at: again(facts).map_or(now, |again| again.max(now)),
+        due_at: known_at,
+        because: Because::Compromised,
+        jitter: Span::from_ms(0),
+        window: None,
+        past_window: false,
+    }
 }
 
 /// When something has to begin, before any draw.

@@ -6,6 +6,7 @@
 //! - [`window`] are the times at which something may be changed, in a zone;
 //! - [`due`] says when the next one begins, and why then; [`spread`] keeps a fleet from beginning at once;
 //! - [`order`] puts what makes others before what it makes;
+//! - [`exposed`] says what follows when strangers know a credential while it is being replaced;
 //! - [`rollover`] says which authority takes the place of which, and [`bundle`] whom those trust who read a bundle of roots.
 //!
 //! What is done in each phase is an [action](crate::actions); the case that does it is
@@ -15,6 +16,7 @@
 
 pub mod bundle;
 pub mod due;
+pub mod exposed;
 pub mod order;
 pub mod overlap;
 pub mod phase;
@@ -23,7 +25,8 @@ pub mod settings;
 pub mod spread;
 pub mod window;
 
-pub use due::{Because, Bounds, Facts, Planned, bounds, plan};
+pub use due::{Because, Bounds, Facts, Planned, at_once, bounds, plan};
+pub use exposed::{Exposed, Follows, Found, follows};
 pub use overlap::{Overlap, Term, overlap};
 pub use phase::{Mode, Phase, mode};
 pub use settings::Rotation;

@@ -22,6 +22,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::due::Because;
 use crate::nhi::declare::ReplaceMode;
 
 /// How far a rotation is. A stored form: phases may be added.
@@ -125,6 +126,19 @@ pub struct Workflows {
     pub in_time: &'static str,
     /// When strangers know the credential.
     pub at_once: &'static str,
+}
+
+impl Workflows {
+    /// The one that replaces a credential for this reason.
+    #[must_use]
+    pub fn for_because(&self, because: Because) -> &'static str {
+        match because {
+            Because::Compromised => self.at_once,
+            Because::Age | Because::Expiry | Because::Wished | Because::First | Because::Asked => {
+                self.in_time
+            }
+        }
+    }
 }
 
 use Phase::{

@@ -14,7 +14,7 @@ use crate::actions::context::{Context, database, waits};
 use crate::directory::{NotBegun, RotationRow};
 use crate::nhi::check::Work;
 use crate::nhi::graph::{Node, NodeKind, Relation};
-use crate::rotation::Phase;
+use crate::rotation::{Exposed, Phase};
 
 /// How long until it is looked at again, in seconds.
 const LOOK_AGAIN_S: i64 = 30;
@@ -39,10 +39,8 @@ pub(super) async fn run(
         return Ok(None);
     };
     let from = context.attempt.received_at;
-    if is_replaced(
-        &row,
-        knows_since(context, &thing.node).await?.unwrap_or(from),
-    ) {
+    let known = knows_since(context, &thing.node).await?.unwrap_or(from);
+    if is_replaced(&row, known) {
         let leaver = context.subject();
         let reason = format!(
             "replaced because {leaver} leaves: case {}",
@@ -76,15 +74,17 @@ pub(super) async fn run(
     if context.attempt.mode == Mode::ReadBack {
         return Ok(Some(AttemptResult::NotApplied));
     }
-    if row.open_case.is_none() {
+    let hostile = context.truth("hostile");
+    // One that takes its time is too slow for what may be used against us.
+    if row.open_case.is_none() || hostile && !row.compromised {
         let reason = format!(
             "{} leaves and knows it: case {}",
             context.subject(),
             context.attempt.case
         );
-        let hostile = context.truth("hostile");
+        let exposed = hostile.then(|| exposed(&row, known));
         let asked = directory
-            .ask_rotation(name, hostile, &Actor::engine(), &reason, now)
+            .ask_rotation(name, exposed, &Actor::engine(), &reason, now)
             .await
             .map_err(|error| database(&error))?;
         match asked {
@@ -110,6 +110,15 @@ async fn knows_since(
         edge.relation == Relation::Knows && edge.from == person && edge.to == *credential
     });
     Ok(knows.map(|edge| edge.first_seen_at).min())
+}
+
+/// Which of two somebody knows who knows it since `known`: what came into use later is another secret.
+fn exposed(row: &RotationRow, known: DateTime<Utc>) -> Exposed {
+    if row.promoted_at.is_some_and(|at| at > known) {
+        Exposed::Old
+    } else {
+        Exposed::Both
+    }
 }
 
 /// Whether what was known at `known` lets nobody in any more: what came into use later is another secret.

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::super::apply::{Call, failure};
 use super::super::context::{Context, permanent};
 use super::preflight::Look;
-use super::{Login, Plan, renew};
+use super::{Login, Plan, exposed, renew};
 use crate::nhi::declare::DeclaredCredential;
 use crate::rotation::bundle::Bundle;
 use crate::rotation::overlap::{both_trusted, distribution, overlap};
@@ -41,10 +41,13 @@ impl Look<'_> {
         let system = declared.system.as_str();
         let call = self.context.call_to(system)?;
         let account = NativeId::new(user);
-        let sides = match sides(&trusted(&call, &account).await?) {
+        let trusted = trusted(&call, &account).await?;
+        let mut sides = match sides(&trusted) {
             Ok(sides) => sides,
             Err(why) => return Ok(Err(format!("`{system}`: {why}"))),
         };
+        let old_signs = trusted.iter().any(|one| one.signs && one.id == sides.old);
+        let spare = exposed::spare_authority(self.exposed, old_signs, &mut sides);
         let places = rotation.places();
         for place in &places {
             if let Some(why) = misfit(self.context, place).await? {
@@ -71,6 +74,7 @@ impl Look<'_> {
             version: None,
         };
         let Sides { old, new } = sides;
+        let fresh = self.compromised && new.is_none();
         Ok(Ok(Plan {
             credential: self.row.name.clone(),
             nhi: self.nhi.nhi_key.clone(),
@@ -88,6 +92,9 @@ impl Look<'_> {
             old: login(old),
             new: login(new.unwrap_or_default()),
             stale: Vec::new(),
+            spare: spare.into_iter().collect(),
+            taken_up: self.compromised && !fresh && !old_signs,
+            fresh,
             overlap_s: lasts.length.delta().num_seconds(),
             dominated_by: lasts.dominated_by.map(|term| term.as_str().to_owned()),
             spread_s: distribution(&rotation.overlap).length.delta().num_seconds(),

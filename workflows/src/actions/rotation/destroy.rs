@@ -1,4 +1,4 @@
-//! The end of the old credential: `rotation.disable_old`, `.contain_old`, `.soak`, `.destroy_old`, `.clean`.
+//! The end of the old credential: `rotation.disable_old`, `.contain_old`, `.contain_new`, `.soak`, `.destroy_old`, `.clean`.
 //!
 //! All take `{plan}`. `disable_old` gives `{user, soak_until}`. Each but the last tries the new one first: nothing is taken from the
 //! old one while the new one does not work. What a system refuses to destroy is asked of whoever answers for the identity, with
@@ -11,9 +11,9 @@ use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
 use super::super::apply::{Call, Task, apply_verified};
-use super::super::context::{Context, not_needed};
+use super::super::context::{Context, not_needed, unverified};
 use super::promote::until;
-use super::{Plan, blocked, destroyed, kept, new_works, output, patient, plan, trust};
+use super::{Login, Plan, blocked, destroyed, kept, new_works, output, patient, plan, trust};
 use crate::directory::IRREVOCABLE_DUE;
 use crate::nhi::declare::ReplaceMode;
 use crate::rotation::settings::PART_ID;
@@ -76,21 +76,37 @@ pub(super) async fn enable(context: &Context<'_>) -> Result<AttemptResult, Failu
 /// Ends what is open with the old one, at once.
 pub(super) async fn contain(context: &Context<'_>) -> Result<AttemptResult, Failure> {
     let plan = plan(context)?;
+    ended_sessions(context, &plan, &plan.old).await
+}
+
+/// Ends what is open under the name that has got the new one: with what it had before, because nobody has read the new one yet.
+pub(super) async fn contain_new(context: &Context<'_>) -> Result<AttemptResult, Failure> {
+    let plan = plan(context)?;
+    if plan.taken_up {
+        // It is in use already, and was not named.
+        return Ok(not_needed(Value::Object(output(&plan.new.user))));
+    }
+    ended_sessions(context, &plan, &plan.new).await
+}
+
+async fn ended_sessions(
+    context: &Context<'_>,
+    plan: &Plan,
+    side: &Login,
+) -> Result<AttemptResult, Failure> {
     let call = context.call_to(&plan.system)?;
+    let output = output(&side.user);
     if !call.system.can(OperationName::EndSessions) {
         let why = format!("`{}` cannot end what is open", plan.system);
-        return Ok(super::super::context::unverified(
-            Value::Object(output(&plan.old.user)),
-            why,
-        ));
+        return Ok(unverified(Value::Object(output), why));
     }
-    let account = plan.old.account();
+    let account = side.account();
     let task = Task {
         operation: Operation::EndSessions {
             account: account.clone(),
         },
         claim: Claim::NoSessions { account },
-        output: output(&plan.old.user),
+        output,
     };
     Ok(apply_verified(&call, task).await)
 }

@@ -1,8 +1,8 @@
 //! `rotation.generate`: the next authority, which signs nothing yet.
 //!
 //! Takes `{plan}`. Gives `{user, credential, expires_at}`. It keeps its own key: nothing secret comes out. One effect has one key,
-//! so asked again it is the same; what an earlier rollover left behind is taken up and not made again. `rotation.discard` destroys
-//! it, which its system refuses while something that it signed is good.
+//! so asked again it is the same; what an earlier rollover left behind is taken up and not made again, unless strangers know it: then
+//! that one ends first. `rotation.discard` destroys it, which its system refuses while something that it signed is good.
 
 use connectors::connector::{
     Attributes, Claim, Connector as _, Credential, CredentialId, CredentialKind, ErrorKind,
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::super::apply::{Call, failed, failure};
 use super::super::context::{Context, not_needed, permanent};
-use super::{Plan, destroyed, full, output, plan, trust};
+use super::{Plan, destroyed, full, output, plan, sign, trust};
 use crate::rotation::bundle::Trusts;
 
 pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure> {
@@ -49,6 +49,9 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
     if context.attempt.mode != Mode::Do {
         return Ok(AttemptResult::NotApplied);
     }
+    if let Some(result) = spare_ended(context, &plan, &call).await? {
+        return Ok(result);
+    }
     let operation = Operation::IssueCredential(NewCredential {
         account: plan.new.account(),
         kind: CredentialKind::Certificate,
@@ -81,6 +84,39 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
         Err(error) if error.kind == ErrorKind::Full => Ok(full(&error, proof)),
         Err(error) => Ok(failed(&call, &error, proof)),
     }
+}
+
+/// Ends the one that waits to sign and that strangers know, before another is made: never more than two are trusted. Nobody is refused
+/// for it, because nothing good was signed by it. What keeps it from that, if something does.
+async fn spare_ended(
+    context: &Context<'_>,
+    plan: &Plan,
+    call: &Call<'_>,
+) -> Result<Option<AttemptResult>, Failure> {
+    for spare in &plan.spare {
+        let mut before = plan.clone();
+        spare.clone_into(&mut before.new.credential);
+        let account = before.new.account();
+        let listed = call.connector.credentials(&account).await;
+        let listed = listed.map_err(|error| failure(call.system.name(), &error))?;
+        if !listed.value.iter().any(|one| one.id.as_str() == spare) {
+            // An attempt before this one has ended it.
+            continue;
+        }
+        let result = sign::old_signs(context, &before).await?;
+        if !matches!(result, AttemptResult::Succeeded { .. }) {
+            return Ok(Some(result));
+        }
+        if let Some(result) = trust::everywhere(context, &before, Trusts::Old).await? {
+            return Ok(Some(result));
+        }
+        let credential = before.new.credential();
+        let result = destroyed(call, account, credential, output(&plan.new.user)).await;
+        if !matches!(result, AttemptResult::Succeeded { .. }) {
+            return Ok(Some(result));
+        }
+    }
+    Ok(None)
 }
 
 /// What was made under the key of this effect.

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use super::super::apply::{Call, failed, failure};
 use super::super::context::{Context, not_needed, permanent};
 use super::mint::{dropped, version};
-use super::{Plan, destroyed, full, kept, output, plan};
+use super::{Plan, destroyed, exposed, full, kept, output, plan};
 use crate::rotation::settings::{PART_CERTIFICATE, PART_ID, PART_KEY, PART_PASSWORD, PASSWORD};
 
 /// The most that are issued and found without their secret in one rotation: then a person has to look.
@@ -35,6 +35,9 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
     let call = context.call_to(&plan.system)?;
     let place = context.call_to(&plan.place.system)?;
     let version = version(&plan)?;
+    if plan.taken_up {
+        return taken_up(&call, &plan).await;
+    }
     let mut proof = Proof {
         system: Some(plan.system.clone()),
         operation: Some("issue_credential".to_owned()),
@@ -70,6 +73,9 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
     if is_kept.is_some() {
         // What the place keeps is of one that is gone.
         dropped(context, &plan).await?;
+    }
+    if let Some(result) = exposed::spare_ended(&call, &plan).await? {
+        return Ok(result);
     }
     proof.sent_at = Some(call.clock.now());
     issue(&call, &place, &plan, key(&call, number), proof).await
@@ -203,6 +209,31 @@ fn done(call: &Call<'_>, plan: &Plan, credential: &Credential, mut proof: Proof)
         verification: Verification::Verified,
         proof,
     }
+}
+
+/// What is in use already stays: an earlier rotation issued it.
+async fn taken_up(call: &Call<'_>, plan: &Plan) -> Result<AttemptResult, Failure> {
+    let wanted = plan.new.credential();
+    let listed = call.connector.credentials(&plan.new.account()).await;
+    let listed = listed.map_err(|error| failure(call.system.name(), &error))?;
+    let found = listed.value.into_iter().find(|one| one.id == wanted);
+    let found = found.ok_or_else(|| {
+        permanent(
+            "issue",
+            format!(
+                "`{}` does not list `{wanted}` any more, which is in use; replace it again",
+                plan.system
+            ),
+        )
+    })?;
+    let proof = Proof {
+        system: Some(plan.system.clone()),
+        operation: Some("issue_credential".to_owned()),
+        object: Some(plan.new.account.clone()),
+        already_so: true,
+        ..Proof::default()
+    };
+    Ok(done(call, plan, &found, proof))
 }
 
 /// Takes back what was issued.

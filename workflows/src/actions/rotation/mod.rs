@@ -14,6 +14,7 @@
 //! | `rotation.quiesce` | waits until nothing uses the old one | |
 //! | `rotation.disable_old` | puts the old one out of use | `rotation.enable_old` |
 //! | `rotation.contain_old` | ends what is open with the old one | |
+//! | `rotation.contain_new` | ends what is open under the name that has got the new one, which nobody reads yet | |
 //! | `rotation.soak` | looks once more whether the new one works, before the old one goes | |
 //! | `rotation.destroy_old` | ends the old one for good | |
 //! | `rotation.clean` | removes the old one from the place | |
@@ -41,6 +42,7 @@
 
 mod authority;
 mod destroy;
+mod exposed;
 mod generate;
 mod issue;
 mod mint;
@@ -113,6 +115,15 @@ struct Plan {
     /// What earlier rotations left in the place, which nobody reads.
     #[serde(default)]
     stale: Vec<String>,
+    /// What earlier ones made, as the system names it, that is not in use: because of a compromise it ends before another is made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    spare: Vec<String>,
+    /// Because of a compromise: the new one is in use already, and stays until the old one is gone.
+    #[serde(default)]
+    taken_up: bool,
+    /// Because of a compromise: the new one is made after that was said.
+    #[serde(default)]
+    fresh: bool,
     overlap_s: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     dominated_by: Option<String>,
@@ -199,6 +210,7 @@ pub(super) async fn run(context: &Context<'_>) -> Option<Result<AttemptResult, F
         name::ROTATION_DISABLE_OLD => destroy::disable(context).await,
         name::ROTATION_ENABLE_OLD => destroy::enable(context).await,
         name::ROTATION_CONTAIN_OLD => destroy::contain(context).await,
+        name::ROTATION_CONTAIN_NEW => destroy::contain_new(context).await,
         name::ROTATION_SOAK => destroy::soak(context).await,
         name::ROTATION_DESTROY_OLD => destroy::run(context).await,
         name::ROTATION_CLEAN => destroy::clean(context).await,

@@ -27,13 +27,14 @@ use serde_json::Value;
 
 use super::super::apply::{Call, failure};
 use super::super::context::{Context, database, not_needed, permanent};
+use super::exposed::{self, Shown};
 use super::{Login, PASSWORD, Plan, blocked, kept};
 use crate::directory::{NhiRow, RotationRow};
 use crate::nhi::check::{Finding, Intent, Question, Rules, check};
 use crate::nhi::declare::ReplaceMode;
 use crate::nhi::graph::Node;
-use crate::rotation::overlap;
 use crate::rotation::settings::{PART_CERTIFICATE, PART_ID, PART_KEY};
+use crate::rotation::{Exposed, overlap};
 
 pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure> {
     let input = &context.attempt.input;
@@ -44,7 +45,7 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
             "the case names no credential; begin one with `tenure rotation run`",
         )
     })?;
-    let compromised = input.get("compromised").and_then(Value::as_bool) == Some(true);
+    let exposed = exposed::said(input);
     let directory = context.actions.directory();
     let row = directory
         .rotation(named)
@@ -68,7 +69,8 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
         context,
         row: &row,
         nhi: &nhi,
-        compromised,
+        exposed,
+        compromised: exposed.is_some(),
     };
     Ok(match look.plan().await? {
         Ok(plan) => {
@@ -85,6 +87,8 @@ pub(super) struct Look<'a> {
     pub(super) context: &'a Context<'a>,
     pub(super) row: &'a RotationRow,
     pub(super) nhi: &'a NhiRow,
+    /// Which of two strangers know, if they do.
+    pub(super) exposed: Option<Exposed>,
     pub(super) compromised: bool,
 }
 
@@ -114,10 +118,30 @@ impl Look<'_> {
         }
         let versions = self.kept(&place).await?;
         let shown = versions.iter().find(|version| version.shown);
-        let (old_user, new_user) = match self.users(shown.map(|version| version.id.as_str())) {
-            Ok(users) => users,
-            Err(why) => return Ok(Err(why)),
+        let (mut old_user, mut new_user) =
+            match self.users(shown.map(|version| version.id.as_str())) {
+                Ok(users) => users,
+                Err(why) => return Ok(Err(why)),
+            };
+        let shown_id = if kind == CredentialKind::Password {
+            None
+        } else {
+            self.id_shown(&place, shown).await?
         };
+        let versions_kept: Vec<&str> = versions.iter().map(|version| version.id.as_str()).collect();
+        let around = Shown {
+            version: shown.map(|version| version.id.as_str()),
+            id: shown_id.as_deref(),
+            kept: &versions_kept,
+            user: &new_user,
+            kind,
+            declared: &credential.id,
+        };
+        let left = self.left(&call, &place, &around).await?;
+        if left.taken_up {
+            // Its turn has come already.
+            std::mem::swap(&mut old_user, &mut new_user);
+        }
         // An authority has no accounts: whose it is stands in what it issues.
         let (old, new) = if self.row.mode == ReplaceMode::Reissue {
             (old_user.clone(), new_user.clone())
@@ -136,21 +160,26 @@ impl Look<'_> {
             }
             (old.id.as_str().to_owned(), new.id.as_str().to_owned())
         };
-        let (old_credential, new_credential) = if kind == CredentialKind::Password {
-            (PASSWORD.to_owned(), PASSWORD.to_owned())
-        } else {
-            let is = self.id_shown(&place, shown).await?;
-            (is.unwrap_or_else(|| credential.id.clone()), String::new())
+        let (old_credential, new_credential) = match (shown_id, &left.before) {
+            _ if kind == CredentialKind::Password => (PASSWORD.to_owned(), PASSWORD.to_owned()),
+            (Some(is), Some(before)) if left.taken_up => (before.clone(), is),
+            (is, _) => (is.unwrap_or_else(|| credential.id.clone()), String::new()),
         };
-        if let Some(why) = self.full(&call, kind, &new, &new_user).await? {
+        if !left.taken_up
+            && let Some(why) = self.full(&call, kind, &new, &new_user, &left.spare).await?
+        {
             return Ok(Err(why));
         }
-        let old_version = shown.map(|version| version.id.clone());
-        let new_version = format!(
+        let shown_version = shown.map(|version| version.id.clone());
+        let own_version = format!(
             "{}.{}",
             safe(&new_user),
             self.context.attempt.case.0.simple()
         );
+        let (old_version, new_version) = match shown_version {
+            Some(shown) if left.taken_up => (None, shown),
+            shown => (shown, own_version),
+        };
         let stale = versions
             .iter()
             .filter(|version| !version.shown && version.id != new_version)
@@ -190,6 +219,9 @@ impl Look<'_> {
                 version: Some(new_version),
             },
             stale,
+            spare: left.spare,
+            taken_up: left.taken_up,
+            fresh: self.compromised && !left.taken_up,
             overlap_s: lasts.length.delta().num_seconds(),
             dominated_by: lasts.dominated_by.map(|term| term.as_str().to_owned()),
             spread_s: 0,
@@ -367,6 +399,7 @@ impl Look<'_> {
         kind: CredentialKind,
         account: &str,
         user: &str,
+        spare: &[String],
     ) -> Result<Option<String>, Failure> {
         let slots = call.system.capabilities().issues.get(&kind);
         let Some(slots) = slots.and_then(|issues| issues.slots) else {
@@ -379,7 +412,10 @@ impl Look<'_> {
         }
         let listed = call.connector.credentials(&NativeId::new(account)).await;
         let listed = listed.map_err(|error| failure(call.system.name(), &error))?;
-        let taken = listed.value.iter().filter(|one| one.kind == kind);
+        let taken = listed.value.iter().filter(|one| {
+            // What ends before another is made leaves its place.
+            one.kind == kind && !spare.iter().any(|spare| spare == one.id.as_str())
+        });
         // What this case has issued already takes up the place that it needs.
         let taken: Vec<&str> = taken.map(|one| one.id.as_str()).collect();
         let room = usize::try_from(slots).unwrap_or(usize::MAX);
@@ -429,7 +465,11 @@ impl Look<'_> {
         }
     }
 
-    async fn account(&self, call: &Call<'_>, user: &str) -> Result<Option<Account>, Failure> {
+    pub(super) async fn account(
+        &self,
+        call: &Call<'_>,
+        user: &str,
+    ) -> Result<Option<Account>, Failure> {
         let named = ObjectRef::AccountNamed(user.to_owned());
         match call.connector.get(&named).await {
             Ok(found) => Ok(found.and_then(Object::into_account)),

@@ -29,6 +29,7 @@ use super::{Plan, authority, blocked, kept, output, plan, trust};
 use crate::directory::{RotationFilter, RotationRow};
 use crate::nhi::declare::ReplaceMode;
 use crate::nhi::graph::Node;
+use crate::rotation::Exposed;
 use crate::rotation::rollover::next;
 use crate::rotation::settings::PART_ID;
 
@@ -249,10 +250,11 @@ pub(super) async fn ask(
         .map_err(|error| database(&error))?;
     let reason = format!("the authority `{}` is replaced", plan.credential);
     let now = context.actions.clock().now();
+    let exposed = plan.compromised.then_some(Exposed::Both);
     for node in next(&waiting, &under_way, &edges) {
         // One that does not begin is looked at again.
         let _ = directory
-            .ask_rotation(&node.name, plan.compromised, &Actor::engine(), &reason, now)
+            .ask_rotation(&node.name, exposed, &Actor::engine(), &reason, now)
             .await
             .map_err(|error| database(&error))?;
     }

@@ -16,6 +16,7 @@ use crate::rotation::bundle::Trusts;
 pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure> {
     let plan = plan(context)?;
     if context.attempt.mode == Mode::Do
+        && !plan.taken_up
         && let Some(why) = trust::differs(context, &plan, Trusts::Both).await?
     {
         return Ok(blocked(context, why));

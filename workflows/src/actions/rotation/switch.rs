@@ -5,14 +5,17 @@
 //! and the rest is done again. `rotation.switch_back` does the same with the old one, as long as the place keeps it.
 
 use connectors::connector::{Claim, Connector as _, Verdict};
-use engine::core::case::{Failure, Mode};
+use engine::core::case::{Failure, FailureClass, Mode};
 use engine::core::input::AttemptResult;
 
 use super::super::apply::{apply_verified, failure};
 use super::super::context::Context;
 use super::promote::{old_version, shown};
 use super::stage::given;
-use super::{Login, Plan, output, plan};
+use super::{Login, Plan, blocked, output, plan};
+
+/// How often in a row the place is told to show it before that is told and waited for.
+const TRIES_MAX: u32 = 10;
 
 pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure> {
     let plan = plan(context)?;
@@ -50,7 +53,24 @@ async fn to(context: &Context<'_>, plan: &Plan, login: &Login) -> Result<Attempt
         return Ok(apply_verified(&place, show).await);
     }
     match apply_verified(&call, set).await {
-        AttemptResult::Succeeded { .. } => Ok(apply_verified(&place, show).await),
+        AttemptResult::Succeeded { .. } => {
+            Ok(on_or_waits(context, apply_verified(&place, show).await))
+        }
         other => Ok(other),
+    }
+}
+
+/// The system has the secret already, so nobody may throw it away: what goes on failing waits.
+fn on_or_waits(context: &Context<'_>, result: AttemptResult) -> AttemptResult {
+    match result {
+        AttemptResult::Failed { failure, .. }
+            if !context.attempt.mode.is_undo()
+                && (failure.class == FailureClass::Permanent
+                    || failure.class == FailureClass::Retry
+                        && context.attempt.attempt >= TRIES_MAX) =>
+        {
+            blocked(context, failure.message)
+        }
+        other => other,
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::Shop;
 use crate::directory::DirectoryProjection;
-use crate::rotation::Phase;
+use crate::rotation::{Exposed, Phase};
 use crate::testbed::on_both;
 
 /// The shortest lease: the next node waits for it to end.
@@ -68,6 +68,16 @@ impl Projection for Dying {
 
 /// One rotation whose node dies at the moment of a number; gives whether it came to that moment.
 pub(super) async fn rotated(shop: &Shop, death: Death, moment: u32) -> bool {
+    rotated_because(shop, None, death, moment).await
+}
+
+/// As above, perhaps because strangers know one of two.
+pub(super) async fn rotated_because(
+    shop: &Shop,
+    exposed: Option<Exposed>,
+    death: Death,
+    moment: u32,
+) -> bool {
     let last = match death {
         Death::Call { has_effect } => {
             shop.world.die_at(shop.world.calls() + moment, has_effect);
@@ -76,7 +86,7 @@ pub(super) async fn rotated(shop: &Shop, death: Death, moment: u32) -> bool {
         Death::Commit => moment,
     };
     let dying = Dying::with(last, &shop.world.dies);
-    shop.ask(false).await.unwrap();
+    shop.say(exposed).await.unwrap();
     let node = shop.company.node_anew(dying, LEASE_MS).await;
     let died = tokio::select! {
         () = shop.world.dies.notified() => true,

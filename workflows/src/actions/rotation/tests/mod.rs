@@ -11,6 +11,7 @@
     reason = "tests"
 )]
 
+mod bad_news;
 mod dying;
 mod fleet;
 mod keys;
@@ -39,7 +40,7 @@ use self::world::World;
 use crate::directory::{NotBegun, RotationFilter, RotationRow};
 use crate::nhi::declare;
 use crate::nhi::graph::{Node, Relation};
-use crate::rotation::{Because, Phase};
+use crate::rotation::{Because, Exposed, Phase};
 use crate::testbed::{Company, FastClock, Leaving, More, actor, on_both};
 
 /// The name of the credential that is replaced.
@@ -155,12 +156,18 @@ impl Shop {
     }
 
     async fn ask(&self, compromised: bool) -> Result<(), NotBegun> {
+        let exposed = compromised.then_some(Exposed::Both);
+        self.say(exposed).await.map(drop)
+    }
+
+    /// Asks for it, perhaps because strangers know one of two; gives whether it begins.
+    async fn say(&self, exposed: Option<Exposed>) -> Result<bool, NotBegun> {
         let by = Actor("user:ann".into());
         let directory = &self.company.directory;
         let asked = directory
-            .ask_rotation(self.named, compromised, &by, "because", self.clock.now())
+            .ask_rotation(self.named, exposed, &by, "because", self.clock.now())
             .await;
-        asked.unwrap().map(drop)
+        asked.unwrap().map(|granted| granted.begins)
     }
 
     /// Waits until the rotation is in a phase.
@@ -364,9 +371,12 @@ async fn what_strangers_know_ends_at_once_whatever_is_under_way(on_postgres: boo
     shop.world.login("app_b", |login| login.sessions = 3);
     // What is shown now is what strangers know.
     shop.ask(true).await.unwrap();
-    let refused = shop.ask(true).await.unwrap_err();
+    let refused = shop.ask(false).await.unwrap_err();
     assert!(matches!(refused, NotBegun::UnderWay { .. }), "{refused}");
+    // It is said once; again it begins nothing beside it.
+    assert_eq!(shop.say(Some(Exposed::Old)).await, Ok(false));
     let row = shop.until(&node, Phase::Closed).await;
+    assert_eq!(row.exposed_at, None);
     assert_eq!(row.turn.as_deref(), Some("app_a"));
     assert_eq!(
         shop.world.told(),

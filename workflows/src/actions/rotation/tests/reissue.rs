@@ -27,7 +27,7 @@ use super::real::system;
 use super::served::{Clients, Mood, Mortal, Server, Trust};
 use super::{Shop, World, actor, start};
 use crate::nhi::declare;
-use crate::rotation::{Because, Phase};
+use crate::rotation::{Because, Exposed, Phase};
 use crate::testbed::{FastClock, More, now, on_both};
 
 const NAMED: &str = "ca/certificate:web";
@@ -372,6 +372,44 @@ async fn a_server_that_goes_on_with_the_old_one_is_seen_and_waited_for(on_postgr
     edge.shop.close(node).await;
 }
 
+/// Strangers know the old one, the new one or both, while both are good.
+async fn what_is_known_while_it_is_replaced_ends(on_postgres: bool) {
+    let edge = Edge::open(
+        on_postgres,
+        "lifetime: 3d\n          overlap: { reload: 1h }",
+    )
+    .await;
+    let node = edge.shop.company.node().await;
+    edge.look().await;
+    edge.shop.until(&node, Phase::Overlap).await;
+    edge.later(&node, TimeDelta::hours(1));
+    edge.shop.until(&node, Phase::Closed).await;
+    for said in Exposed::ALL {
+        let told = format!("{said:?}");
+        edge.look().await;
+        let old = edge.shown().await;
+        edge.shop.ask(false).await.unwrap();
+        edge.shop.until(&node, Phase::Overlap).await;
+        let new = edge.shown().await;
+        assert_ne!(old[0], new[0]);
+        assert_eq!(edge.shop.say(Some(said)).await, Ok(true), "{told}");
+        let row = edge.shop.until(&node, Phase::Closed).await;
+        assert_eq!(row.exposed_at, None, "{told}");
+        assert!(row.expires_at.is_some(), "{told}");
+        let now = edge.shown().await;
+        assert!(edge.refused(&old).contains("Revoked"), "{told}");
+        // What was not named stays, and what was is worth nothing.
+        assert_eq!(now[0] == new[0], said == Exposed::Old, "{told}");
+        assert_eq!(
+            edge.refused(&new).is_empty(),
+            said == Exposed::Old,
+            "{told}"
+        );
+        edge.is_tidy(&now, &told).await;
+    }
+    edge.shop.close(node).await;
+}
+
 /// A rotation that was ended on the way has left a certificate in the place that nobody reads: the next one ends it.
 async fn what_an_ended_rotation_left_is_ended_by_the_next(on_postgres: bool) {
     let edge = Edge::open(on_postgres, "lifetime: 3d").await;
@@ -494,6 +532,7 @@ async fn after_effects_at_a_foreign_authority() {
 on_both! {
     no_handshake_fails_while_certificates_are_issued_anew,
     a_server_that_goes_on_with_the_old_one_is_seen_and_waited_for,
+    what_is_known_while_it_is_replaced_ends,
     what_an_ended_rotation_left_is_ended_by_the_next,
     a_place_that_is_set_up_for_something_else_is_told,
     before_every_effect,

@@ -71,6 +71,8 @@ struct State {
     dies_at: Option<(u32, bool)>,
     /// The next so many calls of an operation are refused for good.
     refused: BTreeMap<OperationName, u32>,
+    /// Fails for now, until it is let go.
+    held: Option<OperationName>,
     broken: Vec<String>,
     stored: u32,
     effects: Vec<String>,
@@ -163,6 +165,10 @@ impl World {
 
     pub fn refuse(&self, operation: OperationName, times: u32) {
         self.with(|state| state.refused.insert(operation, times));
+    }
+
+    pub fn hold(&self, operation: Option<OperationName>) {
+        self.with(|state| state.held = operation);
     }
 
     pub fn login(&self, user: &str, change: impl FnOnce(&mut Login)) {
@@ -314,6 +320,9 @@ fn verdict(holds: bool, seen: Value) -> Verdict {
 }
 
 fn refused(state: &mut State, operation: &Operation) -> Result<(), Error> {
+    if state.held == Some(operation.name()) {
+        return Err(error(ErrorKind::Transient, "told to wait"));
+    }
     match state.refused.get_mut(&operation.name()) {
         Some(times) if *times > 0 => {
             *times -= 1;
@@ -344,6 +353,7 @@ impl Database {
         dies: bool,
     ) -> Result<Outcome, Error> {
         let (id, secret) = self.0.with(|state| {
+            refused(state, &Operation::IssueCredential(new.clone()))?;
             let made = state.calls;
             let login = state
                 .logins

@@ -1,6 +1,7 @@
 //! One authority takes the place of another, between systems that are real: on both databases, through the death of the node at
 //! every moment, and under clients that connect all the time.
 
+mod bad_news;
 mod dying;
 mod live;
 mod world;
@@ -23,7 +24,7 @@ use self::world::{NAME, TRUSTS, World, count, key};
 use super::start;
 use crate::directory::RotationRow;
 use crate::nhi::declare;
-use crate::rotation::Phase;
+use crate::rotation::{Exposed, Phase};
 use crate::testbed::{Company, FastClock, More, actor, on_both};
 
 const AUTHORITY: &str = "ca/authority";
@@ -138,12 +139,18 @@ impl Realm {
     }
 
     async fn ask(&self, named: &str, compromised: bool) {
+        let exposed = compromised.then_some(Exposed::Both);
+        self.say(named, exposed).await;
+    }
+
+    /// Asks for it, perhaps because strangers know one of two; gives whether it begins.
+    async fn say(&self, named: &str, exposed: Option<Exposed>) -> bool {
         let by = Actor("user:ann".into());
         let directory = &self.company.directory;
         let asked = directory
-            .ask_rotation(named, compromised, &by, "because", self.clock.now())
+            .ask_rotation(named, exposed, &by, "because", self.clock.now())
             .await;
-        asked.unwrap().unwrap();
+        asked.unwrap().unwrap().begins
     }
 
     async fn row(&self, named: &str) -> RotationRow {
