@@ -19,13 +19,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::database::{
-    Sql, execute_all, rows_in, rows_of, stored_time, stored_time_option, time_text,
-};
+use super::database::{Sql, execute_all, rows_in, stored_time, stored_time_option, time_text};
 use super::rotation_asks::Report;
 use super::rotation_statements::{
-    BEGIN, DECLARE, DUE, END, LIST, LIST_IN_PHASE, LIST_OF_NHI, LIST_OPEN, NAMED,
-    NEXT, UPCOMING,
+    BEGIN, DECLARE, DUE, END, LIST, LIST_IN_PHASE, LIST_OF_NHI, LIST_OPEN, NAMED, NEXT, UPCOMING,
 };
 use super::{Directory, PAGE_ROWS_MAX};
 use crate::nhi::declare::{Declared, ReplaceMode};
