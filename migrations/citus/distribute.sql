@@ -53,6 +53,7 @@ SELECT create_distributed_table('policy_version', 'shard_id', colocate_with => '
 SELECT create_distributed_table('policy_rollout', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('policy_rollout_change', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('policy_loaded', 'shard_id', colocate_with => 'shard');
+SELECT create_distributed_table('policy_left_out', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('pull_mark', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('pull_hint', 'shard_id', colocate_with => 'shard');
 SELECT create_distributed_table('source_record', 'shard_id', colocate_with => 'shard');

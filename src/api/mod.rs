@@ -252,6 +252,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(policies::approve))
         .routes(routes!(policies::reject))
         .routes(routes!(rollouts::list))
+        .routes(routes!(rollouts::get))
         .routes(routes!(rollouts::approve))
         .routes(routes!(rollouts::reject))
         .routes(routes!(rollouts::pause))

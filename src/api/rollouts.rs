@@ -3,14 +3,15 @@
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
+use workflows::directory::LeftOutRow;
 use workflows::rollouts::{RolloutError, Rollouts};
 
 use super::auth::{Caller, Role};
-use super::input::{self, Page, Path};
+use super::input::{self, Page, Parameters, Path};
 use super::problem::{ApiError, Problem};
 use super::{Api, Shares};
-use crate::shell::rollouts::{RolloutView, view, views};
+use crate::shell::rollouts::{LeftOutPage, RolloutView, view, views};
 
 /// Why it is decided so.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -32,6 +33,29 @@ pub struct Rollout {
     #[serde(flatten)]
     #[schema(value_type = Object)]
     view: RolloutView,
+}
+
+/// A rollout with whom it left out.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RolloutWithPeople {
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    view: RolloutView,
+    /// Each with why, since when, and since which rollout.
+    #[schema(value_type = Object)]
+    people_left_out: Page<LeftOutRow>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PeopleParameters {
+    /// How many people who are left out: 1 to 500.
+    #[serde(default)]
+    limit: Option<u32>,
+    /// `next` of `people_left_out` of the page before.
+    #[serde(default)]
+    cursor: Option<String>,
 }
 
 impl From<RolloutError> for ApiError {
@@ -67,6 +91,34 @@ pub(super) async fn list(
     }))
 }
 
+/// One rollout, with the people whom it left out and has not brought in line yet
+#[utoipa::path(
+    get, path = "/v1/rollouts/{id}", tag = "policies", security(("token" = ["read"])),
+    params(("id" = String, Path), PeopleParameters),
+    responses((status = 200, body = RolloutWithPeople), (status = 404, body = Problem), (status = 422, body = Problem))
+)]
+pub(super) async fn get(
+    State(api): Shares,
+    caller: Caller,
+    Path(id): Path<String>,
+    Parameters(parameters): Parameters<PeopleParameters>,
+) -> Result<Json<RolloutWithPeople>, ApiError> {
+    caller.require(Role::Read)?;
+    let limit = input::limit(parameters.limit)?;
+    let after = input::cursor(parameters.cursor.as_deref(), |text| Some(text.to_owned()))?;
+    let directory = &api.database.directory;
+    let found = directory.rollout(&id).await?;
+    let row = found.ok_or(RolloutError::NoSuchRollout(id))?;
+    let page = LeftOutPage::read(directory, &row.rollout_id, after.as_deref(), limit).await?;
+    Ok(Json(RolloutWithPeople {
+        view: view(&*api.database.store, directory, row).await?,
+        people_left_out: Page {
+            items: page.people,
+            next: page.next.as_deref().map(input::cursor_text),
+        },
+    }))
+}
+
 /// Let a rollout go on that the guard stopped, if it would do exactly what was shown
 ///
 /// `{id}` is the rollout, or the difference that was shown.
@@ -85,6 +137,8 @@ pub(super) async fn approve(
 }
 
 /// Drop a rollout: whoever was not reached keeps what they have until their next event
+///
+/// Of one that waits because of people whom it had left out, only those are dropped.
 #[utoipa::path(
     post, path = "/v1/rollouts/{id}/reject", tag = "policies", security(("token" = ["approve"])),
     params(("id" = String, Path)), request_body = RolloutNote,

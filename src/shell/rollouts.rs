@@ -8,7 +8,9 @@ use engine::runner::owner_is_dead;
 use engine::store::{Store, StoreError};
 use serde::Serialize;
 use tokio::sync::Notify;
-use workflows::directory::{Directory, RolloutChange, RolloutRow, RolloutStatus};
+use workflows::directory::{
+    Directory, LeftOutCounts, LeftOutRow, RolloutChange, RolloutRow, RolloutStatus,
+};
 use workflows::intake::PolicyCell;
 use workflows::rollouts::{RolloutError, Rollouts};
 
@@ -27,8 +29,37 @@ pub struct RolloutView {
     pub row: RolloutRow,
     /// Nodes that live and do not decide by the policy yet: nothing begins before they do.
     pub waits_for: Vec<String>,
+    /// Whom it left out and has not brought in line yet, by reason.
+    pub left_out: LeftOutCounts,
     /// What people did to it, and why.
     pub changes: Vec<RolloutChange>,
+}
+
+/// Some of the people whom a rollout left out, in the order of their keys.
+#[derive(Debug, Serialize)]
+pub struct LeftOutPage {
+    pub people: Vec<LeftOutRow>,
+    /// The key after which it goes on; `None` at the end.
+    pub next: Option<String>,
+}
+
+impl LeftOutPage {
+    /// Those after a key.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn read(
+        directory: &Directory,
+        rollout: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Self, StoreError> {
+        let people = directory.left_out(rollout, after, limit).await?;
+        let is_full = u32::try_from(people.len()).is_ok_and(|count| count >= limit);
+        let last = people.last().filter(|_| is_full);
+        let next = last.map(|last| last.identity_key.clone());
+        Ok(Self { people, next })
+    }
 }
 
 /// The rollouts there were, newest first.
@@ -37,9 +68,11 @@ pub struct RolloutView {
 /// When the database does not answer.
 pub async fn views(database: &Database) -> Result<Vec<RolloutView>, StoreError> {
     let directory = &database.directory;
+    let mut left_out = directory.left_out_counts().await?;
     let mut views = Vec::new();
     for row in directory.rollouts().await? {
-        views.push(view(&*database.store, directory, row).await?);
+        let left_out = left_out.remove(&row.rollout_id).unwrap_or_default();
+        views.push(view_with(&*database.store, directory, row, left_out).await?);
     }
     Ok(views)
 }
@@ -53,6 +86,16 @@ pub async fn view(
     directory: &Directory,
     row: RolloutRow,
 ) -> Result<RolloutView, StoreError> {
+    let left_out = directory.left_out_counts().await?.remove(&row.rollout_id);
+    view_with(store, directory, row, left_out.unwrap_or_default()).await
+}
+
+async fn view_with(
+    store: &dyn Store,
+    directory: &Directory,
+    row: RolloutRow,
+    left_out: LeftOutCounts,
+) -> Result<RolloutView, StoreError> {
     let waits_for = if row.status == RolloutStatus::Pending {
         behind(store, directory, &row.policy_hash).await?
     } else {
@@ -60,6 +103,7 @@ pub async fn view(
     };
     Ok(RolloutView {
         waits_for,
+        left_out,
         changes: directory.rollout_changes(&row.rollout_id).await?,
         row,
     })
@@ -128,7 +172,7 @@ async fn look(
         *told = Some(policy.hash().to_owned());
     }
     if !is_mine(database, Directory::rollout_place(), owner).await?
-        || !rollouts.has_work(&policy).await?
+        || !rollouts.has_work(&policy, now()).await?
         || !behind(&*database.store, directory, policy.hash())
             .await?
             .is_empty()

@@ -16,6 +16,7 @@ use sqlx::Row as _;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use workflows::config::Configuration;
+use workflows::directory::LeftOutReason;
 use workflows::notices::NoticeState;
 use workflows::systems::Systems;
 
@@ -64,6 +65,7 @@ const DOUBTED: &str = "SELECT source, 1 FROM source_doubt";
 const POLICIES: &str = "
     SELECT 'policy', (SELECT count(*) FROM policy_version WHERE status = 'waiting')
         + (SELECT count(*) FROM policy_rollout WHERE status = 'waiting')";
+const LEFT_OUT: &str = "SELECT reason, count(*), min(since) FROM policy_left_out GROUP BY reason";
 const HEARD: &str = "SELECT source, coalesce(heard_at, known_since) FROM source_heard";
 
 /// Where the states are read from. Cheap to clone.
@@ -98,6 +100,8 @@ struct Stored {
     waiting: BTreeMap<String, u64>,
     /// Sources that are not believed.
     doubted: BTreeSet<String>,
+    /// By why rollouts left people out, how many and since when the first.
+    left_out: Vec<(String, u64, Option<Timestamp>)>,
     credentials: CredentialScrape,
 }
 
@@ -159,8 +163,15 @@ impl Look {
             let (count, oldest) = found.map_or((0, None), |(_, count, oldest)| (*count, *oldest));
             (state.as_str(), count, age_s(oldest))
         });
+        let left_out = LeftOutReason::ALL.map(|reason| {
+            let mut rows = stored.left_out.iter();
+            let found = rows.find(|(name, ..)| name == reason.as_str());
+            let (count, oldest) = found.map_or((0, None), |(_, count, oldest)| (*count, *oldest));
+            (reason.as_str(), count, age_s(oldest))
+        });
         Ok(Scrape {
             at: now,
+            left_out: left_out.into(),
             notices: notices.collect(),
             sources: sources.collect(),
             node: inner.node.borrow().clone(),
@@ -192,7 +203,7 @@ impl Look {
 }
 
 async fn read(database: &Database) -> Result<Stored, sqlx::Error> {
-    let (inbox, open, parked, heard, notices, mut waiting, doubted, policies) =
+    let (inbox, open, parked, heard, notices, mut waiting, doubted, policies, left_out) =
         match database.readers() {
             Readers::Postgres(pool) => {
                 let pair = |row: sqlx::postgres::PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
@@ -204,9 +215,10 @@ async fn read(database: &Database) -> Result<Stored, sqlx::Error> {
                 let waiting = sqlx::query_as(WAITING).fetch_all(pool).await?;
                 let doubted = sqlx::query_as(DOUBTED).fetch_all(pool).await?;
                 let policies = sqlx::query_as(POLICIES).fetch_all(pool).await?;
+                let left_out = sqlx::query_as(LEFT_OUT).fetch_all(pool).await?;
                 let parked = parked.and_then(pair)?;
                 (
-                    inbox, open, parked, heard, notices, waiting, doubted, policies,
+                    inbox, open, parked, heard, notices, waiting, doubted, policies, left_out,
                 )
             }
             Readers::Sqlite(pool) => {
@@ -225,9 +237,10 @@ async fn read(database: &Database) -> Result<Stored, sqlx::Error> {
                 let waiting = sqlx::query_as(WAITING).fetch_all(pool).await?;
                 let doubted = sqlx::query_as(DOUBTED).fetch_all(pool).await?;
                 let policies = sqlx::query_as(POLICIES).fetch_all(pool).await?;
+                let left_out = sqlx::query_as(LEFT_OUT).fetch_all(pool).await?;
                 let parked = parked.and_then(pair)?;
                 (
-                    inbox, open, parked, heard, notices, waiting, doubted, policies,
+                    inbox, open, parked, heard, notices, waiting, doubted, policies, left_out,
                 )
             }
         };
@@ -240,6 +253,9 @@ async fn read(database: &Database) -> Result<Stored, sqlx::Error> {
     let open: Vec<(String, i64)> = open;
     let heard: Vec<(String, Timestamp)> = heard;
     let notices: Vec<(String, i64, Option<Timestamp>)> = notices;
+    let left_out: Vec<(String, i64, Option<Timestamp>)> = left_out;
+    let left_out = left_out.into_iter();
+    let left_out = left_out.map(|(reason, number, since)| (reason, count(number), since));
     let notices = notices.into_iter().filter_map(|(state, number, oldest)| {
         Some((NoticeState::parse(&state)?, count(number), oldest))
     });
@@ -260,6 +276,7 @@ async fn read(database: &Database) -> Result<Stored, sqlx::Error> {
             .map(|(source, number)| (source, count(number)))
             .collect(),
         doubted: doubted.into_iter().map(|(source, _)| source).collect(),
+        left_out: left_out.collect(),
         credentials: CredentialScrape::default(),
     })
 }

@@ -77,6 +77,8 @@ pub struct Scrape {
     pub notices: Vec<(&'static str, u64, f64)>,
     /// How many differences of each source wait for a person; `policy` stands for the policy itself.
     pub guard_waiting: BTreeMap<String, u64>,
+    /// By why rollouts of policies left people out: how many there are, and for how long the first of them.
+    pub left_out: Vec<(&'static str, u64, f64)>,
     pub credentials: CredentialScrape,
 }
 
@@ -161,6 +163,8 @@ struct Inner {
     notices_held: Gauge<u64>,
     source_doubted: Gauge<u64>,
     guard_waiting: Gauge<u64>,
+    left_out: Gauge<u64>,
+    left_out_age_seconds: Gauge<f64>,
     rotations_closed: Counter<u64>,
     rotations_open: Gauge<u64>,
     rotation_overdue_age_seconds: Gauge<f64>,
@@ -330,6 +334,15 @@ impl Metrics {
                 "tenure_guard_waiting",
                 "Differences that the guard stopped and that wait for a person",
             ),
+            left_out: gauge(
+                "tenure_policy_left_out",
+                "People whom a rollout of a policy left out, by why",
+            ),
+            left_out_age_seconds: meter
+                .f64_gauge("tenure_policy_left_out_oldest_age")
+                .with_description("For how long the one is left out who is left out the longest")
+                .with_unit("s")
+                .build(),
             rotations_closed: counter("tenure_rotations_closed", "Rotations that ended, by how"),
             rotations_open: gauge(
                 "tenure_rotations_open",
@@ -562,6 +575,11 @@ impl Metrics {
             let labels = [label("state", state)];
             inner.notices.record(*count, &labels);
             inner.notices_age_seconds.record(*age_s, &labels);
+        }
+        for (reason, count, age_s) in &scrape.left_out {
+            let labels = [label("reason", reason)];
+            inner.left_out.record(*count, &labels);
+            inner.left_out_age_seconds.record(*age_s, &labels);
         }
         let credentials = &scrape.credentials;
         for (phase, count) in &credentials.under_way {

@@ -19,7 +19,7 @@ use engine::core::case::CaseState;
 use engine::core::id::Actor;
 use engine::core::schedule::{Cause, Outcome, Run, RunKey};
 use engine::runner::{NodeStatus, QueueStatus, WaitStatus};
-use workflows::directory::LagKind;
+use workflows::directory::{LagKind, LeftOutReason};
 
 use super::credentials::{HORIZONS, OPEN};
 use super::{CredentialScrape, Metrics, Scrape, SourceScrape};
@@ -108,6 +108,9 @@ pub(super) fn used() -> (Metrics, Scrape) {
             },
         ],
         guard_waiting: BTreeMap::from([("hr".to_owned(), 1)]),
+        left_out: LeftOutReason::ALL
+            .map(|reason| (reason.as_str(), 2, 700_000.0))
+            .into(),
         credentials: CredentialScrape {
             under_way: OPEN.map(|phase| (phase, 1)).into(),
             overdue_age_s: 60.0,
@@ -236,7 +239,7 @@ fn every_label_has_few_values() {
             &["sent", "later", "refused", "parked", "not_sent"],
         ),
         ("signal", &["spans", "metrics"]),
-        ("reason", &["queue_full", "not_sent"]),
+        ("reason", &["queue_full", "not_sent", "question", "rule"]),
         ("phase", phases.as_slice()),
         ("within", &["1d", "7d", "30d", "90d"]),
         (

@@ -76,6 +76,10 @@ async fn what_is_too_much_waits(server: &Server) {
     // Nothing took the place of another policy.
     let rollouts = admin.get("/v1/rollouts").await.expect(200);
     assert_eq!(rollouts["items"], json!([]));
+    let nothing = admin.get("/v1/rollouts/rol_nothing").await;
+    nothing.problem(404, "not-found");
+    let wrong = admin.get("/v1/rollouts/rol_nothing?limit=0").await;
+    wrong.problem(422, "invalid");
     for what in ["approve", "reject", "pause", "resume"] {
         let path = format!("/v1/rollouts/rol_nothing/{what}");
         let name = if what.ends_with('e') && what != "approve" {

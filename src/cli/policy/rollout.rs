@@ -6,14 +6,15 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use engine::runner::Definitions;
-use workflows::directory::{RolloutRow, RolloutStatus};
+use serde::Serialize;
+use workflows::directory::{LEFT_OUT_SHOWN_MAX, LeftOutReason, RolloutRow, RolloutStatus};
 use workflows::policies::short;
 use workflows::rollouts::Rollouts;
 
 use crate::cli::format::{Listing, Tone, counted, number, paint, plain, time};
 use crate::cli::import::short as name;
 use crate::cli::{Context, Exit, actor, blast};
-use crate::shell::rollouts::{RolloutView, view, views};
+use crate::shell::rollouts::{LeftOutPage, RolloutView, view, views};
 use crate::shell::{Database, now};
 
 /// Show how far everybody is under the policy in force; pause that, or decide about it
@@ -23,12 +24,16 @@ When another policy comes into force, what people hold is compared with what it 
 the policy before; when it is too much, nothing is done until somebody approves it. Then everybody who differs gets a case that
 brings them in line. It begins once every node that lives decides by the new policy.
 
+Nothing can be started for people of whom it is open who they are, or for whom a rule has no answer. `show` lists them. They come
+under the policy by themselves when that is settled.
+
 Exit code 3 says that a person has to decide.
 
 Examples:
   tenure policy rollout
   tenure policy rollout --json | jq '.[0] | {status, looked, people, started}'
   tenure policy rollout show rol_5e1f70c2
+  tenure policy rollout show rol_5e1f70c2 --json | jq '.people_left_out.people[] | {identity_key, why, since}'
   tenure policy rollout pause rol_5e1f70c2 --note 'the help desk is busy until Monday'
   tenure policy rollout resume rol_5e1f70c2 --note 'it is Monday'
   tenure policy rollout approve dif_77aa01b2 --note 'all of them left the project'
@@ -40,11 +45,8 @@ pub struct Rollout {
 
 #[derive(Debug, Subcommand)]
 enum Sub {
-    /// Show one with what it would give and take, and what people did to it
-    Show {
-        /// The rollout, its difference, or the beginning of either
-        rollout: String,
-    },
+    /// Show one with what it would give and take, whom it left out, and what people did to it
+    Show(Show),
     /// Hold it: no more cases are started
     Pause(Change),
     /// Let it go on; what is left is measured again
@@ -53,6 +55,26 @@ enum Sub {
     Approve(Change),
     /// Drop it: whoever was not reached keeps what they have until their next event
     Reject(Change),
+}
+
+#[derive(Debug, Args)]
+struct Show {
+    /// The rollout, its difference, or the beginning of either
+    rollout: String,
+    /// Of those who are left out: go on after this key
+    #[arg(long, value_name = "KEY")]
+    after: Option<String>,
+    /// How many of them at most
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(LEFT_OUT_SHOWN_MAX)))]
+    limit: u32,
+}
+
+/// One rollout, and whom it left out.
+#[derive(Debug, Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    view: RolloutView,
+    people_left_out: LeftOutPage,
 }
 
 #[derive(Debug, Args)]
@@ -67,7 +89,7 @@ struct Change {
 pub(super) async fn run(context: &Context, command: Rollout) -> anyhow::Result<Exit> {
     match command.command {
         None => list(context).await,
-        Some(Sub::Show { rollout }) => show(context, &rollout).await,
+        Some(Sub::Show(what)) => show(context, &what).await,
         Some(Sub::Pause(change)) => decide(context, &change, "pause").await,
         Some(Sub::Resume(change)) => decide(context, &change, "resume").await,
         Some(Sub::Approve(change)) => decide(context, &change, "approve").await,
@@ -86,13 +108,21 @@ async fn list(context: &Context) -> anyhow::Result<Exit> {
     Ok(if waits { Exit::Waiting } else { Exit::Good })
 }
 
-async fn show(context: &Context, meant: &str) -> anyhow::Result<Exit> {
+async fn show(context: &Context, what: &Show) -> anyhow::Result<Exit> {
     let database = context.database().await?;
-    let row = find(&database, meant).await?;
-    let view = view(&*database.store, &database.directory, row).await?;
-    context.output.result(&view, describe)?;
+    let (directory, after) = (&database.directory, what.after.as_deref());
+    let row = find(&database, &what.rollout).await?;
+    let shown = Shown {
+        people_left_out: LeftOutPage::read(directory, &row.rollout_id, after, what.limit).await?,
+        view: view(&*database.store, directory, row).await?,
+    };
+    context.output.result(&shown, |shown| {
+        let mut text = describe(&shown.view);
+        text.push_str(&left_out(shown));
+        text
+    })?;
     database.close().await;
-    Ok(if view.row.status == RolloutStatus::Waiting {
+    Ok(if shown.view.row.status == RolloutStatus::Waiting {
         Exit::Waiting
     } else {
         Exit::Good
@@ -198,7 +228,7 @@ fn table(views: &[RolloutView]) -> String {
         "STATUS",
         "LOOKED AT",
         "CASES",
-        "NO ANSWER",
+        "LEFT OUT",
         "BEGUN",
         "WHY",
     ];
@@ -214,7 +244,7 @@ fn table(views: &[RolloutView]) -> String {
             (status, tone),
             (progress(row), Tone::Plain),
             (number(row.started), Tone::Plain),
-            (number(row.undecided), Tone::Plain),
+            (number(view.left_out.values().sum()), Tone::Plain),
             (time::relative(row.begun_at, now), Tone::Dim),
             (why(view), Tone::Dim),
         ]);
@@ -233,11 +263,20 @@ fn describe(view: &RolloutView) -> String {
     );
     let _ = writeln!(
         text,
-        "looked at {}, {}, {} without an answer of a rule",
+        "looked at {}, {}",
         progress(row),
-        counted(row.started, "person got a case", "people got a case"),
-        number(row.undecided)
+        counted(row.started, "person got a case", "people got a case")
     );
+    let of = |reason| view.left_out.get(&reason).copied().unwrap_or(0);
+    let (open, unanswered) = (of(LeftOutReason::Question), of(LeftOutReason::Rule));
+    if open + unanswered > 0 {
+        let _ = writeln!(
+            text,
+            "left out until that is settled: {} in question, {} without an answer of a rule",
+            number(open),
+            number(unanswered)
+        );
+    }
     if let Some(by) = &row.approved_by {
         let _ = writeln!(text, "approved by {}", plain(by));
     }
@@ -275,6 +314,34 @@ fn describe(view: &RolloutView) -> String {
             plain(&change.actor),
             plain(&change.reason)
         );
+    }
+    text
+}
+
+/// Whom it left out, and why.
+fn left_out(shown: &Shown) -> String {
+    let page = &shown.people_left_out;
+    if page.people.is_empty() {
+        return String::new();
+    }
+    let now = now();
+    let mut listing = Listing::new(&["LEFT OUT", "SINCE", "ABOUT", "WHY"]).narrow(&[0, 1]);
+    for person in &page.people {
+        listing.row([
+            (plain(&person.identity_key), Tone::Code),
+            (time::relative(person.since, now), Tone::Dim),
+            (plain(&person.about), Tone::Plain),
+            (plain(&person.why), Tone::Dim),
+        ]);
+    }
+    let mut text = format!("\n{listing}");
+    if let Some(next) = &page.next {
+        let more = format!(
+            "more: tenure policy rollout show {} --after {}",
+            name(&shown.view.row.rollout_id),
+            plain(next)
+        );
+        let _ = write!(text, "\n{}", paint(more, Tone::Dim));
     }
     text
 }

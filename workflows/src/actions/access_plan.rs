@@ -57,9 +57,7 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
     let systems = context.actions.systems();
     let planned = span.in_scope(|| access_plan(&policy, systems, &holdings, moment, patience));
     let output = planned.map_err(|undecided| match undecided {
-        Undecided::Policy { message, whole } => {
-            context.undecided(&holdings.identity, &message, &whole)
-        }
+        Undecided::Policy(no) => context.undecided(&holdings.identity, &no.message, &no.why),
         Undecided::Required(name) => context.wants(
             &holdings.identity,
             &name,
@@ -129,9 +127,42 @@ fn patience(context: &Context<'_>) -> Result<Patience, Failure> {
 /// Why there is no plan: nothing is guessed.
 enum Undecided {
     /// A rule or a template has no answer for this person.
-    Policy { message: String, whole: String },
+    Policy(NoAnswer),
     /// Policy wants this attribute of everybody who is given a first account.
     Required(String),
+}
+
+/// A rule or a template has no answer for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NoAnswer {
+    /// Which: `role `x``, or what of accounts on which system.
+    pub rule: String,
+    /// Without where it stands.
+    message: String,
+    pub why: String,
+}
+
+impl NoAnswer {
+    /// The attribute that it asks for and the person has not, if that is why.
+    pub fn attribute(&self) -> Option<&str> {
+        policy::missing_attribute(&self.message)
+    }
+
+    fn of_rule(error: &policy::EvaluationError) -> Self {
+        Self {
+            rule: format!("role `{}`", error.role),
+            message: error.message.clone(),
+            why: error.to_string(),
+        }
+    }
+
+    fn of_template(error: &policy::TemplateError) -> Self {
+        Self {
+            rule: format!("{} of accounts on `{}`", error.what, error.system),
+            message: error.message.clone(),
+            why: error.to_string(),
+        }
+    }
 }
 
 /// Plans the way from what somebody holds to what policy wants for them.
@@ -146,10 +177,8 @@ fn access_plan(
     if let Some(name) = required(policy, &facts, holdings) {
         return Err(Undecided::Required(name));
     }
-    let wanted = policy::evaluate(policy, &facts).map_err(|error| Undecided::Policy {
-        message: error.message.clone(),
-        whole: error.to_string(),
-    })?;
+    let wanted = policy::evaluate(policy, &facts)
+        .map_err(|error| Undecided::Policy(NoAnswer::of_rule(&error)))?;
     let mut plan = policy::plan(&wanted, &held(holdings, &wanted, moment.now));
     let hash = policy.hash();
     // On leave the account is closed anyway: nobody hands anything over.
@@ -200,7 +229,7 @@ fn access_plan(
             .map(|new| new.entitlement.as_str())
             .collect()
     };
-    let update = outdated(policy, systems, holdings, &facts, &plan)?;
+    let update = outdated(policy, systems, holdings, &facts, &plan).map_err(Undecided::Policy)?;
     let update: Vec<Value> = update.iter().map(|known| account(&known.system)).collect();
     Ok(json!({
         "policy": hash,
@@ -273,7 +302,7 @@ fn outdated<'a>(
     holdings: &'a Holdings,
     facts: &policy::IdentityFacts,
     plan: &policy::Plan,
-) -> Result<Vec<&'a AccountRow>, Undecided> {
+) -> Result<Vec<&'a AccountRow>, NoAnswer> {
     let mut outdated = Vec::new();
     for known in &holdings.accounts {
         let stays = known.status == AccountStatus::Active
@@ -283,10 +312,7 @@ fn outdated<'a>(
         };
         let attributes = system
             .attributes(policy, facts)
-            .map_err(|error| Undecided::Policy {
-                message: error.message.clone(),
-                whole: error.to_string(),
-            })?;
+            .map_err(|error| NoAnswer::of_template(&error))?;
         if known.attributes_digest.as_ref() != Some(&attributes_digest(&attributes)) {
             outdated.push(known);
         }
@@ -304,14 +330,10 @@ pub(crate) fn difference(
     systems: &Systems,
     holdings: &Holdings,
     now: Timestamp,
-) -> Result<Option<Vec<Effect>>, String> {
+) -> Result<Option<Vec<Effect>>, NoAnswer> {
     let (wanted, plan) = in_line(policy, holdings, now)?;
     let facts = identity_facts(holdings);
-    let outdated = outdated(policy, systems, holdings, &facts, &plan);
-    let outdated = outdated.map_err(|undecided| match undecided {
-        Undecided::Policy { whole, .. } => whole,
-        Undecided::Required(name) => name,
-    })?;
+    let outdated = outdated(policy, systems, holdings, &facts, &plan)?;
     let kept = wanted.grants.iter().any(|wanted| {
         active(holdings, &wanted.system, &wanted.entitlement)
             .is_some_and(|held| held.until.is_some())
@@ -333,7 +355,7 @@ pub(crate) fn access_effects(
     holdings: &Holdings,
     now: Timestamp,
 ) -> Result<Vec<Effect>, String> {
-    let (_, plan) = in_line(policy, holdings, now)?;
+    let (_, plan) = in_line(policy, holdings, now).map_err(|no| no.why)?;
     Ok(effects(&plan, holdings))
 }
 
@@ -342,9 +364,9 @@ fn in_line(
     policy: &PolicySet,
     holdings: &Holdings,
     now: Timestamp,
-) -> Result<(Wanted, policy::Plan), String> {
+) -> Result<(Wanted, policy::Plan), NoAnswer> {
     let facts = identity_facts(holdings);
-    let wanted = policy::evaluate(policy, &facts).map_err(|error| error.to_string())?;
+    let wanted = policy::evaluate(policy, &facts).map_err(|error| NoAnswer::of_rule(&error))?;
     let mut plan = policy::plan(&wanted, &held(holdings, &wanted, now));
     let moment = Moment {
         effective_at: now,

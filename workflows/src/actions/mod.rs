@@ -77,7 +77,7 @@ use engine::core::proof::Proof;
 use engine::runner::{Actions, Attempt, Availability, Clock, Resource};
 use serde_json::{Map, Value, json};
 
-pub(crate) use self::access_plan::{access_effects, difference};
+pub(crate) use self::access_plan::{NoAnswer, access_effects, difference};
 pub use self::protected::APPROVED_BY;
 
 use self::context::{Context, database, not_needed, permanent};

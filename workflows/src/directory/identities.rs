@@ -307,6 +307,19 @@ pub(super) const HOLDINGS_AFTER: Sql = Sql {
         ORDER BY i.shard_id, i.identity_key LIMIT ?1 ->> 'limit'"),
 };
 
+/// Everybody whom a rollout of a policy left out, wherever they stand, in the order of the key of the table.
+pub(super) const LEFT_OUT_AFTER: Sql = Sql {
+    table: "identity",
+    postgres: holdings!(postgres "
+        JOIN policy_left_out AS l ON l.shard_id = i.shard_id AND l.identity_key = i.identity_key
+        WHERE (i.shard_id, i.identity_key) > (($1::jsonb->>'shard_id')::int, $1::jsonb->>'key')
+        ORDER BY i.shard_id, i.identity_key LIMIT ($1::jsonb->>'limit')::bigint"),
+    sqlite: holdings!(sqlite "
+        JOIN policy_left_out AS l ON l.shard_id = i.shard_id AND l.identity_key = i.identity_key
+        WHERE (i.shard_id, i.identity_key) > (?1 ->> 'shard_id', ?1 ->> 'key')
+        ORDER BY i.shard_id, i.identity_key LIMIT ?1 ->> 'limit'"),
+};
+
 const EVENTS_OF: Sql = Sql {
     table: "business_event",
     postgres: "

@@ -17,6 +17,7 @@ mod heard;
 mod holds;
 mod identities;
 mod lag;
+mod left_out;
 mod merges;
 mod nhi_owners;
 mod nhi_statements;
@@ -66,6 +67,7 @@ pub(crate) use heard::{Expect, Hear};
 pub(crate) use identities::{
     for_update, holdings_in, in_transaction as identities_in, introduce, put as put_identities,
 };
+pub(crate) use left_out::Remainder;
 pub(crate) use merges::{
     holders, merges_in, put_adopted, put_holdings, put_merges, split_pairs, take_holdings,
     under_way,
@@ -91,6 +93,7 @@ pub use identities::{
     facts_of,
 };
 pub use lag::LagSummary;
+pub use left_out::{LEFT_OUT_SHOWN_MAX, LeftOutCounts, LeftOutReason, LeftOutRow};
 pub use merges::{AdoptedRow, MergeRow, MergeState, Moved};
 pub use nhi_owners::{HandOver, Quiet};
 pub use nhis::{
@@ -223,6 +226,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "rotation_name",
         postgres: include_str!("../../../migrations/postgres/0031_rotation_name.sql"),
         sqlite: include_str!("../../../migrations/sqlite/0031_rotation_name.sql"),
+    },
+    Migration {
+        version: 32,
+        name: "policy_left_out",
+        postgres: include_str!("../../../migrations/postgres/0032_policy_left_out.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0032_policy_left_out.sql"),
     },
     Migration {
         version: 33,

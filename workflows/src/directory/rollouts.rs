@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Directory;
-use super::database::{Sql, execute, stored_time, time_text};
+use super::database::{Sql, execute, stored_time, stored_time_option, time_text};
 use super::identities::Holdings;
+use super::left_out::Remainder;
 use super::policies::{PLACE, PolicyRow};
 use crate::policy::digest;
-use crate::policy::guard::Blast;
+use crate::policy::guard::{Blast, Slice};
 
 /// The most rollouts a listing holds.
 const ROLLOUTS_SHOWN_MAX: u32 = 100;
@@ -86,7 +87,7 @@ pub struct RolloutRow {
     pub looked: u64,
     /// Who got a case.
     pub started: u64,
-    /// For whom a rule has no answer: nothing was started.
+    /// For whom a rule had no answer when they were looked at: nothing was started.
     pub undecided: u64,
     #[serde(default)]
     pub difference_id: Option<String>,
@@ -94,6 +95,16 @@ pub struct RolloutRow {
     pub blast: Option<Blast>,
     #[serde(default)]
     pub stopped_by: Option<Vec<String>>,
+    /// When everybody was looked at; from then on only those come under the policy who were left out.
+    #[serde(with = "stored_time_option", default)]
+    pub finished_at: Option<Timestamp>,
+    /// When those who were left out were looked at last.
+    #[serde(with = "stored_time_option", default)]
+    pub left_out_looked_at: Option<Timestamp>,
+    /// What it gives and takes, without those who are left out, and what it gave and took of those who came later: the guard
+    /// counts it with whoever comes next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Vec<Slice>>,
     #[serde(with = "stored_time")]
     pub changed_at: Timestamp,
     pub revision: i64,
@@ -125,6 +136,9 @@ impl RolloutRow {
             difference_id: None,
             blast: None,
             stopped_by: None,
+            finished_at: None,
+            left_out_looked_at: None,
+            counted: None,
             changed_at: at,
             revision: 1,
         }
@@ -165,10 +179,26 @@ impl Directory {
         self.reader().rows(&ROLLOUTS, &parameter).await
     }
 
-    /// The one that is not over.
-    pub(crate) async fn open_rollout(&self) -> Result<Option<RolloutRow>, StoreError> {
+    /// The one that is not over, or else the one that brought everybody under `policy`, for those whom it left out.
+    pub(crate) async fn rollout_of(&self, policy: &str) -> Result<Option<RolloutRow>, StoreError> {
         let rows = self.rollouts().await?;
-        Ok(rows.into_iter().find(|row| row.status.is_open()))
+        let is_done = |row: &&RolloutRow| row.status == RolloutStatus::Done;
+        let mut open = rows.iter().filter(|row| row.status.is_open());
+        let mut done = rows.iter().filter(is_done);
+        let found = match open.next() {
+            Some(open) => Some(open).filter(|row| row.policy_hash == policy),
+            None => done.find(|row| row.policy_hash == policy),
+        };
+        Ok(found.cloned())
+    }
+
+    /// The rollout of this identifier, or with this difference.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn rollout(&self, id: &str) -> Result<Option<RolloutRow>, StoreError> {
+        let mut rows = self.rollouts().await?.into_iter();
+        Ok(rows.find(|row| row.rollout_id == id || row.difference_id.as_deref() == Some(id)))
     }
 
     /// What people did to a rollout, the first first.
@@ -182,18 +212,20 @@ impl Directory {
         self.reader().rows(&CHANGES, &parameter).await
     }
 
-    /// Writes the next revision of a rollout with what people did and with messages that start cases: all of it, or nothing when
-    /// somebody else wrote that revision. Says whether it was written.
+    /// Writes the next revision of a rollout with what people did, with messages that start cases, and with who is left out: all of
+    /// it, or nothing when somebody else wrote that revision. Says whether it was written.
     pub(crate) async fn move_rollout(
         &self,
         row: &RolloutRow,
         change: Option<&RolloutChange>,
         starts: Vec<InboxRow>,
+        remainder: Remainder,
     ) -> Result<bool, StoreError> {
         let work = MoveRollout {
             row,
             change,
             starts,
+            remainder,
             done: std::sync::Mutex::new(false),
         };
         self.write(&work).await?;
@@ -215,8 +247,19 @@ impl Directory {
 
     /// Everybody at work, one page after the other: see [`Directory::holdings_after`].
     pub(crate) fn everybody(&self) -> Everybody<'_> {
+        self.walk(&super::identities::HOLDINGS_AFTER)
+    }
+
+    /// Everybody who is left out, wherever they stand by now, one page after the other.
+    pub(crate) fn everybody_left_out(&self) -> Everybody<'_> {
+        self.walk(&super::identities::LEFT_OUT_AFTER)
+    }
+
+    fn walk(&self, pages: &'static Sql) -> Everybody<'_> {
         Everybody {
             directory: self,
+            pages,
+            limit: super::identities::PAGE_ROWS_MAX,
             shard_id: BEFORE_ALL,
             key: String::new(),
         }
@@ -274,21 +317,26 @@ impl Directory {
     }
 }
 
-/// Walks over everybody at work.
+/// Walks over people with what they hold, in the order of their shards and keys.
 pub(crate) struct Everybody<'a> {
     directory: &'a Directory,
+    pages: &'static Sql,
+    limit: u32,
     shard_id: i32,
     key: String,
 }
 
 impl Everybody<'_> {
+    /// With so many on a page.
+    pub fn by(mut self, limit: u32) -> Self {
+        self.limit = limit;
+        self
+    }
+
     /// The next page; empty at the end.
     pub async fn page(&mut self) -> Result<Vec<Holdings>, StoreError> {
-        let limit = super::identities::PAGE_ROWS_MAX;
-        let page = self
-            .directory
-            .holdings_after(self.shard_id, &self.key, limit)
-            .await?;
+        let parameter = json!({ "shard_id": self.shard_id, "key": self.key, "limit": self.limit });
+        let page: Vec<Holdings> = self.directory.reader().rows(self.pages, &parameter).await?;
         if let Some(last) = page.last() {
             self.shard_id = last.identity.shard_id;
             self.key.clone_from(&last.identity.identity_key);
@@ -311,6 +359,7 @@ struct MoveRollout<'a> {
     row: &'a RolloutRow,
     change: Option<&'a RolloutChange>,
     starts: Vec<InboxRow>,
+    remainder: Remainder,
     done: std::sync::Mutex<bool>,
 }
 
@@ -328,6 +377,7 @@ impl Work for MoveRollout<'_> {
         if let Some(change) = self.change {
             execute(transaction, &PUT_CHANGE, change).await?;
         }
+        self.remainder.write(transaction).await?;
         Ok(self.starts.clone())
     }
 }
@@ -371,7 +421,8 @@ const ROLLOUTS: Sql = Sql {
             'cursor_key', cursor_key, 'begun_at', begun_at, 'begun_by', begun_by, 'approved_by', approved_by,
             'approved', json(approved), 'people', people, 'looked', looked, 'started', started,
             'undecided', undecided, 'difference_id', difference_id, 'blast', json(blast),
-            'stopped_by', json(stopped_by), 'changed_at', changed_at, 'revision', revision)
+            'stopped_by', json(stopped_by), 'finished_at', finished_at, 'left_out_looked_at', left_out_looked_at,
+            'counted', json(counted), 'changed_at', changed_at, 'revision', revision)
         FROM policy_rollout WHERE shard_id = ?1 ->> 'shard_id'
         ORDER BY begun_at DESC, rollout_id LIMIT ?1 ->> 'limit'",
 };
@@ -419,6 +470,7 @@ const MOVE: Sql = Sql {
             approved_by = n.approved_by, approved = nullif(n.approved, 'null'::jsonb), people = n.people,
             looked = n.looked, started = n.started, undecided = n.undecided, difference_id = n.difference_id,
             blast = nullif(n.blast, 'null'::jsonb), stopped_by = nullif(n.stopped_by, 'null'::jsonb),
+            finished_at = n.finished_at, left_out_looked_at = n.left_out_looked_at, counted = nullif(n.counted, 'null'::jsonb),
             changed_at = n.changed_at, revision = n.revision
         FROM jsonb_populate_record(NULL::policy_rollout, $1::jsonb) AS n
         WHERE r.shard_id = ($1::jsonb->>'shard_id')::int AND r.rollout_id = n.rollout_id
@@ -430,7 +482,8 @@ const MOVE: Sql = Sql {
             approved = nullif(?1 -> 'approved', 'null'), people = ?1 ->> 'people', looked = ?1 ->> 'looked',
             started = ?1 ->> 'started', undecided = ?1 ->> 'undecided', difference_id = ?1 ->> 'difference_id',
             blast = nullif(?1 -> 'blast', 'null'), stopped_by = nullif(?1 -> 'stopped_by', 'null'),
-            changed_at = ?1 ->> 'changed_at', revision = ?1 ->> 'revision'
+            finished_at = ?1 ->> 'finished_at', left_out_looked_at = ?1 ->> 'left_out_looked_at',
+            counted = nullif(?1 -> 'counted', 'null'), changed_at = ?1 ->> 'changed_at', revision = ?1 ->> 'revision'
         WHERE shard_id = ?1 ->> 'shard_id' AND rollout_id = ?1 ->> 'rollout_id'
           AND revision = (?1 ->> 'revision') - 1",
 };

@@ -13,8 +13,14 @@
 //! Then pages of people are looked at, in the order of their keys. Who differs gets the case that a `transfer` would have
 //! started; its identifier is made of the rollout and the person, and the cursor moves in the transaction that starts the cases.
 //! So a crash in the middle starts nobody twice and leaves nobody out. Who changes meanwhile has a case of their own.
+//!
+//! Nothing can be started for somebody of whom it is open who they are, or for whom a rule has no answer. They are remembered,
+//! and come under the policy when that is over: see [`left_out`].
 
-use std::collections::{BTreeMap, BTreeSet};
+mod left_out;
+mod measure;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use engine::core::Timestamp;
@@ -24,19 +30,16 @@ use engine::store::{InboxRow, StoreError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::actions::{APPROVED_BY, difference};
-use crate::directory::{
-    AccountStatus, Directory, Holdings, RolloutChange, RolloutRow, RolloutStatus, facts_of,
-};
-use crate::intake::{holders, protected};
+use crate::actions::APPROVED_BY;
+use crate::directory::{Directory, Holdings, Remainder, RolloutChange, RolloutRow, RolloutStatus};
 use crate::policies::{Policies, PolicyError, short};
-use crate::policy::guard::{
-    Blast, Crossed, Effect, Gathering, GuardRules, Operation, POLICY, Pair, Populations,
-    attribute_value, attributes_of, is_of_access, judge, questions,
-};
-use crate::policy::{PolicySet, digest};
+use crate::policy::PolicySet;
 use crate::sources::EventType;
 use crate::systems::Systems;
+
+use self::measure::Measured;
+
+pub use self::left_out::LEFT_OUT_PAUSE;
 
 /// How many people are looked at in one transaction.
 pub const ROLLOUT_PAGE: u32 = 200;
@@ -87,13 +90,6 @@ pub struct Advance {
     pub more: bool,
 }
 
-/// The whole difference between what people hold and what a policy wants.
-struct Measured {
-    blast: Blast,
-    reasons: Vec<String>,
-    people: u64,
-}
-
 impl Rollouts {
     #[must_use]
     pub fn new(
@@ -110,8 +106,8 @@ impl Rollouts {
         }
     }
 
-    /// Goes on with the rollout of `policy`: measures it, or looks at one page of people. Nothing happens while it is paused,
-    /// waits for a person, or is that of another policy. Calling it on several nodes at once is harmless.
+    /// Goes on with the rollout of `policy`: measures it, looks at one page of people, or at all whom it left out. Nothing happens
+    /// while it is paused, waits for a person, or is that of another policy. Calling it on several nodes at once is harmless.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -120,19 +116,16 @@ impl Rollouts {
         policy: &PolicySet,
         now: Timestamp,
     ) -> Result<Advance, RolloutError> {
-        let Some(row) = self.directory.open_rollout().await? else {
+        let Some(row) = self.at_work(policy, now).await? else {
             return Ok(Advance::default());
         };
-        if row.policy_hash != policy.hash() || row.paused_by.is_some() {
-            return Ok(Advance::default());
-        }
         match row.status {
             RolloutStatus::Pending => self.begin(row, policy, now).await,
             RolloutStatus::Running => self.page(row, policy, now).await,
-            RolloutStatus::Waiting
-            | RolloutStatus::Done
-            | RolloutStatus::Rejected
-            | RolloutStatus::Superseded => Ok(Advance::default()),
+            RolloutStatus::Done => self.look_at_left_out(row, policy, now).await,
+            RolloutStatus::Waiting | RolloutStatus::Rejected | RolloutStatus::Superseded => {
+                Ok(Advance::default())
+            }
         }
     }
 
@@ -140,13 +133,26 @@ impl Rollouts {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn has_work(&self, policy: &PolicySet) -> Result<bool, RolloutError> {
-        let open = self.directory.open_rollout().await?;
-        Ok(open.is_some_and(|row| {
-            row.policy_hash == policy.hash()
-                && row.paused_by.is_none()
-                && row.status != RolloutStatus::Waiting
-        }))
+    pub async fn has_work(&self, policy: &PolicySet, now: Timestamp) -> Result<bool, RolloutError> {
+        Ok(self.at_work(policy, now).await?.is_some())
+    }
+
+    /// The rollout that has something to do.
+    async fn at_work(
+        &self,
+        policy: &PolicySet,
+        now: Timestamp,
+    ) -> Result<Option<RolloutRow>, RolloutError> {
+        let found = self.directory.rollout_of(policy.hash()).await?;
+        let Some(row) = found.filter(|row| row.paused_by.is_none()) else {
+            return Ok(None);
+        };
+        let has_work = match row.status {
+            RolloutStatus::Pending | RolloutStatus::Running => true,
+            RolloutStatus::Done => self.left_out_is_due(&row, now).await?,
+            RolloutStatus::Waiting | RolloutStatus::Rejected | RolloutStatus::Superseded => false,
+        };
+        Ok(has_work.then_some(row))
     }
 
     /// Measures it: then it runs, or waits for a person.
@@ -166,7 +172,9 @@ impl Rollouts {
             );
         }
         let more = next.status == RolloutStatus::Running;
-        self.directory.move_rollout(&next, None, Vec::new()).await?;
+        self.directory
+            .move_rollout(&next, None, Vec::new(), Remainder::default())
+            .await?;
         Ok(Advance { started: 0, more })
     }
 
@@ -181,37 +189,27 @@ impl Rollouts {
             .directory
             .holdings_after(row.cursor_shard, &row.cursor_key, ROLLOUT_PAGE)
             .await?;
-        let busy = self.busy(&people).await?;
         let mut next = next(row, now);
-        let mut starts = Vec::new();
-        for holdings in &people {
-            next.looked += 1;
-            if is_open(holdings) {
-                continue;
-            }
-            let differs = match difference(policy, &self.systems, holdings, now) {
-                Ok(found) => found.is_some(),
-                Err(_) => {
-                    next.undecided += 1;
-                    continue;
-                }
-            };
-            // What is on its way may have been planned under the policy before, and is not held yet.
-            if differs || busy.contains(holdings.identity.identity_key.as_str()) {
-                starts.extend(self.starts(&next, holdings, now)?);
-                next.started += 1;
-            }
-        }
+        next.looked += people.len() as u64;
+        let looked = self.look(&mut next, policy, &people, now).await?;
+        next.undecided += looked.undecided;
         match people.last() {
             Some(last) if u32::try_from(people.len()) == Ok(ROLLOUT_PAGE) => {
                 next.cursor_shard = last.identity.shard_id;
                 next.cursor_key.clone_from(&last.identity.identity_key);
             }
-            _ => next.status = RolloutStatus::Done,
+            _ => {
+                next.status = RolloutStatus::Done;
+                next.finished_at = Some(now);
+                next.left_out_looked_at = Some(now);
+            }
         }
         let more = next.status == RolloutStatus::Running;
-        let started = starts.len() as u64;
-        let written = self.directory.move_rollout(&next, None, starts).await?;
+        let started = looked.starts.len() as u64;
+        let written = self
+            .directory
+            .move_rollout(&next, None, looked.starts, looked.remainder)
+            .await?;
         if written && !more {
             tracing::info!(
                 policy = short(&next.policy_hash),
@@ -291,94 +289,6 @@ impl Rollouts {
         Ok(starts)
     }
 
-    /// Counts what would become of everybody, by the limits of the policy before.
-    async fn measure(
-        &self,
-        row: &RolloutRow,
-        policy: &PolicySet,
-        now: Timestamp,
-    ) -> Result<Measured, RolloutError> {
-        let before = match self.policies.version(&row.base_hash).await {
-            Err(PolicyError::Unreadable { .. }) => None,
-            found => found?,
-        };
-        let rules = before.as_deref().unwrap_or(policy).guard();
-        let attributes = attributes_of(&rules.limits);
-        let mut gathering = Gathering::default();
-        let mut crowd = Crowd::default();
-        let mut everybody = self.directory.everybody();
-        loop {
-            let page = everybody.page().await?;
-            if page.is_empty() {
-                break;
-            }
-            for holdings in page {
-                crowd.add(&holdings, &attributes);
-                if is_open(&holdings) {
-                    continue;
-                }
-                match difference(policy, &self.systems, &holdings, now) {
-                    Ok(None) => {}
-                    Ok(Some(effects)) => {
-                        let protected = is_protected(rules, &holdings, &effects);
-                        let facts = facts_of(&holdings.identity);
-                        let pair = Pair {
-                            before: Some(facts),
-                            after: None,
-                        };
-                        gathering.count(rules, &attributes, &pair, &effects, protected);
-                    }
-                    Err(why) => gathering.unanswered(|| why),
-                }
-            }
-        }
-        let blast = gathering.finish();
-        let asked = questions(&rules.limits, POLICY, &[], &blast);
-        let access = if asked.iter().any(|question| question.is_about_access()) {
-            self.directory.access_counts().await?
-        } else {
-            Vec::new()
-        };
-        let populations: Populations = asked
-            .iter()
-            .map(|question| {
-                let count = if question.is_about_access() {
-                    holders(&access, question, Some(rules))
-                } else {
-                    crowd.count(&question.by, &question.value)
-                };
-                let place = (
-                    question.operation,
-                    question.by.clone(),
-                    question.value.clone(),
-                );
-                (place, count)
-            })
-            .collect();
-        let shown = row.approved.as_ref();
-        let mut reasons: Vec<String> = judge(&rules.limits, POLICY, &[], &blast, &populations)
-            .iter()
-            .filter(|crossed| !was_shown(shown, crossed))
-            .map(ToString::to_string)
-            .collect();
-        let named = |key: &&String| shown.is_none_or(|shown| !shown.protected.contains(key));
-        let losing: Vec<String> = blast.protected.iter().filter(named).cloned().collect();
-        if !losing.is_empty() {
-            reasons.push(protected(&losing));
-        }
-        if before.is_none() && !blast.is_empty() && shown.is_none() {
-            reasons.push(format!(
-                "the policy before, {}, cannot be read with the systems and sources of now, so nobody can tell its limits",
-                short(&row.base_hash)
-            ));
-        }
-        Ok(Measured {
-            blast,
-            reasons,
-            people: crowd.all,
-        })
-    }
-
     /// Lets a rollout that the guard stopped go on, if it would still do what was shown.
     ///
     /// # Errors
@@ -394,31 +304,17 @@ impl Rollouts {
         if row.status != RolloutStatus::Waiting {
             return Err(not_so(&row, "there is nothing to approve"));
         }
-        let policy = self.policies.version(&row.policy_hash).await?;
-        let policy = policy.ok_or(RolloutError::MovedOn)?;
-        let measured = self.measure(&row, &policy, now).await?;
-        let shown = row.blast.as_ref().map(|blast| blast.digest.clone());
-        if shown.as_ref() != Some(&measured.blast.digest) {
-            let next = next(row, now).measured(measured);
-            let asked = next.difference_id.clone().unwrap_or_default();
-            self.put(&next, None).await?;
-            return Err(RolloutError::Changed { now: asked });
-        }
-        let mut next = next(row, now);
-        next.status = RolloutStatus::Running;
-        next.approved_by = Some(by.0.clone());
-        // Whole, and not only what is shown of it: who is protected has to be named in it.
-        next.approved = Some(Blast {
-            protected: measured.blast.protected.clone(),
-            ..measured.blast.shown()
-        });
-        self.change(next, "approve", by, reason, now).await
+        let measured = self.as_shown(&row, now).await?;
+        let next = next(row, now).approved(&measured, by);
+        let none = Remainder::default();
+        self.change(next, none, "approve", by, reason, now).await
     }
 
-    /// Drops a rollout that is not over: everybody who was not reached keeps what they have until their next event.
+    /// Drops a rollout that is not over: everybody who was not reached keeps what they have until their next event. Of one that
+    /// waits because of people whom it had left out, only those are dropped.
     ///
     /// # Errors
-    /// When it is over, or somebody was first.
+    /// When it is over, or somebody was first; [`RolloutError::Changed`] when those who were left out are others by now.
     pub async fn reject(
         &self,
         id: &str,
@@ -430,10 +326,28 @@ impl Rollouts {
         if !row.status.is_open() {
             return Err(not_so(&row, "there is nothing to reject"));
         }
+        let is_finished = row.is_finished();
+        let remainder = if is_finished {
+            Remainder {
+                gone: self.as_shown(&row, now).await?.ready,
+                ..Remainder::default()
+            }
+        } else {
+            Remainder {
+                none: true,
+                ..Remainder::default()
+            }
+        };
         let mut next = next(row, now);
-        next.status = RolloutStatus::Rejected;
+        next.status = if is_finished {
+            RolloutStatus::Done
+        } else {
+            RolloutStatus::Rejected
+        };
+        next.stopped_by = next.stopped_by.filter(|_| !is_finished);
         next.paused_by = None;
-        self.change(next, "reject", by, reason, now).await
+        self.change(next, remainder, "reject", by, reason, now)
+            .await
     }
 
     /// Holds a rollout: no page follows the one that is being written.
@@ -456,7 +370,8 @@ impl Rollouts {
         }
         let mut next = next(row, now);
         next.paused_by = Some(by.0.clone());
-        self.change(next, "pause", by, reason, now).await
+        let none = Remainder::default();
+        self.change(next, none, "pause", by, reason, now).await
     }
 
     /// Lets a paused rollout go on. What is left is measured again before.
@@ -479,20 +394,39 @@ impl Rollouts {
         if next.status == RolloutStatus::Running {
             next.status = RolloutStatus::Pending;
         }
-        self.change(next, "resume", by, reason, now).await
+        let none = Remainder::default();
+        self.change(next, none, "resume", by, reason, now).await
+    }
+
+    /// What a rollout that waits would do, if that is still what was shown; else that waits.
+    async fn as_shown(&self, row: &RolloutRow, now: Timestamp) -> Result<Measured, RolloutError> {
+        let policy = self.policies.version(&row.policy_hash).await?;
+        let policy = policy.ok_or(RolloutError::MovedOn)?;
+        let measured = if row.is_finished() {
+            self.measure_left_out(row, &policy, now).await?
+        } else {
+            self.measure(row, &policy, now).await?
+        };
+        let shown = row.blast.as_ref().map(|blast| blast.digest.as_str());
+        if shown == Some(measured.blast.digest.as_str()) {
+            return Ok(measured);
+        }
+        let next = next(row.clone(), now).measured(measured);
+        let asked = next.difference_id.clone().unwrap_or_default();
+        self.put(&next, None, Remainder::default()).await?;
+        Err(RolloutError::Changed { now: asked })
     }
 
     async fn find(&self, id: &str) -> Result<RolloutRow, RolloutError> {
-        let rows = self.directory.rollouts().await?;
-        rows.into_iter()
-            .find(|row| row.rollout_id == id || row.difference_id.as_deref() == Some(id))
-            .ok_or_else(|| RolloutError::NoSuchRollout(id.to_owned()))
+        let found = self.directory.rollout(id).await?;
+        found.ok_or_else(|| RolloutError::NoSuchRollout(id.to_owned()))
     }
 
     /// Writes what a person does, with who and why.
     async fn change(
         &self,
         next: RolloutRow,
+        remainder: Remainder,
         change: &str,
         by: &Actor,
         reason: &str,
@@ -511,7 +445,7 @@ impl Rollouts {
             actor: by.0.clone(),
             reason: reason.to_owned(),
         };
-        self.put(&next, Some(&change)).await?;
+        self.put(&next, Some(&change), remainder).await?;
         Ok(next)
     }
 
@@ -519,10 +453,11 @@ impl Rollouts {
         &self,
         next: &RolloutRow,
         change: Option<&RolloutChange>,
+        remainder: Remainder,
     ) -> Result<(), RolloutError> {
         if self
             .directory
-            .move_rollout(next, change, Vec::new())
+            .move_rollout(next, change, Vec::new(), remainder)
             .await?
         {
             Ok(())
@@ -553,82 +488,7 @@ fn not_so(row: &RolloutRow, wanted: &'static str) -> RolloutError {
     }
 }
 
-impl RolloutRow {
-    fn measured(mut self, measured: Measured) -> Self {
-        let name = json!([self.rollout_id, measured.blast.digest]);
-        self.difference_id = Some(format!("dif_{}", digest(&name)));
-        self.people = measured.people;
-        self.status = if measured.reasons.is_empty() {
-            RolloutStatus::Running
-        } else {
-            RolloutStatus::Waiting
-        };
-        self.stopped_by = (!measured.reasons.is_empty()).then_some(measured.reasons);
-        self.blast = Some(measured.blast.shown());
-        self
-    }
-}
-
-/// Whether it is open who somebody is: then nothing is given to them.
-fn is_open(holdings: &Holdings) -> bool {
-    !holdings.identity.disputes.is_empty()
-}
-
-/// Whether a person who approves is shown at least as much.
-fn was_shown(shown: Option<&Blast>, crossed: &Crossed) -> bool {
-    shown.is_some_and(|shown| {
-        shown.count(crossed.operation, &crossed.by, &crossed.value) >= crossed.count
-    })
-}
-
-/// Whether somebody loses something who is protected, or on an account that is.
-fn is_protected(rules: &GuardRules, holdings: &Holdings, effects: &[Effect]) -> bool {
-    let taken: BTreeSet<&str> = effects
-        .iter()
-        .filter(|effect| {
-            matches!(
-                effect.operation,
-                Operation::AccountClose | Operation::GrantTake
-            )
-        })
-        .filter_map(|effect| effect.system.as_deref())
-        .collect();
-    if taken.is_empty() {
-        return false;
-    }
-    let mut accounts = holdings.accounts.iter();
-    rules.protects(&facts_of(&holdings.identity))
-        || accounts.any(|account| {
-            account.status != AccountStatus::Deleted
-                && taken.contains(account.system.as_str())
-                && rules.protects_account(&account.system, &account.name)
-        })
-}
-
-/// How many people there are, with which attributes.
-#[derive(Default)]
-struct Crowd {
-    all: u64,
-    with: BTreeMap<(String, String), u64>,
-}
-
-impl Crowd {
-    fn add(&mut self, holdings: &Holdings, attributes: &BTreeSet<String>) {
-        self.all += 1;
-        for attribute in attributes {
-            let value = attribute_value(Some(&holdings.identity.attributes), attribute);
-            *self.with.entry((attribute.clone(), value)).or_default() += 1;
-        }
-    }
-
-    fn count(&self, by: &str, value: &str) -> u64 {
-        if by == "all" || is_of_access(by) {
-            return self.all;
-        }
-        let place = (by.to_owned(), value.to_owned());
-        self.with.get(&place).copied().unwrap_or(0)
-    }
-}
-
+#[cfg(test)]
+mod left_out_tests;
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use crate::policies::Proposed;
 use crate::testbed::{Company, ROLES, actor, now, on_both_databases, policy, schema};
 
 /// Everybody is in the group of the house; those in Sales are sellers.
-const HOUSE: &str = r#"
+pub(super) const HOUSE: &str = r#"
 roles:
   - { name: staff, when: "true", accounts: [ldap, scim], grants: [{ system: ldap, entitlement: house }] }
   - name: sellers
@@ -26,14 +26,14 @@ accounts:
   - { system: scim, name: lower(identity.key) }
 "#;
 
-struct World<'a> {
+pub(super) struct World<'a> {
     company: &'a Company,
     policies: Policies,
-    rollouts: Rollouts,
+    pub rollouts: Rollouts,
 }
 
 impl<'a> World<'a> {
-    fn of(company: &'a Company) -> Self {
+    pub fn of(company: &'a Company) -> Self {
         let directory = company.directory.clone();
         let policies = Policies::new(directory.clone(), schema(&["ldap", "scim"]));
         let rollouts = Rollouts::new(
@@ -50,7 +50,7 @@ impl<'a> World<'a> {
     }
 
     /// Puts a policy into force, as a node does that starts with it; says whether it is.
-    async fn propose(&self, text: &str) -> bool {
+    pub async fn propose(&self, text: &str) -> bool {
         let proposed = Proposed {
             policy: policy(text),
             files: vec![("roles.yaml".to_owned(), text.to_owned())],
@@ -69,7 +69,7 @@ impl<'a> World<'a> {
     }
 
     /// Approves a policy that waits.
-    async fn approve_policy(&self, text: &str) {
+    pub async fn approve_policy(&self, text: &str) {
         let hash = policy(text).hash().to_owned();
         let rows = self.company.directory.policies().await.unwrap();
         let waiting = rows.iter().find(|row| row.policy_hash == hash).unwrap();
@@ -80,16 +80,16 @@ impl<'a> World<'a> {
         self.company.actions.set_policy(policy(text));
     }
 
-    async fn advance(&self, text: &str) -> Advance {
+    pub async fn advance(&self, text: &str) -> Advance {
         self.rollouts.advance(&policy(text), now()).await.unwrap()
     }
 
-    async fn row(&self) -> RolloutRow {
+    pub async fn row(&self) -> RolloutRow {
         self.company.directory.rollouts().await.unwrap().remove(0)
     }
 
     /// Goes on until there is nothing to do; gives how many cases were started.
-    async fn finished(&self, text: &str) -> u64 {
+    pub async fn finished(&self, text: &str) -> u64 {
         let mut started = 0;
         for _ in 0..100 {
             let advance = self.advance(text).await;
@@ -102,13 +102,13 @@ impl<'a> World<'a> {
     }
 }
 
-fn people(count: usize, department: &str) -> Vec<String> {
+pub(super) fn people(count: usize, department: &str) -> Vec<String> {
     (0..count)
         .map(|number| format!("E{number:04},Name {number},{department}"))
         .collect()
 }
 
-async fn import(company: &Company, day: &str, rows: &[String]) {
+pub(super) async fn import(company: &Company, day: &str, rows: &[String]) {
     let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
     company.import(day, &rows).await;
 }
@@ -221,7 +221,10 @@ async fn nobody_is_started_twice_and_nobody_is_left_out(company: &Company) {
         revision: before.revision + 1,
         ..before
     };
-    let moved = company.directory.move_rollout(&late, None, inbox).await;
+    let moved = company
+        .directory
+        .move_rollout(&late, None, inbox, Remainder::default())
+        .await;
     assert!(!moved.unwrap());
     assert_eq!(world.row().await, row);
 }
