@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{SubsecRound as _, TimeDelta};
 use connectors::connector::CredentialId;
 use engine::core::Timestamp;
 use engine::runner::{Clock as _, NodeHandle};
@@ -360,10 +360,9 @@ async fn renewed(count: usize, on_postgres: bool) {
 
     // And once more, when the authority wishes it.
     let now = fleet.clock.now();
-    let window = (
-        now + TimeDelta::minutes(30),
-        now + TimeDelta::minutes(30) + fleet.jitter,
-    );
+    // In whole seconds, as an authority says it.
+    let from = now.trunc_subsecs(0) + TimeDelta::minutes(30);
+    let window = (from, from + fleet.jitter);
     fleet.wishes.wish(window);
     let asked = fleet.ask().await;
     assert_eq!((asked.asked, asked.wished), (count, count), "{asked:?}");
