@@ -1,5 +1,5 @@
 //! A policy comes into force while two real processes work: people are brought under it once both decide by it, and the one that
-//! does it may be killed in the middle.
+//! does it may be killed in the middle. Somebody of whom it is open who they are comes when that is settled.
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,7 +28,17 @@ fn configure(installation: &Installation) {
     write(
         "sources/hr.yaml",
         "name: hr\nkind: snapshot\nformat: csv\nkey: id\ntime_zone: UTC\n\
-         columns: { name: name, department: department }\nrequired: [name]\n",
+         columns: { name: name, department: department, badge: badge }\nrequired: [name]\n",
+    );
+    write(
+        "sources/vms.yaml",
+        "name: vms\nkind: snapshot\nformat: csv\nkey: id\ntime_zone: UTC\n\
+         columns: { name: name, badge: badge }\nrequired: [name]\n",
+    );
+    write(
+        "correlation.yaml",
+        "link_at: 100\nask_at: 60\nowner: role:hr\nrules:\n\
+         \x20 - { name: badge, attributes: [badge], compare: identifier, agrees: 80 }\n",
     );
     let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/target.py");
     let system = json!({
@@ -45,9 +55,10 @@ fn configure(installation: &Installation) {
     write("systems/alpha.yaml", &system.to_string());
     write("policy/roles.yaml", &roles("staff"));
     let people: String = (0..PEOPLE)
-        .map(|number| format!("E{number:03},Person {number},Sales\n"))
+        .map(|number| format!("E{number:03},Person {number},Sales,B{number}\n"))
         .collect();
-    write("people.csv", &format!("id,name,department\n{people}"));
+    write("people.csv", &format!("id,name,department,badge\n{people}"));
+    write("contractors.csv", "id,name,badge\nV1,Somebody,B3\n");
 }
 
 /// How often each right was given and taken, by the system's own log.
@@ -76,14 +87,18 @@ async fn everybody_comes_under_a_policy_once_both_nodes_decide_by_it() {
     configure(&installation);
     let first = installation.serve();
     let second = installation.serve();
-    let people = installation.config().join("people.csv");
-    let people = people.to_str().unwrap();
-    installation.call(&["import", people, "--source", "hr", "--as-of", "2026-03-01"]);
+    let import = |file: &str, source: &str| {
+        let file = installation.config().join(file);
+        let file = file.to_str().unwrap();
+        installation.call(&["import", file, "--source", source, "--as-of", "2026-03-01"]);
+    };
+    import("people.csv", "hr");
     until("everybody joined", || {
         effects(&installation, "grant", "staff") == PEOPLE
     })
     .await;
     assert_eq!(installation.call(&["policy", "rollout"]), json!([]));
+    import("contractors.csv", "vms");
 
     installation.write("policy/roles.yaml", &roles("house"));
     drop(first);
@@ -106,14 +121,57 @@ async fn everybody_comes_under_a_policy_once_both_nodes_decide_by_it() {
     until("everybody was looked at", || rollout()["status"] == "done").await;
     let done = rollout();
     assert_eq!(
-        (&done["looked"], &done["started"]),
-        (&json!(PEOPLE), &json!(PEOPLE))
+        (&done["looked"], &done["started"], &done["left_out"]),
+        (
+            &json!(PEOPLE),
+            &json!(PEOPLE - 1),
+            &json!({ "question": 1 })
+        )
     );
     until("everybody has what the policy wants", || {
-        effects(&installation, "grant", "house") == PEOPLE
-            && effects(&installation, "revoke", "staff") == PEOPLE
+        effects(&installation, "grant", "house") == PEOPLE - 1
+            && effects(&installation, "revoke", "staff") == PEOPLE - 1
     })
     .await;
+    let id = done["rollout_id"].as_str().unwrap();
+    let shown = installation.call(&["policy", "rollout", "show", id]);
+    let left_out = &shown["people_left_out"]["people"];
+    let questions = installation.call(&["correlation", "list"]);
+    let question = questions[0]["review_id"].as_str().unwrap();
+    assert_eq!(
+        (
+            &left_out[0]["identity_key"],
+            &left_out[0]["about"],
+            &left_out[1]
+        ),
+        (&json!("E003"), &json!(question), &Value::Null)
+    );
+    let made = installation.call(&["token", "create", "it", "--role", "read", "--days", "1"]);
+    let (client, address) = (reqwest::Client::new(), &first.address);
+    let page = async |more: &str| -> Value {
+        let url = format!("{address}/v1/rollouts/{id}?limit=1{more}");
+        let asked = client.get(url).bearer_auth(made["token"].as_str().unwrap());
+        let answer: Value = asked.send().await.unwrap().json().await.unwrap();
+        answer["people_left_out"].clone()
+    };
+    let listed = page("").await;
+    assert_eq!(listed["items"], *left_out);
+    let cursor = listed["next"].as_str().unwrap();
+    assert_eq!(
+        page(&format!("&cursor={cursor}")).await,
+        json!({ "items": [], "next": null })
+    );
+    let reason = ["--reason", "met both"];
+    installation.call(&[&["correlation", "separate", question][..], &reason].concat());
+    until(
+        "the one who was in question came, and the other began",
+        || {
+            effects(&installation, "grant", "house") == PEOPLE + 1
+                && effects(&installation, "revoke", "staff") == PEOPLE
+        },
+    )
+    .await;
+    assert_eq!(rollout()["left_out"], json!({}));
     drop((first, second));
     installation.drop().await;
 }
