@@ -293,6 +293,11 @@ async fn a_cluster_that_lies_is_not_believed() {
             json!({ "error": format!("[invalid bearer token, {away}]") }),
             "transient",
         ),
+        (
+            json!({ "error": "[invalid bearer token, Post \"https://127.0.0.1:1/?timeout=30s\": dial tcp 127.0.0.1:1: connect: \
+                connection refused]" }),
+            "transient",
+        ),
         (json!({ "error": away }), "transient"),
         (
             json!({ "error": "invalid character '<' looking for beginning of value" }),
@@ -312,6 +317,8 @@ async fn a_cluster_that_lies_is_not_believed() {
         "service account token has been invalidated",
         "[invalid bearer token, service account token has expired]",
         "[invalid bearer token, serviceaccounts \"web\" not found]",
+        "[invalid bearer token, token audiences [\"a\"] is invalid for the target audiences [\"b\" \"c\"]]",
+        "[invalid bearer token, service account UID (1) does not match claim (2)]",
     ] {
         let review = json!({ "kind": "TokenReview", "status": { "error": complaint } });
         bed.cluster

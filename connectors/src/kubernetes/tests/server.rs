@@ -129,6 +129,16 @@ fn conflict(name: &str, why: &str) -> (u16, Value) {
     )
 }
 
+/// The object of that name is another one than the one that was meant.
+fn other_uid(name: &str) -> (u16, Value) {
+    let message = format!(
+        "Operation cannot be fulfilled on Secret \"{name}\": the UID in the precondition does not match the UID in record. The \
+         object might have been deleted and then recreated"
+    );
+    let details = json!({ "name": name, "kind": "Secret" });
+    status(409, "Conflict", &message, details)
+}
+
 fn invalid(name: &str, field: &str, why: &str) -> (u16, Value) {
     let message = format!("Secret \"{name}\" is invalid: {field}: {why}");
     let causes = json!([{ "reason": "FieldValueForbidden", "message": why, "field": field }]);
@@ -590,10 +600,7 @@ impl State {
         };
         let uid = &asked.body["metadata"]["uid"];
         if uid.is_string() && *uid != secret["metadata"]["uid"] {
-            return conflict(
-                name,
-                "Precondition failed: UID in precondition is not that of the object",
-            );
+            return invalid(name, "metadata.uid", "field is immutable");
         }
         let notes = asked.body["metadata"]["annotations"].as_object().unwrap();
         for (note, text) in notes {
@@ -610,10 +617,7 @@ impl State {
             return absent("secrets", name);
         };
         if asked.body["preconditions"]["uid"] != secret["metadata"]["uid"] {
-            return conflict(
-                name,
-                "Precondition failed: UID in precondition is not that of the object",
-            );
+            return other_uid(name);
         }
         let uid = secret["metadata"]["uid"].clone();
         self.secrets.remove(&key);
@@ -633,10 +637,17 @@ impl State {
         let spec = &asked.body["spec"];
         let lifetime_s = spec["expirationSeconds"].as_i64().unwrap();
         if lifetime_s < 600 {
-            return invalid(
-                name,
-                "spec.expirationSeconds",
-                "may not specify a duration less than 10 minutes",
+            let why = format!(
+                "Invalid value: {lifetime_s}: may not specify a duration less than 10 minutes"
+            );
+            let field = "spec.expirationSeconds";
+            let causes = json!([{ "reason": "FieldValueInvalid", "message": why, "field": field }]);
+            let of = "TokenRequest.authentication.k8s.io";
+            return status(
+                422,
+                "Invalid",
+                &format!("{of} \"\" is invalid: {field}: {why}"),
+                json!({ "group": "authentication.k8s.io", "kind": "TokenRequest", "causes": causes }),
             );
         }
         let bound = &spec["boundObjectRef"];
@@ -647,10 +658,7 @@ impl State {
         match self.secrets.get(&secret) {
             None => return absent("secrets", &secret.1),
             Some(found) if found["metadata"]["uid"] != bound["uid"] => {
-                return conflict(
-                    name,
-                    "the UID in the bound object reference does not match the UID in record",
-                );
+                return other_uid(&secret.1);
             }
             Some(_) => {}
         }
@@ -690,15 +698,26 @@ impl State {
 
     fn review(&mut self, asked: &Asked) -> (u16, Value) {
         let spec = &asked.body["spec"];
+        let token = spec["token"].as_str().unwrap();
         let refused = |why: &str| {
-            let status = json!({ "user": {}, "error": format!("[invalid bearer token, {why}]") });
+            let error = if why.is_empty() {
+                "invalid bearer token".to_owned()
+            } else {
+                format!("[invalid bearer token, {why}]")
+            };
+            let status = json!({ "user": {}, "error": error });
             (201, json!({ "kind": "TokenReview", "status": status }))
         };
-        let Some((claims, is_over)) = self.tokens.get(spec["token"].as_str().unwrap()) else {
-            return refused("square/go-jose: error in cryptographic primitive");
+        let Some((claims, is_over)) = self.tokens.get(token) else {
+            // What is none of theirs nobody looks into.
+            return refused(if token.contains('.') {
+                "go-jose/go-jose: error in cryptographic primitive"
+            } else {
+                ""
+            });
         };
         if *is_over {
-            return refused("Token is expired.");
+            return refused("service account token has expired");
         }
         let bound = &claims["kubernetes.io"]["secret"];
         let namespace = claims["kubernetes.io"]["namespace"].as_str().unwrap();
@@ -711,7 +730,7 @@ impl State {
             .get(&key)
             .is_some_and(|secret| secret["metadata"]["uid"] == bound["uid"]);
         if !is_there {
-            return refused("Token has been invalidated");
+            return refused("service account token has been invalidated");
         }
         let aud = claims["aud"].as_array().unwrap();
         let wanted = spec["audiences"].as_array().cloned().unwrap_or_default();
@@ -720,7 +739,9 @@ impl State {
             wanted => wanted.iter().any(|it| aud.contains(it)),
         };
         if !fits {
-            return refused("token audiences are invalid for the target audiences");
+            return refused(
+                "token audiences [\"a\"] is invalid for the target audiences [\"b\" \"c\"]",
+            );
         }
         let user = json!({ "username": claims["sub"], "groups": ["system:serviceaccounts"] });
         let status = json!({ "authenticated": true, "user": user, "audiences": aud });
