@@ -118,6 +118,11 @@ lab_venv() {
     ) 9>"$venv.lock"
 }
 
+# lab_go : prints where Go is, and fails where it is not. Its own installer puts it outside of the path.
+lab_go() {
+    PATH="$PATH:/usr/local/go/bin" command -v go
+}
+
 # lab_wait WHAT LOG COMMAND... : repeats COMMAND until it succeeds; on giving up shows the end of LOG.
 lab_wait() {
     local what="$1" log="$2" deadline

@@ -72,6 +72,8 @@ mod settings;
 mod token;
 
 #[cfg(test)]
+mod live;
+#[cfg(test)]
 mod tests;
 
 use http::{Api, Call, Failure};
