@@ -758,6 +758,8 @@ pub(crate) struct Leaving {
     pub shards: Option<u32>,
     /// How many calls each system takes at once.
     pub concurrency: Option<usize>,
+    /// How long a call may take, in real time.
+    pub call_max: Option<Duration>,
 }
 
 /// Systems by name.
@@ -981,14 +983,16 @@ impl Company {
         let (ldap, scim) = (Memory::with_sessions(), Memory::default());
         let policy = Arc::new(policy);
         let policy_cell = PolicyCell::new(Arc::clone(&policy));
+        let usual = Limits::default();
         let limits = Limits {
             breaker: BreakerLimits {
                 open_first_ms: 50,
                 open_max_ms: 200,
                 ..BreakerLimits::default()
             },
-            concurrency: leaving.concurrency.unwrap_or(Limits::default().concurrency),
-            ..Limits::default()
+            concurrency: leaving.concurrency.unwrap_or(usual.concurrency),
+            timeout_ms: leaving.call_max.map_or(usual.timeout_ms, |max| max.as_secs() * 1_000),
+            ..usual
         };
         let by_hand = manual.iter().map(|(name, text)| {
             let config: SystemConfig = yaml::parse("manual.yaml", text).unwrap();

@@ -80,6 +80,8 @@ impl Fleet {
         let leaving = Leaving {
             systems: More(systems),
             concurrency: Some(CALLS_MAX),
+            // As docs/rotation.md says: an answer that is lost costs another certificate.
+            call_max: Some(Duration::from_secs(150)),
             ..Leaving::default()
         };
         let company = Company::leaving(clock.clone(), on_postgres, leaving).await;
