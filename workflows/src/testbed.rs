@@ -991,7 +991,9 @@ impl Company {
                 ..BreakerLimits::default()
             },
             concurrency: leaving.concurrency.unwrap_or(usual.concurrency),
-            timeout_ms: leaving.call_max.map_or(usual.timeout_ms, |max| max.as_secs() * 1_000),
+            timeout_ms: leaving
+                .call_max
+                .map_or(usual.timeout_ms, |max| max.as_secs() * 1_000),
             ..usual
         };
         let by_hand = manual.iter().map(|(name, text)| {

@@ -101,7 +101,8 @@ impl Pebble {
         let connector = TlsConnector::from(Arc::new(config));
         let mut stream = connector.connect(name, stream).await.unwrap();
         // The old version: the answer ends with the connection.
-        let ask = format!("GET /{path} HTTP/1.0\r\nhost: {host}\r\nuser-agent: tenure-tests\r\n\r\n");
+        let ask =
+            format!("GET /{path} HTTP/1.0\r\nhost: {host}\r\nuser-agent: tenure-tests\r\n\r\n");
         stream.write_all(ask.as_bytes()).await.unwrap();
         let mut said = Vec::new();
         stream.read_to_end(&mut said).await.unwrap();
