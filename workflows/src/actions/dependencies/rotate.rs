@@ -1,7 +1,8 @@
 //! A secret that somebody knows who leaves: replaced by the rotation machine where that is declared, else by a person.
 //!
 //! The rotation is a case of its own, about the credential. This step asks for it and waits: it is done once the secret that the
-//! person knew lets nobody in any more. What fails, is blocked, or is not done by the deadline becomes a person's.
+//! person knew lets nobody in any more. What fails, is blocked, or is not done by the deadline becomes a person's. Of somebody
+//! from whom harm is feared it is not waited for a deadline: the rotation takes no overlap, and is quicker than whoever is asked.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use engine::core::case::{Failure, Mode, Verification};
@@ -66,15 +67,17 @@ pub(super) async fn run(
             },
         }));
     }
+    let hostile = context.truth("hostile");
     let failed = row.failed_at.is_some_and(|at| at > from);
     let stuck = matches!(row.phase, Phase::Blocked | Phase::Irrevocable);
-    if failed || stuck || work.deadline.is_some_and(|deadline| now >= deadline) {
+    // For whom nothing may wait the deadline is over from the beginning, and nobody is as quick as the rotation.
+    let late = !hostile && work.deadline.is_some_and(|deadline| now >= deadline);
+    if failed || stuck || late {
         return Ok(None);
     }
     if context.attempt.mode == Mode::ReadBack {
         return Ok(Some(AttemptResult::NotApplied));
     }
-    let hostile = context.truth("hostile");
     // One that takes its time is too slow for what may be used against us.
     if row.open_case.is_none() || hostile && !row.compromised {
         let reason = format!(
@@ -94,7 +97,8 @@ pub(super) async fn run(
     }
     let message = format!("`{name}` is being replaced, and is {}", row.phase.as_str());
     let again = now + TimeDelta::seconds(LOOK_AGAIN_S);
-    let again = work.deadline.map_or(again, |deadline| again.min(deadline));
+    let deadline = work.deadline.filter(|deadline| *deadline > now);
+    let again = deadline.map_or(again, |deadline| again.min(deadline));
     Ok(Some(waits("rotating", message, again)))
 }
 

@@ -10,6 +10,8 @@ use crate::sources::{BusinessEvent, EventType, Key};
 on_both! {
     somebody_with_twelve_identities_leaves_in_the_middle_of_a_rotation,
     what_a_leaver_knows_is_replaced_because_they_leave,
+    who_may_use_it_against_us_waits_for_no_overlap,
+    what_somebody_knows_who_is_locked_out_is_replaced_and_nobody_is_asked,
 }
 
 /// The step of `leaver.yaml` that sees to what hangs on somebody.
@@ -17,11 +19,15 @@ const SETTLE: u16 = 9;
 
 impl Shop {
     async fn leaves(&self, node: &NodeHandle, key: &str) {
+        self.hears(node, key, EventType::TerminationEffective).await;
+    }
+
+    async fn hears(&self, node: &NodeHandle, key: &str, event_type: EventType) {
         let now = self.clock.now();
         let event = BusinessEvent {
             id: format!("{key}-leaves"),
             source: "hr".to_owned(),
-            event_type: EventType::TerminationEffective,
+            event_type,
             subject: Key::new(key),
             occurred_at: now,
             effective_at: now,
@@ -120,5 +126,48 @@ async fn what_a_leaver_knows_is_replaced_because_they_leave(on_postgres: bool) {
     shop.jump(&node, start() + TimeDelta::hours(3));
     let done = shop.settled(&node, 2).await;
     assert!(done.iter().any(|it| it["replaced"] == NAMED), "{done:?}");
+    shop.close(node).await;
+}
+
+/// The passwords that open the database.
+fn opens(shop: &Shop) -> Vec<String> {
+    let mut found = Vec::new();
+    for user in ["app_a", "app_b"] {
+        shop.world.login(user, |login| {
+            found.extend(login.password.clone().filter(|_| login.enabled));
+        });
+    }
+    found
+}
+
+async fn who_may_use_it_against_us_waits_for_no_overlap(on_postgres: bool) {
+    let shop = Shop::open(on_postgres, "alternating", IN_TIME).await;
+    let node = shop.company.node().await;
+    shop.ask(false).await.unwrap();
+    shop.until(&node, Phase::Overlap).await;
+    let new = shop.world.shown("password");
+    assert_eq!(opens(&shop).len(), 2);
+    // It is under way already, and takes its time; now it does not. What they cannot know goes on.
+    shop.hears(&node, "B2", EventType::AccessRevokeNow).await;
+    let row = shop.until(&node, Phase::Closed).await;
+    assert_eq!(opens(&shop), [new]);
+    assert_eq!((row.compromised, row.exposed_at), (false, None), "{row:?}");
+    shop.close(node).await;
+}
+
+async fn what_somebody_knows_who_is_locked_out_is_replaced_and_nobody_is_asked(on_postgres: bool) {
+    let shop = Shop::open(on_postgres, "alternating", IN_TIME).await;
+    let node = shop.company.node().await;
+    let old = shop.world.shown("password");
+    shop.hears(&node, "B2", EventType::AccessRevokeNow).await;
+    shop.until(&node, Phase::Closed).await;
+    let new = shop.world.shown("password");
+    assert_ne!(new, old);
+    assert_eq!(opens(&shop), [new]);
+    let told = shop.company.failures().await;
+    let is_asked = told
+        .lines()
+        .any(|line| line.starts_with("lockout 11 asking"));
+    assert!(!is_asked, "{told}");
     shop.close(node).await;
 }
