@@ -157,12 +157,30 @@ impl AccountChange {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct GrantChange {
+/// A right of somebody on a system.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Right {
     shard_id: i32,
     identity_key: String,
     system: String,
     entitlement: String,
+}
+
+impl Right {
+    fn of(outcome: &Outcome, system: &str, entitlement: &str) -> Self {
+        Self {
+            shard_id: outcome.shard.0,
+            identity_key: outcome.subject.0.clone(),
+            system: system.to_owned(),
+            entitlement: entitlement.to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct GrantChange {
+    #[serde(flatten)]
+    right: Right,
     status: GrantStatus,
     held_by: &'static str,
     reasons: Vec<GrantReason>,
@@ -208,10 +226,8 @@ struct StatusChange {
 
 #[derive(Debug, Serialize)]
 struct ReasonsChange {
-    shard_id: i32,
-    identity_key: String,
-    system: String,
-    entitlement: String,
+    #[serde(flatten)]
+    right: Right,
     reasons: Value,
     policy_hash: Option<String>,
 }
@@ -219,10 +235,8 @@ struct ReasonsChange {
 /// Until when a right is kept.
 #[derive(Debug, Serialize)]
 struct EndChange {
-    shard_id: i32,
-    identity_key: String,
-    system: String,
-    entitlement: String,
+    #[serde(flatten)]
+    right: Right,
     #[serde(with = "stored_time_option")]
     until: Option<DateTime<Utc>>,
 }
@@ -230,10 +244,8 @@ struct EndChange {
 /// A right that somebody confirmed: why it is held from now on, and until when. What is not said stays as it is.
 #[derive(Debug, Serialize)]
 struct Excepted {
-    shard_id: i32,
-    identity_key: String,
-    system: String,
-    entitlement: String,
+    #[serde(flatten)]
+    right: Right,
     held_by: Option<HeldBy>,
     #[serde(with = "stored_time_option")]
     exception_until: Option<DateTime<Utc>>,
@@ -298,13 +310,13 @@ impl Projection for DirectoryProjection {
 #[derive(Debug, Default)]
 struct Changes {
     accounts: BTreeMap<(i32, String, String), AccountChange>,
-    grants: BTreeMap<(i32, String, String, String), GrantChange>,
+    grants: BTreeMap<Right, GrantChange>,
     gone: Vec<AccountGone>,
     credentials: BTreeMap<(i32, String, String, String), CredentialRow>,
     lags: BTreeMap<(i32, String, String, LagKind), LagChange>,
-    reasons: BTreeMap<(i32, String, String, String), ReasonsChange>,
-    ends: BTreeMap<(i32, String, String, String), EndChange>,
-    excepted: BTreeMap<(i32, String, String, String), Excepted>,
+    reasons: BTreeMap<Right, ReasonsChange>,
+    ends: BTreeMap<Right, EndChange>,
+    excepted: BTreeMap<Right, Excepted>,
     activated: Vec<StatusChange>,
     leaving: Vec<StatusChange>,
     departed: Vec<StatusChange>,
@@ -491,17 +503,9 @@ impl Changes {
             return;
         };
         let (verified_at, unverified) = proven(outcome, verification);
-        let key = (
-            outcome.shard.0,
-            outcome.subject.0.clone(),
-            system.clone(),
-            entitlement.clone(),
-        );
+        let right = Right::of(outcome, system, entitlement);
         let change = GrantChange {
-            shard_id: key.0,
-            identity_key: key.1.clone(),
-            system: system.clone(),
-            entitlement: entitlement.clone(),
+            right: right.clone(),
             status,
             held_by: "policy",
             reasons: effect.reasons.clone(),
@@ -512,7 +516,7 @@ impl Changes {
             unverified,
             case_id: outcome.case.to_string(),
         };
-        self.grants.insert(key, change);
+        self.grants.insert(right, change);
     }
 
     fn credentials(&mut self, outcome: &Outcome, effect: &Effect) {
@@ -591,20 +595,12 @@ impl Changes {
         entitlement: &str,
         until: Option<DateTime<Utc>>,
     ) {
-        let key = (
-            outcome.shard.0,
-            outcome.subject.0.clone(),
-            system.to_owned(),
-            entitlement.to_owned(),
-        );
+        let right = Right::of(outcome, system, entitlement);
         let change = EndChange {
-            shard_id: key.0,
-            identity_key: key.1.clone(),
-            system: key.2.clone(),
-            entitlement: key.3.clone(),
+            right: right.clone(),
             until,
         };
-        self.ends.insert(key, change);
+        self.ends.insert(right, change);
     }
 
     /// Somebody confirmed a right.
@@ -612,21 +608,13 @@ impl Changes {
         if effect.held_by.is_none() && effect.ends.is_none() {
             return;
         }
-        let key = (
-            outcome.shard.0,
-            outcome.subject.0.clone(),
-            system.to_owned(),
-            entitlement.to_owned(),
-        );
+        let right = Right::of(outcome, system, entitlement);
         let change = Excepted {
-            shard_id: key.0,
-            identity_key: key.1.clone(),
-            system: key.2.clone(),
-            entitlement: key.3.clone(),
+            right: right.clone(),
             held_by: effect.held_by,
             exception_until: effect.ends,
         };
-        self.excepted.insert(key, change);
+        self.excepted.insert(right, change);
     }
 
     /// A plan also says which rights stay, but for other reasons than before, and until when those stay that go.
@@ -651,24 +639,16 @@ impl Changes {
             let (Some(system), Some(entitlement)) = (text("system"), text("entitlement")) else {
                 continue;
             };
-            let key = (
-                outcome.shard.0,
-                outcome.subject.0.clone(),
-                system.to_owned(),
-                entitlement.to_owned(),
-            );
+            let right = Right::of(outcome, system, entitlement);
             let change = ReasonsChange {
-                shard_id: key.0,
-                identity_key: key.1.clone(),
-                system: key.2.clone(),
-                entitlement: key.3.clone(),
+                right: right.clone(),
                 reasons: grant
                     .get("reasons")
                     .cloned()
                     .unwrap_or(Value::Array(Vec::new())),
                 policy_hash: policy.clone(),
             };
-            self.reasons.insert(key, change);
+            self.reasons.insert(right, change);
         }
     }
 
