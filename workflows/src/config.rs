@@ -721,7 +721,7 @@ mod tests {
             .map(|definition| format!("{} {}", definition.name, definition.steps.len()))
             .collect();
         let expected = [
-            "certification 7",
+            "certification 9",
             "deletion 1",
             "extension 2",
             "handover 9",
@@ -732,7 +732,7 @@ mod tests {
             "regroup 1",
             "retirement 9",
             "rotation_alternating 12",
-            "rotation_alternating_at_once 10",
+            "rotation_alternating_at_once 11",
             "rotation_four_phase 14",
             "rotation_four_phase_at_once 10",
             "rotation_reissue 9",
