@@ -82,7 +82,7 @@ async fn crashes_change_nothing(on_postgres: bool) {
             tell(&company, &mut people, today, moment(today)).await;
         }
         settled_through_deaths(&company, &deaths).await;
-        check(&company, &people, today);
+        check(&company, &people, today).await;
     }
     every_commit_was_a_death(&deaths);
     everything_ended_well(&company).await;
