@@ -131,8 +131,7 @@ impl Office {
     }
 
     async fn becomes(&self, department: &str) {
-        let data = json!({ "changes": { "department": { "to": department } } });
-        self.say("A1", EventType::Transfer, data).await;
+        self.moves("A1", department).await;
         self.company.settled(&self.node).await;
     }
 

@@ -133,7 +133,7 @@ async fn support(on_postgres: bool) -> Office {
 }
 
 impl Office {
-    async fn moves(&self, key: &str, department: &str) {
+    pub(super) async fn moves(&self, key: &str, department: &str) {
         let data = json!({ "changes": { "department": { "to": department } } });
         self.say(key, EventType::Transfer, data).await;
     }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::super::apply::{Call, failed, failure};
 use super::super::context::{Context, not_needed, permanent};
-use super::{Plan, destroyed, full, output, plan, sign, trust};
+use super::{Plan, destroyed, full, listed, output, plan, sign, there_already, trust};
 use crate::rotation::bundle::Trusts;
 
 pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure> {
@@ -28,18 +28,11 @@ pub(super) async fn run(context: &Context<'_>) -> Result<AttemptResult, Failure>
         ..Proof::default()
     };
     if !plan.new.credential.is_empty() {
-        let listed = call.connector.credentials(&plan.new.account()).await;
-        let listed = listed.map_err(|error| failure(call.system.name(), &error))?;
-        let wanted = plan.new.credential();
-        let found = listed.value.into_iter().find(|one| one.id == wanted);
-        let found = found.ok_or_else(|| {
-            permanent(
-                "authority",
-                format!(
-                    "`{wanted}` was there to be taken up and is not any more; the next rotation makes another"
-                ),
-            )
-        })?;
+        let gone = format!(
+            "`{}` was there to be taken up and is not any more; the next rotation makes another",
+            plan.new.credential
+        );
+        let found = there_already(&call, &plan, "authority", gone).await?;
         proof.already_so = true;
         return Ok(done(&call, &plan, &found, proof));
     }
@@ -96,10 +89,9 @@ async fn spare_ended(
     for spare in &plan.spare {
         let mut before = plan.clone();
         spare.clone_into(&mut before.new.credential);
-        let account = before.new.account();
-        let listed = call.connector.credentials(&account).await;
-        let listed = listed.map_err(|error| failure(call.system.name(), &error))?;
-        if !listed.value.iter().any(|one| one.id.as_str() == spare) {
+        let (account, credential) = (before.new.account(), before.new.credential());
+        let there = listed(call, &account, &credential).await;
+        if !there.map_err(|error| failure(call.system.name(), &error))? {
             // An attempt before this one has ended it.
             continue;
         }
@@ -110,7 +102,6 @@ async fn spare_ended(
         if let Some(result) = trust::everywhere(context, &before, Trusts::Old).await? {
             return Ok(Some(result));
         }
-        let credential = before.new.credential();
         let result = destroyed(call, account, credential, output(&plan.new.user)).await;
         if !matches!(result, AttemptResult::Succeeded { .. }) {
             return Ok(Some(result));

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use super::super::apply::{Call, failed, failure};
 use super::super::context::{Context, not_needed, permanent};
 use super::mint::{dropped, version};
-use super::{Plan, destroyed, exposed, full, kept, output, plan};
+use super::{Plan, destroyed, exposed, full, kept, output, plan, there_already};
 use crate::rotation::settings::{PART_CERTIFICATE, PART_ID, PART_KEY, PART_PASSWORD, PASSWORD};
 
 /// The most that are issued and found without their secret in one rotation: then a person has to look.
@@ -213,19 +213,11 @@ fn done(call: &Call<'_>, plan: &Plan, credential: &Credential, mut proof: Proof)
 
 /// What is in use already stays: an earlier rotation issued it.
 async fn taken_up(call: &Call<'_>, plan: &Plan) -> Result<AttemptResult, Failure> {
-    let wanted = plan.new.credential();
-    let listed = call.connector.credentials(&plan.new.account()).await;
-    let listed = listed.map_err(|error| failure(call.system.name(), &error))?;
-    let found = listed.value.into_iter().find(|one| one.id == wanted);
-    let found = found.ok_or_else(|| {
-        permanent(
-            "issue",
-            format!(
-                "`{}` does not list `{wanted}` any more, which is in use; replace it again",
-                plan.system
-            ),
-        )
-    })?;
+    let gone = format!(
+        "`{}` does not list `{}` any more, which is in use; replace it again",
+        plan.system, plan.new.credential
+    );
+    let found = there_already(call, plan, "issue", gone).await?;
     let proof = Proof {
         system: Some(plan.system.clone()),
         operation: Some("issue_credential".to_owned()),

@@ -63,8 +63,8 @@ use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 use connectors::connector::{
-    Attributes, Claim, ClaimName, Connector as _, CredentialId, CredentialKind, Error, ErrorKind,
-    NativeId, Observation, Operation, Verdict,
+    Attributes, Claim, ClaimName, Connector as _, Credential, CredentialId, CredentialKind, Error,
+    ErrorKind, NativeId, Observation, Operation, Verdict,
 };
 use connectors::secret::SecretRef;
 use engine::core::case::{Failure, FailureClass, Mode};
@@ -399,6 +399,20 @@ async fn listed(
         Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// The new one where an earlier rotation had it made already; `gone` says what follows where it is not there any more.
+async fn there_already(
+    call: &Call<'_>,
+    plan: &Plan,
+    kind: &str,
+    gone: String,
+) -> Result<Credential, Failure> {
+    let listed = call.connector.credentials(&plan.new.account()).await;
+    let listed = listed.map_err(|error| failure(call.system.name(), &error))?;
+    let wanted = plan.new.credential();
+    let found = listed.value.into_iter().find(|one| one.id == wanted);
+    found.ok_or_else(|| permanent(kind, gone))
 }
 
 /// Whether anybody can see that a credential of this system works.

@@ -167,6 +167,18 @@ nhis:
         begun.unwrap().next
     }
 
+    /// The first one is in use; whatever takes its place works beside it for an hour.
+    async fn in_use_with_overlap(on_postgres: bool) -> (Self, NodeHandle) {
+        let more = "lifetime: 3d\n          overlap: { reload: 1h }";
+        let edge = Self::open(on_postgres, more).await;
+        let node = edge.shop.company.node().await;
+        edge.look().await;
+        edge.shop.until(&node, Phase::Overlap).await;
+        edge.later(&node, TimeDelta::hours(1));
+        edge.shop.until(&node, Phase::Closed).await;
+        (edge, node)
+    }
+
     /// The first one is issued without anybody asking for it.
     async fn first(&self, node: &NodeHandle) {
         self.look().await;
@@ -230,16 +242,7 @@ nhis:
 }
 
 async fn no_handshake_fails_while_certificates_are_issued_anew(on_postgres: bool) {
-    let edge = Edge::open(
-        on_postgres,
-        "lifetime: 3d\n          overlap: { reload: 1h }",
-    )
-    .await;
-    let node = edge.shop.company.node().await;
-    edge.look().await;
-    edge.shop.until(&node, Phase::Overlap).await;
-    edge.later(&node, TimeDelta::hours(1));
-    edge.shop.until(&node, Phase::Closed).await;
+    let (edge, node) = Edge::in_use_with_overlap(on_postgres).await;
     let clients = edge.clients();
     let mut before = edge.shown().await;
     for _ in 0..4 {
@@ -374,16 +377,7 @@ async fn a_server_that_goes_on_with_the_old_one_is_seen_and_waited_for(on_postgr
 
 /// Strangers know the old one, the new one or both, while both are good.
 async fn what_is_known_while_it_is_replaced_ends(on_postgres: bool) {
-    let edge = Edge::open(
-        on_postgres,
-        "lifetime: 3d\n          overlap: { reload: 1h }",
-    )
-    .await;
-    let node = edge.shop.company.node().await;
-    edge.look().await;
-    edge.shop.until(&node, Phase::Overlap).await;
-    edge.later(&node, TimeDelta::hours(1));
-    edge.shop.until(&node, Phase::Closed).await;
+    let (edge, node) = Edge::in_use_with_overlap(on_postgres).await;
     for said in Exposed::ALL {
         let told = format!("{said:?}");
         edge.look().await;
