@@ -167,7 +167,7 @@ impl Authority {
             .with_source(error)
     }
 
-    fn kind_of(&self, name: &str, status: Option<u16>) -> ErrorKind {
+    pub(super) fn kind_of(&self, name: &str, status: Option<u16>) -> ErrorKind {
         match name {
             "rateLimited" => ErrorKind::RateLimited {
                 until: self.come_back(),
@@ -186,7 +186,8 @@ impl Authority {
             "dns" | "connection" | "tls" | "incorrectResponse" | "orderNotReady" | "compound" => {
                 ErrorKind::Conflict
             }
-            "serverInternal" => ErrorKind::Transient,
+            // Nothing was done. Authorities refuse one now and then, and the library gives up after three in a row.
+            "badNonce" | "serverInternal" => ErrorKind::Transient,
             _ if status.is_some_and(|status| status >= 500) => ErrorKind::Transient,
             _ => ErrorKind::Bug,
         }

@@ -586,6 +586,23 @@ async fn the_authority_says_when_to_renew_if_it_is_asked() {
     assert_eq!(error.kind, ErrorKind::Unsupported);
 }
 
+#[test]
+fn what_passes_is_tried_again_and_what_is_wrong_is_not() {
+    let lab = Lab::new();
+    let acme = lab.acme(&json!({}));
+    for (problem, status, kind) in [
+        ("badNonce", 400, ErrorKind::Transient),
+        ("serverInternal", 500, ErrorKind::Transient),
+        ("of another day", 503, ErrorKind::Transient),
+        ("badCSR", 400, ErrorKind::Invalid),
+        ("dns", 400, ErrorKind::Conflict),
+        ("of another day", 400, ErrorKind::Bug),
+    ] {
+        let found = acme.authority.kind_of(problem, Some(status));
+        assert_eq!(found, kind, "{problem} {status}");
+    }
+}
+
 #[tokio::test]
 async fn an_authority_that_is_away_or_is_none_is_told_apart() {
     let lab_ = Lab::new();
